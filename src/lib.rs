@@ -1,0 +1,18 @@
+#![doc = include_str!("ARCHITECTURE.md")]
+
+pub mod adapter;
+pub mod api;
+pub mod app;
+pub mod backbones;
+pub mod cli;
+pub mod config;
+pub mod domain;
+pub mod engine;
+pub mod kernels;
+pub mod kv;
+pub mod layers;
+pub mod runner;
+pub mod sampling;
+pub mod scheduler;
+pub mod telemetry;
+pub mod tokenizer;

@@ -1,0 +1,1 @@
+//! Adapters: what they are on disk, in memory and by name.

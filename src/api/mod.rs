@@ -1,0 +1,1 @@
+//! The front doors: one set of use cases behind HTTP and gRPC.

@@ -1,0 +1,1 @@
+//! Builds the parts, connects them, and drains them.

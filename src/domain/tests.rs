@@ -1,0 +1,27 @@
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use super::*;
+
+#[test]
+fn names_are_what_the_contract_says() {
+    for good in ["a", "boolq", "7b", "a.b_c-d", &"x".repeat(64)] {
+        assert_eq!(good.parse::<AdapterName>().unwrap().as_str(), good);
+    }
+    for bad in ["", "-a", ".a", "A", "a b", "ü", "a/b", "../a", "a@b", &"x".repeat(65)] {
+        assert_eq!(bad.parse::<AdapterName>(), Err(NameError::Name(bad.into())));
+    }
+}
+
+#[test]
+fn a_reference_may_pin_a_version() {
+    let version = Version::from_digest([0xab; 32]);
+    let pinned: AdapterRef = "sst2@abababababab".parse().unwrap();
+    assert_eq!(pinned.name.as_str(), "sst2");
+    assert!(pinned.version.as_ref().unwrap().matches(&version));
+    assert!(!pinned.version.unwrap().matches(&Version::from_digest([0xcd; 32])));
+    let whole: AdapterRef = format!("sst2@{version}").parse().unwrap();
+    assert!(whole.version.unwrap().matches(&version));
+    for bad in ["sst2@", "sst2@abc", "sst2@ABABABABABAB", "sst2@zzzzzzzzzzzz", "@abababababab"] {
+        assert!(bad.parse::<AdapterRef>().is_err(), "{bad}");
+    }
+}

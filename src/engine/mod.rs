@@ -1,0 +1,1 @@
+//! The loop on its own thread, and the handle to it.

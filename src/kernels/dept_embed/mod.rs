@@ -1,0 +1,1 @@
+//! The input embeddings of a ragged batch with every sequence's adapter applied.

@@ -1,0 +1,1 @@
+//! Frozen linear maps on packed weights.

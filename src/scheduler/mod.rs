@@ -1,0 +1,1 @@
+//! Which sequences work in the next step.
