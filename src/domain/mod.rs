@@ -1,8 +1,18 @@
 //! The words of the product: names, requests, tokens, outcomes. No I/O and no tensors.
 
+mod event;
+mod model;
 mod name;
+mod request;
+mod sampling;
 
-pub use name::{AdapterName, AdapterRef, NameError, TenantId, Version, VersionPrefix};
+pub use event::{
+    Completion, FinishReason, GeneratedToken, ScoredToken, SequenceError, Timings, TokenEvent, Usage,
+};
+pub use model::{ModelKind, ModelProfile};
+pub use name::{AdapterName, AdapterRef, MIN_VERSION_PREFIX, NameError, TenantId, Version, VersionPrefix};
+pub use request::{GenerateRequest, OverLength, Prompt};
+pub use sampling::{MAX_LOGPROBS, RawSampling, SamplingError, SamplingParams};
 
 #[cfg(test)]
 mod tests;

@@ -25,3 +25,25 @@ fn a_reference_may_pin_a_version() {
         assert!(bad.parse::<AdapterRef>().is_err(), "{bad}");
     }
 }
+
+#[test]
+fn sampling_values_out_of_range_are_refused_by_name() {
+    type Spoil = fn(&mut RawSampling);
+    let cases: [(&str, Spoil); 9] = [
+        ("temperature", |r| r.temperature = f64::NAN),
+        ("temperature", |r| r.temperature = -0.1),
+        ("top_p", |r| r.top_p = 0.0),
+        ("top_p", |r| r.top_p = f64::INFINITY),
+        ("min_p", |r| r.min_p = 1.1),
+        ("repetition_penalty", |r| r.repetition_penalty = 0.0),
+        ("presence_penalty", |r| r.presence_penalty = 2.5),
+        ("frequency_penalty", |r| r.frequency_penalty = f64::NAN),
+        ("logprobs", |r| r.logprobs = 21),
+    ];
+    for (param, spoil) in cases {
+        let mut raw = RawSampling::default();
+        spoil(&mut raw);
+        assert_eq!(SamplingParams::new(raw).unwrap_err().param, param);
+    }
+    assert!(SamplingParams::new(RawSampling::default()).unwrap().is_greedy());
+}

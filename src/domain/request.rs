@@ -1,0 +1,54 @@
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{AdapterRef, SamplingParams, TenantId};
+
+/// What the model is to read.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Prompt {
+    /// Text, tokenised by the server.
+    Text(String),
+    /// Token ids, used as they are (the client writes the end token where the model wants one).
+    Ids(Vec<u32>),
+    /// Named fields for the template of the adapter's card.
+    Inputs(BTreeMap<String, String>),
+}
+
+/// What to do with a prompt longer than the adapter or the model takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OverLength {
+    /// Refuse it and say both lengths.
+    #[default]
+    Error,
+    /// Drop tokens from the start.
+    Left,
+    /// Drop tokens from the end, the end token kept.
+    Right,
+}
+
+/// A checked request to generate text: everything in it is legal on its own.
+/// Whether it fits the adapter and the model is decided by the service that runs it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GenerateRequest {
+    /// Who asks.
+    pub tenant: TenantId,
+    /// The adapter to apply; `None` is the bare backbone.
+    pub adapter: Option<AdapterRef>,
+    /// One result for each, in order. Never empty.
+    pub prompts: Vec<Prompt>,
+    /// Most tokens to generate; the card's value or the default when absent.
+    pub max_tokens: Option<u32>,
+    /// No end token before this many tokens.
+    pub min_tokens: u32,
+    /// How a token is drawn.
+    pub sampling: SamplingParams,
+    /// Generation ends in front of any of these.
+    pub stop: Vec<String>,
+    /// Choices for each prompt, at least 1.
+    pub n: u32,
+    /// Policy for prompts over the limit; the card's value or `Error` when absent.
+    pub truncate: Option<OverLength>,
+    /// Larger runs earlier.
+    pub priority: i32,
+    /// Give up after this long; `None` waits.
+    pub timeout: Option<Duration>,
+}
