@@ -3,4 +3,5 @@
 pub mod dept_embed;
 pub mod linear;
 pub mod norm;
+pub mod pool;
 pub mod ragged_attention;
