@@ -1,0 +1,132 @@
+//! Weights in the order in which the micro-kernels read them.
+//!
+//! Outputs are cut into blocks of 64, the last one padded with zeros. A block is one contiguous stream over k of cache
+//! lines. For int8, four lines hold four inputs of the 64 outputs: line `p` holds outputs `16 p..16 p + 16`, and of each
+//! its four inputs side by side. For f32, four lines hold one input of the 64 outputs.
+
+use super::weights::{ActivationBits, LinearShape};
+
+/// Outputs in a block.
+pub(super) const BLOCK: usize = 64;
+/// Cache lines in which a block's outputs advance by one step of k.
+pub(super) const LINES: usize = 4;
+/// Outputs in a line.
+pub(super) const LANES: usize = BLOCK / LINES;
+/// Inputs in a step of an int8 block.
+pub(super) const GROUP: usize = 4;
+
+/// One cache line of packed weights.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(super) struct Line<T, const N: usize>(pub [T; N]);
+
+/// A line of an int8 block: [LANES][GROUP].
+pub(super) type I8Line = Line<i8, 64>;
+/// A line of an f32 block: [LANES].
+pub(super) type F32Line = Line<f32, LANES>;
+
+/// The packed weights of a linear map.
+#[derive(Debug)]
+pub(super) enum Packed {
+    F32(PackedF32),
+    I8(PackedI8),
+}
+
+/// f32 weights, packed.
+#[derive(Debug)]
+pub(super) struct PackedF32 {
+    lines: Vec<F32Line>,
+    bias: Vec<[f32; BLOCK]>,
+}
+
+/// int8 weights, packed.
+#[derive(Debug)]
+pub(super) struct PackedI8 {
+    lines: Vec<I8Line>,
+    columns: Vec<I8Columns>,
+    pub(super) activations: ActivationBits,
+}
+
+/// What turns a block's integer sums into outputs.
+#[derive(Clone, Debug)]
+pub(super) struct I8Columns {
+    /// What to add to the sums of activations that were offset by 128 to be unsigned: -128 times the sum of the weights.
+    pub(super) correction: [i32; BLOCK],
+    pub(super) scale: [f32; BLOCK],
+    pub(super) bias: [f32; BLOCK],
+}
+
+impl PackedF32 {
+    /// Packs (n, k) row-major `values`.
+    pub(super) fn pack(values: &[f32], shape: LinearShape, bias: Option<&[f32]>) -> PackedF32 {
+        let blocks = shape.n.div_ceil(BLOCK);
+        let mut lines = vec![Line([0.0; LANES]); blocks * shape.k * LINES];
+        for (row, weights) in values.chunks_exact(shape.k).enumerate() {
+            let (block, line, lane) = place(row);
+            let stream = &mut lines[block * shape.k * LINES..];
+            for (step, &weight) in weights.iter().enumerate() {
+                stream[step * LINES + line].0[lane] = weight;
+            }
+        }
+        PackedF32 { lines, bias: (0..blocks).map(|block| columns_of(bias, block)).collect() }
+    }
+
+    /// A block's stream and its bias.
+    pub(super) fn block(&self, block: usize) -> (&[F32Line], &[f32; BLOCK]) {
+        let len = self.lines.len() / self.bias.len();
+        (&self.lines[block * len..(block + 1) * len], &self.bias[block])
+    }
+}
+
+impl PackedI8 {
+    /// Packs (n, k) row-major `values` with their `scales`, one an output.
+    pub(super) fn pack(
+        values: &[i8],
+        scales: &[f32],
+        shape: LinearShape,
+        bias: Option<&[f32]>,
+        activations: ActivationBits,
+    ) -> PackedI8 {
+        let blocks = shape.n.div_ceil(BLOCK);
+        let len = shape.k.div_ceil(GROUP) * LINES;
+        let mut lines = vec![Line([0; 64]); blocks * len];
+        let mut columns: Vec<I8Columns> = (0..blocks)
+            .map(|block| I8Columns {
+                correction: [0; BLOCK],
+                scale: columns_of(Some(scales), block),
+                bias: columns_of(bias, block),
+            })
+            .collect();
+        for (row, weights) in values.chunks_exact(shape.k).enumerate() {
+            let (block, line, lane) = place(row);
+            let stream = &mut lines[block * len..];
+            for (step, group) in weights.chunks(GROUP).enumerate() {
+                stream[step * LINES + line].0[lane * GROUP..][..group.len()].copy_from_slice(group);
+            }
+            columns[block].correction[row % BLOCK] =
+                -128 * weights.iter().map(|&w| i32::from(w)).sum::<i32>();
+        }
+        PackedI8 { lines, columns, activations }
+    }
+
+    /// A block's stream and what its sums need to become outputs.
+    pub(super) fn block(&self, block: usize) -> (&[I8Line], &I8Columns) {
+        let len = self.lines.len() / self.columns.len();
+        (&self.lines[block * len..(block + 1) * len], &self.columns[block])
+    }
+}
+
+/// The block, line and lane of an output.
+fn place(row: usize) -> (usize, usize, usize) {
+    (row / BLOCK, row % BLOCK / LANES, row % LANES)
+}
+
+/// A block's share of a vector over outputs, padded with zeros.
+fn columns_of(values: Option<&[f32]>, block: usize) -> [f32; BLOCK] {
+    let mut columns = [0.0; BLOCK];
+    if let Some(values) = values {
+        let own = &values[block * BLOCK..values.len().min((block + 1) * BLOCK)];
+        columns[..own.len()].copy_from_slice(own);
+    }
+    columns
+}

@@ -1,0 +1,321 @@
+#![expect(clippy::unwrap_used, reason = "a failed test should stop here")]
+
+use std::num::NonZeroUsize;
+
+use candle_core::{Device, Tensor};
+use proptest::prelude::*;
+
+use super::*;
+
+/// How a row of activations looks.
+#[derive(Clone, Copy, Debug)]
+enum Rows {
+    Random,
+    Zeros,
+    Outlier,
+    Denormal,
+    Equal,
+    Huge,
+}
+
+/// A pseudo-random number in -1..1 that depends on all of its bits (SplitMix64).
+fn noise(seed: u64, index: usize) -> f32 {
+    let mut z = seed.wrapping_add((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((z ^ (z >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
+}
+
+fn activations(seed: u64, rows: usize, k: usize, kinds: &[Rows]) -> Vec<f32> {
+    let cell = |row: usize, column: usize| {
+        let value = noise(seed, row * k + column);
+        match kinds[row % kinds.len()] {
+            Rows::Random => value,
+            Rows::Zeros => 0.0,
+            Rows::Outlier if column == row % k => 3.0e4,
+            Rows::Outlier => value * 1e-3,
+            Rows::Denormal => value * 1e-39,
+            Rows::Equal => -1.5,
+            Rows::Huge => value * 1e30,
+        }
+    };
+    (0..rows * k).map(|index| cell(index / k, index % k)).collect()
+}
+
+fn weights(seed: u64, shape: LinearShape, activations: Option<ActivationBits>) -> LinearWeights {
+    let values: Vec<f32> = (0..shape.n * shape.k).map(|index| noise(!seed, index) * 0.1).collect();
+    match activations {
+        None => LinearWeights::F32 { values },
+        Some(bits) => LinearWeights::quantise(&values, shape, bits).unwrap(),
+    }
+}
+
+fn pool(threads: usize) -> ComputePool {
+    ComputePool::new(NonZeroUsize::new(threads).unwrap()).unwrap()
+}
+
+fn run(linear: &Linear, x: &[f32]) -> Vec<u32> {
+    let rows = x.len() / linear.shape().k;
+    let mut out = vec![f32::NAN; rows * linear.shape().n];
+    linear.forward_rows(x, rows, &mut out).unwrap();
+    bits(&out)
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+fn available() -> impl Iterator<Item = Isa> {
+    Isa::ALL.into_iter().filter(|isa| isa.is_available())
+}
+
+const RECIPES: [Option<ActivationBits>; 3] =
+    [None, Some(ActivationBits::Eight), Some(ActivationBits::Fifteen)];
+
+/// Every instruction set and thread count gives the reference's bits.
+fn check_against_reference(x: &[f32], shape: LinearShape, weights: LinearWeights, bias: Option<Vec<f32>>) {
+    let expected = bits(&reference::forward(x, shape, &weights, bias.as_deref()));
+    for threads in [1, 2] {
+        let linear = Linear::new(shape, weights.clone(), bias.clone(), pool(threads)).unwrap();
+        for isa in available() {
+            let got = run(&linear.clone().with_isa(isa).unwrap(), x);
+            if let Some(at) = got.iter().zip(&expected).position(|(got, expected)| got != expected) {
+                let (got, expected) = (f32::from_bits(got[at]), f32::from_bits(expected[at]));
+                panic!(
+                    "{isa:?}, {threads} threads, {shape:?}: output {at} is {got:e}, expected {expected:e}"
+                );
+            }
+        }
+    }
+}
+
+fn kinds() -> impl Strategy<Value = Rows> {
+    prop_oneof![
+        4 => Just(Rows::Random),
+        1 => Just(Rows::Zeros),
+        1 => Just(Rows::Outlier),
+        1 => Just(Rows::Denormal),
+        1 => Just(Rows::Equal),
+        1 => Just(Rows::Huge),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_kernel_gives_the_reference_bits(
+        (rows, n, k) in (1usize..70, 1usize..130, 1usize..300),
+        kinds in prop::collection::vec(kinds(), 1..5),
+        recipe in prop::sample::select(RECIPES.as_slice()),
+        with_bias in any::<bool>(),
+        seed in any::<u64>(),
+    ) {
+        let shape = LinearShape { n, k };
+        let x = activations(seed, rows, k, &kinds);
+        let bias = with_bias.then(|| (0..n).map(|j| noise(seed ^ 1, j)).collect());
+        check_against_reference(&x, shape, weights(seed, shape, recipe), bias);
+    }
+
+    #[test]
+    fn a_row_does_not_see_its_neighbours(
+        (rows, n, k) in (2usize..70, 1usize..130, 1usize..300),
+        recipe in prop::sample::select(RECIPES.as_slice()),
+        seed in any::<u64>(),
+    ) {
+        let shape = LinearShape { n, k };
+        let x = activations(seed, rows, k, &[Rows::Random, Rows::Outlier]);
+        let linear = Linear::new(shape, weights(seed, shape, recipe), None, pool(2)).unwrap();
+        let together = run(&linear, &x);
+        for (row, x) in x.chunks_exact(k).enumerate() {
+            prop_assert_eq!(&run(&linear, x), &together[row * n..(row + 1) * n]);
+        }
+    }
+}
+
+#[test]
+fn extreme_integers_stay_exact() {
+    // All products at their largest, of one sign, over a long k: saturating or 16-bit sums would show.
+    let shape = LinearShape { n: 3, k: 4099 };
+    for activations in [ActivationBits::Eight, ActivationBits::Fifteen] {
+        for (weight, x) in [(-128, 1.0), (127, 1.0), (-128, -1.0), (127, -1.0)] {
+            let weights = LinearWeights::I8 {
+                values: vec![weight; 3 * 4099],
+                scales: vec![0.5, 1.0, -2.0],
+                activations,
+            };
+            check_against_reference(&vec![x; 2 * 4099], shape, weights, None);
+        }
+    }
+}
+
+#[test]
+fn the_largest_k_does_not_overflow() {
+    let shape = LinearShape { n: 1, k: MAX_K };
+    for activations in [ActivationBits::Eight, ActivationBits::Fifteen] {
+        let weights = LinearWeights::I8 { values: vec![-128; MAX_K], scales: vec![1.0], activations };
+        check_against_reference(&vec![-1.0; MAX_K], shape, weights, None);
+    }
+}
+
+#[test]
+fn large_shapes_cut_into_many_tiles_agree() {
+    for (rows, n, k) in [(400, 300, 64), (1, 3000, 260), (13, 1100, 131)] {
+        for recipe in RECIPES {
+            let shape = LinearShape { n, k };
+            check_against_reference(
+                &activations(7, rows, k, &[Rows::Random]),
+                shape,
+                weights(7, shape, recipe),
+                None,
+            );
+        }
+    }
+}
+
+#[test]
+fn fifteen_bits_come_close_to_f32_and_eight_less_so() {
+    let shape = LinearShape { n: 20, k: 256 };
+    let x = activations(3, 8, 256, &[Rows::Random]);
+    let LinearWeights::I8 { values, scales, .. } = weights(3, shape, Some(ActivationBits::Eight)) else {
+        unreachable!("asked for int8");
+    };
+    let exact: Vec<f32> = values.iter().enumerate().map(|(i, &v)| f32::from(v) * scales[i / 256]).collect();
+    let exact = reference::forward(&x, shape, &LinearWeights::F32 { values: exact }, None);
+    let error = |activations| {
+        let weights = LinearWeights::I8 { values: values.clone(), scales: scales.clone(), activations };
+        let got = reference::forward(&x, shape, &weights, None);
+        got.iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    };
+    assert!(error(ActivationBits::Eight) < 0.02, "{}", error(ActivationBits::Eight));
+    assert!(error(ActivationBits::Fifteen) < 0.0002, "{}", error(ActivationBits::Fifteen));
+}
+
+#[test]
+fn quantised_weights_are_within_half_a_step() {
+    let shape = LinearShape { n: 3, k: 4 };
+    let values = [0.0, 0.0, 0.0, 0.0, 1.0, -2.0, 0.5, 1.999, 1e-44, -1e-44, 0.0, 3e-45];
+    let LinearWeights::I8 { values: q, scales, .. } =
+        LinearWeights::quantise(&values, shape, ActivationBits::Eight).unwrap()
+    else {
+        unreachable!("asked for int8");
+    };
+    assert_eq!(&q[..8], &[0, 0, 0, 0, 64, -127, 32, 127]);
+    assert_eq!(scales[0], 0.0);
+    for (index, value) in values.iter().enumerate() {
+        assert!(
+            (f32::from(q[index]) * scales[index / 4] - value).abs() <= scales[index / 4] * 0.5001 + 1e-44
+        );
+    }
+}
+
+#[test]
+fn a_row_with_a_nan_shows_it_and_spares_the_others() {
+    let shape = LinearShape { n: 70, k: 9 };
+    for recipe in [Some(ActivationBits::Eight), Some(ActivationBits::Fifteen)] {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let clean = activations(1, 3, 9, &[Rows::Random]);
+            let mut x = clean.clone();
+            x[9 + 4] = bad;
+            for isa in available() {
+                let linear = Linear::new(shape, weights(1, shape, recipe), None, pool(1)).unwrap();
+                let linear = linear.with_isa(isa).unwrap();
+                let (got, expected) = (run(&linear, &x), run(&linear, &clean));
+                assert!(got[70..140].iter().all(|&bits| f32::from_bits(bits).is_nan()));
+                assert_eq!(got[..70], expected[..70]);
+                assert_eq!(got[140..], expected[140..]);
+            }
+        }
+    }
+}
+
+#[test]
+fn concatenated_parts_give_each_parts_bits() {
+    let shapes = [5, 64, 3].map(|n| LinearShape { n, k: 33 });
+    let x = activations(2, 7, 33, &[Rows::Random]);
+    for recipe in RECIPES {
+        let part = |index: usize| LinearPart {
+            shape: shapes[index],
+            weights: weights(index as u64, shapes[index], recipe),
+            bias: (index == 1).then(|| vec![0.25; 64]),
+        };
+        let whole = run(&Linear::concat((0..3).map(part).collect(), pool(2)).unwrap(), &x);
+        let alone = (0..3).map(|index| run(&Linear::concat(vec![part(index)], pool(1)).unwrap(), &x));
+        for (row, whole) in whole.chunks_exact(72).enumerate() {
+            let alone = alone
+                .clone()
+                .zip(shapes)
+                .flat_map(|(out, shape)| out[row * shape.n..(row + 1) * shape.n].to_vec());
+            assert_eq!(whole, alone.collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn wrong_parts_are_refused() {
+    let shape = LinearShape { n: 2, k: 3 };
+    let f32s = |len| LinearWeights::F32 { values: vec![1.0; len] };
+    let i8s = |scales: Vec<f32>| LinearWeights::I8 {
+        values: vec![1; 6],
+        scales,
+        activations: ActivationBits::Eight,
+    };
+    let new = |shape, weights, bias| Linear::new(shape, weights, bias, pool(1)).unwrap_err();
+    let length = |what, expected, got| LinearError::Length { what, expected, got };
+    assert_eq!(new(shape, f32s(5), None), length("weights", 6, 5));
+    assert_eq!(new(shape, i8s(vec![1.0]), None), length("scales", 2, 1));
+    assert_eq!(new(shape, f32s(6), Some(vec![0.0; 3])), length("biases", 2, 3));
+    assert!(matches!(new(shape, i8s(vec![1.0, f32::NAN]), None), LinearError::NotFinite { index: 1, .. }));
+    assert!(matches!(
+        new(shape, f32s(6), Some(vec![f32::INFINITY, 0.0])),
+        LinearError::NotFinite { index: 0, .. }
+    ));
+    for shape in [(0, 3), (2, 0), (1, MAX_K + 1), (usize::MAX, 3)].map(|(n, k)| LinearShape { n, k }) {
+        assert_eq!(new(shape, f32s(6), None), LinearError::Shape { n: shape.n, k: shape.k });
+    }
+    let part = |n, k, weights| LinearPart { shape: LinearShape { n, k }, weights, bias: None };
+    let concat = |parts| Linear::concat(parts, pool(1)).unwrap_err();
+    assert_eq!(concat(vec![]), LinearError::NoParts);
+    assert_eq!(
+        concat(vec![part(2, 3, f32s(6)), part(3, 2, f32s(6))]),
+        LinearError::MixedInputs { part: 1, expected: 3, got: 2 }
+    );
+    assert_eq!(
+        concat(vec![part(2, 3, f32s(6)), part(2, 3, i8s(vec![1.0; 2]))]),
+        LinearError::MixedRecipes { part: 1 }
+    );
+}
+
+#[test]
+fn tensors_keep_their_leading_dimensions() {
+    let shape = LinearShape { n: 5, k: 4 };
+    let linear = Linear::new(shape, weights(4, shape, None), None, pool(1)).unwrap();
+    let x = Tensor::from_vec(activations(4, 6, 4, &[Rows::Random]), (6, 4), &Device::Cpu).unwrap();
+    let flat = linear.forward(&x).unwrap();
+    assert_eq!(flat.dims(), [6, 5]);
+    let deep = linear.forward(&x.reshape((2, 3, 4)).unwrap()).unwrap();
+    assert_eq!(deep.dims(), [2, 3, 5]);
+    assert_eq!(
+        deep.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
+        flat.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    );
+    // A narrowed view starts inside its storage.
+    let tail = linear.forward(&x.narrow(0, 4, 2).unwrap()).unwrap();
+    assert_eq!(tail.to_vec2::<f32>().unwrap(), flat.to_vec2::<f32>().unwrap()[4..]);
+    let empty = linear.forward(&x.narrow(0, 0, 0).unwrap()).unwrap();
+    assert_eq!(empty.dims(), [0, 5]);
+}
+
+#[test]
+fn wrong_tensors_are_refused() {
+    let shape = LinearShape { n: 5, k: 4 };
+    let linear = Linear::new(shape, weights(4, shape, None), None, pool(1)).unwrap();
+    let zeros = |dims: &[usize]| Tensor::zeros(dims, candle_core::DType::F32, &Device::Cpu).unwrap();
+    assert!(linear.forward(&zeros(&[2, 5])).unwrap_err().to_string().contains("last dimension must be 4"));
+    assert!(linear.forward(&zeros(&[])).is_err());
+    assert!(linear.forward(&zeros(&[4, 3]).t().unwrap()).unwrap_err().to_string().contains("contiguous"));
+    assert!(linear.forward(&zeros(&[2, 4]).to_dtype(candle_core::DType::F64).unwrap()).is_err());
+    let mut out = [0.0; 5];
+    assert!(linear.forward_rows(&[0.0; 8], 1, &mut out).is_err());
+    assert!(linear.forward_rows(&[0.0; 4], 1, &mut out[..4]).is_err());
+}
