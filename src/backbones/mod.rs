@@ -1,1 +1,3 @@
 //! Frozen language models over ragged batches.
+
+pub mod weights;
