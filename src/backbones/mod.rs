@@ -1,3 +1,4 @@
 //! Frozen language models over ragged batches.
 
+pub mod t5;
 pub mod weights;
