@@ -5,6 +5,11 @@ use std::{num::NonZeroUsize, ops::Range};
 pub struct BlockId(pub(super) u32);
 
 impl BlockId {
+    /// The block with this number.
+    pub fn new(index: u32) -> Self {
+        Self(index)
+    }
+
     /// Its place in the slab, in blocks.
     pub fn index(self) -> usize {
         self.0 as usize

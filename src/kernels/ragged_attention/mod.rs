@@ -9,6 +9,7 @@ use std::ops::Range;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, InplaceOp2, Layout, Shape, Tensor};
 
 use super::pool::ComputePool;
+use crate::kv::BlockId;
 
 mod bias;
 mod cpu;
@@ -54,7 +55,7 @@ pub enum Keys<'a> {
     /// Slab rows: position `p` is row `blocks[p / block_size] * block_size + p % block_size`.
     Blocks {
         /// Block numbers in order of position.
-        blocks: &'a [u32],
+        blocks: &'a [BlockId],
         /// Rows a block.
         block_size: usize,
     },
@@ -70,7 +71,7 @@ impl Keys<'_> {
         (0..count).step_by(step).map(move |position| {
             let first = match self {
                 Self::Rows { start } => start + position,
-                Self::Blocks { blocks, block_size } => blocks[position / block_size] as usize * block_size,
+                Self::Blocks { blocks, block_size } => blocks[position / block_size].index() * block_size,
             };
             (first, step.min(count - position))
         })
@@ -82,7 +83,7 @@ impl Keys<'_> {
             Self::Rows { start } => start.checked_add(count),
             Self::Blocks { blocks, block_size } => {
                 let used = blocks.get(..count.div_ceil(*block_size))?;
-                used.iter().map(|&block| (block as usize + 1) * block_size).max().or(Some(0))
+                used.iter().map(|&block| (block.index() + 1) * block_size).max().or(Some(0))
             }
         }
     }

@@ -57,7 +57,7 @@ fn row_of(keys: &Keys<'_>, position: usize) -> usize {
     match keys {
         Keys::Rows { start } => start + position,
         Keys::Blocks { blocks, block_size } => {
-            blocks[position / block_size] as usize * block_size + position % block_size
+            blocks[position / block_size].index() * block_size + position % block_size
         }
     }
 }

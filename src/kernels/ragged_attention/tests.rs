@@ -68,10 +68,10 @@ proptest! {
         let pool = ComputePool::new(NonZeroUsize::new(2).unwrap()).unwrap();
         let bias = biased.then(|| relative(heads.heads, Direction::Past, 64));
         // Tables run backwards through the slab, so that no two blocks of a sequence are neighbours in order.
-        let mut free: Vec<u32> = (0..60).collect();
-        let tables: Vec<Vec<u32>> = sequences
+        let mut free: Vec<BlockId> = (0..60).map(BlockId::new).collect();
+        let tables: Vec<Vec<BlockId>> = sequences
             .iter()
-            .map(|(queries, past)| (0..(queries + past).div_ceil(block_size)).map(|_| free.pop().unwrap_or(0)).collect())
+            .map(|(queries, past)| (0..(queries + past).div_ceil(block_size)).map(|_| free.pop().unwrap_or(BlockId::new(0))).collect())
             .collect();
         let mut start = 0;
         let spans: Vec<Span> = sequences
@@ -137,14 +137,14 @@ fn what_does_not_fit_is_an_error() {
         let q = Tensor::zeros((2, 2), DType::F32, &Device::Cpu).unwrap();
         Attention { heads, scale: 1.0, bias, spans: &[span], pool: &pool }.over_slab(&q, &slab).map(|_| ())
     };
-    let blocks = [1, 0];
+    let blocks = [1, 0].map(BlockId::new);
     let keys = Keys::Blocks { blocks: &blocks, block_size: 3 };
     let good = Span { queries: 0..2, first_position: 4, context: 6, keys, causal: true };
     run(good.clone(), None).unwrap();
     assert!(run(Span { queries: 0..1, ..good.clone() }, None).is_err(), "a row is left out");
     assert!(run(Span { queries: 1..2, ..good.clone() }, None).is_err(), "does not start at 0");
     assert!(run(Span { context: 7, ..good.clone() }, None).is_err(), "the table is too short");
-    let outside = Keys::Blocks { blocks: &[1, 2], block_size: 3 };
+    let outside = Keys::Blocks { blocks: &[1, 2].map(BlockId::new), block_size: 3 };
     assert!(run(Span { keys: outside, ..good.clone() }, None).is_err(), "a block beyond the slab");
     assert!(run(good, Some(&relative(1, Direction::Past, 3))).is_err(), "beyond the bias table");
 }
