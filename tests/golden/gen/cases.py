@@ -51,7 +51,7 @@ def check_teacher_forced(model, encoder, tokens, logits) -> None:
     """The cached steps equal one uncached pass over all tokens."""
     start = torch.cat([torch.tensor([model.config.decoder_start_token_id]), tokens[:-1]])[None]
     whole = model(encoder_outputs=BaseModelOutput(last_hidden_state=encoder), decoder_input_ids=start, use_cache=False).logits[0]
-    torch.testing.assert_close(whole, logits, atol=2e-5, rtol=0)
+    torch.testing.assert_close(whole, logits, atol=4e-5, rtol=0)
 
 
 def check_padded(model, ids, adapter: Adapter, encoder, tokens, logits) -> None:
@@ -64,7 +64,7 @@ def check_padded(model, ids, adapter: Adapter, encoder, tokens, logits) -> None:
     torch.testing.assert_close(full[:, : m + n], encoder, atol=1e-5, rtol=0)
     same, other = generate(model, embeds, mask)
     assert torch.equal(same, tokens)
-    torch.testing.assert_close(other, logits, atol=2e-5, rtol=0)
+    torch.testing.assert_close(other, logits, atol=4e-5, rtol=0)
 
 
 def check_peft(model, folder, ids, adapter: Adapter, tokens) -> None:
@@ -117,14 +117,17 @@ def plan(adapters: list[Adapter]):
             yield f"{name}-{p}", a, p
 
 
-# All 24 steps of these (so that a drift shows where it starts), the first step of the others: the files stay small.
-WHOLE = ("none-medium", "dept-medium", "dept-long", "lowrank-medium")
+# Kept whole: all 24 steps, so that a drift shows where it starts. Others keep the first step, and long or text prompts
+# no encoder output, so that the files stay small.
+WHOLE = ("none-medium", "dept-medium", "dept-long")
+NO_ENCODER = ("pt-long", "ptuning-long", "mpt-long", "mpt-task2-long", "none-text", "lowrank-text")
 
 
 def keep(label: str, arrays: dict) -> dict[str, torch.Tensor]:
     """The tensors on disk: `<case>.encoder` (m + n, d) and `<case>.logits` (24 or 1, vocab)."""
     steps = STEPS if label in WHOLE else 1
-    return {f"{label}.encoder": arrays["encoder"], f"{label}.logits": arrays["logits"][:steps].clone()}
+    out = {f"{label}.logits": arrays["logits"][:steps].clone()}
+    return out if label in NO_ENCODER else out | {f"{label}.encoder": arrays["encoder"]}
 
 
 def describe(label: str, adapter: Adapter | None, prompt: str, tok, case: dict) -> dict:

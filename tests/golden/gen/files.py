@@ -1,6 +1,7 @@
 """Small writers that always give the same bytes for the same content."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,11 @@ from safetensors.numpy import save_file
 
 def write_json(path: Path, value) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    # lists of numbers on one line; no string here looks like one
+    text = re.sub(r"\[[-+.,\de\snul]+\]", lambda m: re.sub(r"\s+", " ", m[0]).replace("[ ", "[").replace(" ]", "]"), text)
+    assert json.loads(text) == value
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def write_safetensors(path: Path, tensors: dict, metadata: dict | None = None) -> None:
