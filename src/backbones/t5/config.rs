@@ -58,8 +58,8 @@ pub struct T5Config {
     pub eps: f32,
     /// The MLP's kind.
     pub mlp: MlpShape,
-    /// Whether the output map is the embedding table (v1.0), scaled by `1 / sqrt(d)`.
-    pub tied: bool,
+    /// Whether the decoder's output is scaled by `1 / sqrt(d)` before the output map (v1.0, whose map is the table).
+    pub scale_output: bool,
     /// The token that ends a text.
     pub eos: u32,
     /// The token that every text starts from.
@@ -104,7 +104,8 @@ impl T5Config {
             max_distance: config.relative_attention_max_distance,
             eps: config.layer_norm_epsilon as f32,
             mlp,
-            tied: config.tie_word_embeddings,
+            // transformers 5 writes every T5 as tied and keeps the old meaning of the flag in a key of its own.
+            scale_output: json["scale_decoder_outputs"].as_bool().unwrap_or(config.tie_word_embeddings),
             eos: token("eos_token_id", config.eos_token_id)?,
             decoder_start: token(
                 "decoder_start_token_id",
@@ -137,7 +138,7 @@ impl T5Config {
             max_distance: key("attention.relative_max_distance").unwrap_or(128),
             eps: eps.ok_or_else(|| ConfigError::Key(eps_key.to_owned()))? as f32,
             mlp: if gated { MlpShape::Gated(Activation::GeluTanh) } else { MlpShape::Relu },
-            tied: !weights.contains("lm_head.weight"),
+            scale_output: !weights.contains("lm_head.weight"),
             eos: token("tokenizer.ggml.eos_token_id", eos)?,
             decoder_start: token("t5.decoder_start_token_id", key("decoder_start_token_id").unwrap_or(0))?,
         })

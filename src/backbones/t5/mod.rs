@@ -85,10 +85,10 @@ impl T5 {
         let decoder = (0..config.decoder_layers)
             .map(|i| build.decoder_block(i))
             .collect::<std::result::Result<_, _>>()?;
-        let head = if config.tied {
-            loader.tied_head("shared", config.vocab, config.hidden)?
-        } else {
+        let head = if loader.weights.contains("lm_head.weight") {
             loader.linear("", &[("lm_head", config.vocab)], config.hidden)?
+        } else {
+            loader.tied_head("shared", config.vocab, config.hidden)?
         };
         Ok(Self {
             table: loader.embedding("shared", config.vocab, config.hidden)?,
@@ -180,7 +180,7 @@ impl T5 {
     /// # Errors
     /// When shapes do not fit.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        if !self.config.tied {
+        if !self.config.scale_output {
             return self.head.forward(hidden);
         }
         self.head.forward(&(hidden * (self.config.hidden as f64).powf(-0.5))?)
