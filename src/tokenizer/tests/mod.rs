@@ -3,6 +3,7 @@
 mod detokenizing;
 mod encoding;
 mod from_gguf;
+mod golden;
 mod stopping;
 
 use serde_json::{Value as Json, json};
