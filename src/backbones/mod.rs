@@ -1,4 +1,8 @@
 //! Frozen language models over ragged batches.
 
+pub mod hub;
+mod source;
 pub mod t5;
 pub mod weights;
+
+pub use source::{ModelSource, SourceError};

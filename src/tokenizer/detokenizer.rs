@@ -14,7 +14,7 @@ const BROKEN: char = '\u{fffd}';
 pub struct Detokenizer {
     tokenizer: Tokenizer,
     /// Tokens given out already (context for spacing), then tokens that wait.
-    window: Vec<u32>,
+    pub(super) window: Vec<u32>,
     /// Length of the first part.
     given: usize,
     /// The text of the first part.

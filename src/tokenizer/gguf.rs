@@ -55,7 +55,11 @@ pub(super) fn build(metadata: &Metadata) -> Result<Tokenizer, String> {
 
 /// The id under `tokenizer.ggml.{key}`, inside the vocabulary.
 fn special(metadata: &Metadata, key: &str, default: usize, tokens: &[String]) -> Result<usize, String> {
-    let id = metadata.int(&format!("tokenizer.ggml.{key}")).unwrap_or(default);
+    let id = match metadata.get(&format!("tokenizer.ggml.{key}")) {
+        None => default,
+        Some(Value::Int(id)) => usize::try_from(*id).unwrap_or(usize::MAX),
+        Some(other) => return Err(format!("{key} is {other:?}, not an integer")),
+    };
     if id < tokens.len() {
         Ok(id)
     } else {

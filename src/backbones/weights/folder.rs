@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     path::{Component, Path},
 };
 
@@ -10,8 +9,8 @@ use safetensors::SafeTensors;
 
 use super::{Entry, Format, MappedFile, Tensors, WeightsError, json};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(crate) const SINGLE: &str = "model.safetensors";
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// Maps the folder's weight files and lists their tensors.
 pub(super) fn open(folder: &Path) -> Result<(Vec<MappedFile>, Tensors), WeightsError> {
@@ -32,8 +31,17 @@ pub(super) fn open(folder: &Path) -> Result<(Vec<MappedFile>, Tensors), WeightsE
     Ok((files, tensors))
 }
 
-/// The file names in an index, each a plain name of a file beside it.
-fn shard_names(index: &Path) -> Result<BTreeSet<String>, WeightsError> {
+/// The shards of an index, each of them there.
+pub(crate) fn shard_names(index: &Path) -> Result<BTreeSet<String>, WeightsError> {
+    let names = plain_shard_names(index)?;
+    match names.iter().find(|name| !index.with_file_name(name).is_file()) {
+        None => Ok(names),
+        Some(shard) => Err(WeightsError::ShardMissing { index: index.to_owned(), shard: shard.to_owned() }),
+    }
+}
+
+/// The shards that an index names, each a plain file name.
+pub(crate) fn plain_shard_names(index: &Path) -> Result<BTreeSet<String>, WeightsError> {
     let content = json(index)?;
     let malformed =
         |reason: &str| WeightsError::Malformed { path: index.to_owned(), reason: reason.to_owned() };
@@ -45,16 +53,12 @@ fn shard_names(index: &Path) -> Result<BTreeSet<String>, WeightsError> {
     for shard in map.values() {
         let shard =
             shard.as_str().ok_or_else(|| malformed("a shard's name in 'weight_map' isn't a string"))?;
-        if names.contains(shard) {
-            continue;
+        if !names.contains(shard) {
+            if !is_plain_name(shard) {
+                return Err(WeightsError::ShardOutside { index: index.to_owned(), shard: shard.to_owned() });
+            }
+            names.insert(shard.to_owned());
         }
-        if !is_plain_name(shard) {
-            return Err(WeightsError::ShardOutside { index: index.to_owned(), shard: shard.to_owned() });
-        }
-        if !fs::exists(index.with_file_name(shard)).unwrap_or(false) {
-            return Err(WeightsError::ShardMissing { index: index.to_owned(), shard: shard.to_owned() });
-        }
-        names.insert(shard.to_owned());
     }
     if names.is_empty() { Err(malformed("its 'weight_map' names no shard")) } else { Ok(names) }
 }

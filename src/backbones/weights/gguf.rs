@@ -42,6 +42,12 @@ pub struct Metadata {
     values: BTreeMap<String, Value>,
 }
 
+impl FromIterator<(String, Value)> for Metadata {
+    fn from_iter<T: IntoIterator<Item = (String, Value)>>(pairs: T) -> Self {
+        Self { values: pairs.into_iter().collect() }
+    }
+}
+
 impl Metadata {
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&Value> {

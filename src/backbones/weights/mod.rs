@@ -22,6 +22,7 @@ use memmap2::Mmap;
 use sha2::{Digest, Sha256};
 
 pub use error::WeightsError;
+pub(crate) use folder::{INDEX, SINGLE, plain_shard_names, shard_names};
 pub use format::Format;
 pub use gguf::{Metadata, Value};
 use quantization::Quantization;
@@ -312,6 +313,7 @@ fn json(path: &Path) -> Result<serde_json::Value, WeightsError> {
         .map_err(|e| WeightsError::Malformed { path: path.to_owned(), reason: format!("not JSON: {e}") })
 }
 
-fn hex(digest: &[u8]) -> String {
+/// Bytes as lower-case hexadecimal digits.
+pub(crate) fn hex(digest: &[u8]) -> String {
     digest.iter().map(|b| format!("{b:02x}")).collect()
 }

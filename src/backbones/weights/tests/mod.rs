@@ -3,6 +3,7 @@
 mod compressed;
 mod files;
 mod ggufs;
+mod golden;
 
 use std::{fs, path::Path};
 
