@@ -233,7 +233,8 @@ impl<R: Runner + 'static> Engine<R> {
         let (kv_usage, preemptions) = (scheduler.kv_usage(), scheduler.preemptions());
         let sequences = scheduler.sequences();
         let encode = self.plan.encode.as_ref();
-        let prompts = encode.filter(|encode| encode.layers.start == 0).map_or(&[][..], |encode| &encode.sequences);
+        let prompts =
+            encode.filter(|encode| encode.layers.start == 0).map_or(&[][..], |encode| &encode.sequences);
         let prompt_rows: usize =
             prompts.iter().filter_map(|&id| sequences.get(id)).map(|held| held.prompt_rows()).sum();
         let decoder_rows: usize = self.plan.decode.iter().map(|decode| decode.rows.len()).sum();

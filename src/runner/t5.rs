@@ -146,7 +146,8 @@ impl T5Runner {
         self.slots.clear();
         let (mut past, mut prompt) = (Vec::with_capacity(decode.len()), Vec::with_capacity(decode.len()));
         for planned in decode {
-            let sequence = sequences.get(planned.sequence).ok_or(RunnerError::NoSequence(planned.sequence))?;
+            let sequence =
+                sequences.get(planned.sequence).ok_or(RunnerError::NoSequence(planned.sequence))?;
             let queries = self.rows.len()..self.rows.len() + planned.rows.len();
             for row in planned.rows.clone() {
                 let token = if row == 0 { start } else { sequence.generated[row - 1] };
@@ -197,7 +198,8 @@ fn prompt_spans(members: &[&Sequence]) -> Vec<Span<'static>> {
     let span = |sequence: &&Sequence| {
         let rows = sequence.prompt_rows();
         let queries = start..start + rows;
-        let span = Span { queries, first_position: 0, context: rows, keys: Keys::Rows { start }, causal: false };
+        let span =
+            Span { queries, first_position: 0, context: rows, keys: Keys::Rows { start }, causal: false };
         start += rows;
         span
     };

@@ -80,6 +80,11 @@ impl T5Config {
     }
 
     fn from_json(json: &serde_json::Value) -> Result<Self, ConfigError> {
+        let mut json = json.clone();
+        // candle's own default is gelu; a config without the key, such as t5-small's, means relu.
+        if let Some(fields) = json.as_object_mut() {
+            fields.entry("feed_forward_proj").or_insert("relu".into());
+        }
         let config: t5::Config = serde_json::from_value(json.clone())?;
         let activation = config.feed_forward_proj;
         let mlp = match (activation.gated, activation.activation) {
