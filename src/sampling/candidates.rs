@@ -4,7 +4,10 @@
 //! than 2^-41 as probable weighs nothing. Sums of integers don't depend on their order: the selections below may
 //! reorder as they like, and a draw hits exactly one token.
 
-use super::exp::exp;
+use super::{
+    exp::exp,
+    row::{BLOCK, blocks_reaching},
+};
 
 /// The weight of the most probable token. The sum fits 64 bits up to 2^24 tokens.
 const ONE: u64 = 1 << 40;
@@ -24,8 +27,6 @@ pub(super) struct Candidate {
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
     pub(super) kept: Vec<Candidate>,
-    tokens: Vec<u32>,
-    values: Vec<f32>,
     /// Weights to select among, reordered freely.
     order: Vec<u64>,
 }
@@ -36,20 +37,16 @@ impl Candidates {
     pub(super) fn fill(&mut self, row: &[f32], floor: f32, max: f32, temperature: f64) {
         let weightless = (f64::from(max) - NEGLIGIBLE * temperature) as f32;
         let floor = floor.max(weightless);
-        self.tokens.clear();
-        self.values.clear();
-        for (token, &x) in row.iter().enumerate() {
-            if x >= floor {
-                self.tokens.push(token as u32);
-                self.values.push(x);
-            }
-        }
         // Finite, so that the best token's 0 stays 0.
         let scale = (1.0 / temperature).min(f32::MAX.into()) as f32;
-        self.values.iter_mut().for_each(|x| *x = exp((*x - max) * scale) * ONE as f32);
-        let weighed = self.tokens.iter().zip(&self.values);
         self.kept.clear();
-        self.kept.extend(weighed.map(|(&token, &value)| Candidate { weight: (value + 0.5) as u64, token }));
+        for (first, block) in blocks_reaching(row, floor) {
+            let mut shares = [0.0; BLOCK];
+            shares.iter_mut().zip(block).for_each(|(share, &x)| *share = exp((x - max) * scale));
+            let weights = shares.map(to_weight);
+            let tokens = (first as u32..).zip(weights).zip(block).filter(|&(_, &x)| x >= floor);
+            self.kept.extend(tokens.map(|((token, weight), _)| Candidate { weight, token }));
+        }
     }
 
     /// Keeps the smallest set of the most probable tokens that together reach `top_p` (more than 0, below 1).
@@ -92,6 +89,13 @@ impl Candidates {
     }
 }
 
+/// A weight relative to the best one (0 to 1) in units of 2^-40, rounded.
+fn to_weight(share: f32) -> u64 {
+    // Above 2^52 the bits of an f64 count whole numbers: the sum rounds, and vector code has no other conversion.
+    const WHOLE: f64 = (1_u64 << 52) as f64;
+    (f64::from(share) * ONE as f64 + WHOLE).to_bits() - WHOLE.to_bits()
+}
+
 /// Where the heaviest weights reach a sum: the lightest of them, and how many of its equals are needed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Cut {
@@ -104,8 +108,8 @@ pub(super) struct Cut {
 pub(super) fn cut(weights: &mut [u64], target: u64) -> Cut {
     let (mut rest, mut missing) = (&mut *weights, target);
     while rest.len() > FEW {
-        // The mass sits in few tokens: a small head reaches the target more often than not.
-        let head_len = rest.len() / 8;
+        // Less than half, for the mass sits in few tokens.
+        let head_len = rest.len() / 4;
         rest.select_nth_unstable_by(head_len, |a, b| b.cmp(a));
         let (head, tail) = rest.split_at_mut(head_len);
         let head_sum = head.iter().sum();

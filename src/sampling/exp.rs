@@ -26,12 +26,12 @@ pub(super) fn exp(x: f32) -> f32 {
 
 /// The sum of exp(x - max) over `row`.
 pub(super) fn sum_exp(row: &[f32], max: f32) -> f64 {
-    let mut buffer = [0.0; 64];
-    let mut sum = 0.0;
-    for chunk in row.chunks(buffer.len()) {
-        let terms = &mut buffer[..chunk.len()];
-        terms.iter_mut().zip(chunk).for_each(|(term, &x)| *term = exp(x - max));
-        sum += terms.iter().map(|&term| f64::from(term)).sum::<f64>();
+    // Independent sums, for a sum that waits for the one before it can't be vector code.
+    let mut sums = [0.0; 8];
+    let chunks = row.chunks_exact(sums.len());
+    let rest: f64 = chunks.remainder().iter().map(|&x| f64::from(exp(x - max))).sum();
+    for chunk in chunks {
+        sums.iter_mut().zip(chunk).for_each(|(sum, &x)| *sum += f64::from(exp(x - max)));
     }
-    sum
+    sums.iter().sum::<f64>() + rest
 }

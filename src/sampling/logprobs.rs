@@ -21,13 +21,14 @@ impl RawScores {
         let count = count.min(row.len());
         let floor = row::kth_largest(row, count, values).max(f32::MIN);
         // More than `count` only where the last ones tie: of these the first in the row are kept.
-        let above = row.iter().filter(|&&x| x > floor).count();
-        let mut ties = count.saturating_sub(above);
+        let mut ties = count - values.iter().filter(|&&x| x > floor).count();
         scores.top.reserve_exact(count);
-        for (id, &x) in row.iter().enumerate().filter(|&(_, &x)| x >= floor) {
-            if x > floor || ties > 0 {
-                ties -= usize::from(x == floor);
-                scores.top.push(ScoredToken { id: id as u32, logprob: scores.logprob(x) });
+        for (first, block) in row::blocks_reaching(row, floor) {
+            for (id, &x) in block.iter().enumerate().filter(|&(_, &x)| x >= floor) {
+                if x > floor || ties > 0 {
+                    ties -= usize::from(x == floor);
+                    scores.top.push(ScoredToken { id: (first + id) as u32, logprob: scores.logprob(x) });
+                }
             }
         }
         scores.top.sort_by(|a, b| b.logprob.total_cmp(&a.logprob).then(a.id.cmp(&b.id)));

@@ -1,11 +1,11 @@
 use super::SampleError;
 
-/// Logits searched at once for the largest: small enough to be in the first cache when its place is looked up.
-const TILE: usize = 4096;
+/// Logits searched at once for the largest, and searched again for its place.
+const TILE: usize = 1024;
 /// Independent maxima in a tile, for the compiler to keep in vector registers.
 const LANES: usize = 32;
-/// Logits of which top-k first looks at the largest only.
-const BLOCK: usize = 32;
+/// Logits that are looked at together before any is looked at alone.
+pub(super) const BLOCK: usize = 32;
 
 /// The largest logit of a row, and the lowest id that has it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,18 +54,31 @@ fn max_of(values: &[f32]) -> (f32, bool) {
     (all, nan.contains(&true) || rest.iter().any(|x| x.is_nan()))
 }
 
+/// The blocks of `row` in which some logit is at least `floor`, each with the id of its first token.
+pub(super) fn blocks_reaching(row: &[f32], floor: f32) -> impl Iterator<Item = (usize, &[f32])> {
+    let reaches = move |block: &[f32]| block.iter().fold(false, |any, &x| any | (x >= floor));
+    let blocks = row.chunks(BLOCK).enumerate().filter(move |(_, block)| reaches(block));
+    blocks.map(|(index, block)| (index * BLOCK, block))
+}
+
 /// The `k`-th largest of a row without NaN, equal ones counted each. `k` is 1 up to the row's length.
+/// `values` holds at least all larger ones afterwards, each as often as the row does.
 pub(super) fn kth_largest(row: &[f32], k: usize, values: &mut Vec<f32>) -> f32 {
     let largest_first = |a: &f32, b: &f32| b.total_cmp(a);
     values.clear();
-    values.extend(row.chunks(BLOCK).map(|block| max_of(block).0));
-    if values.len() >= 2 * k {
-        // k blocks have a largest logit of at least `bound`, so the k-th largest of the row is no smaller.
+    // The maxima of columns: k of them are at least `bound`, so the k-th largest of the row is no smaller.
+    let columns = (4 * k).next_multiple_of(LANES);
+    if columns <= row.len() / 4 {
+        values.resize(columns, f32::NEG_INFINITY);
+        for chunk in row.chunks(columns) {
+            values.iter_mut().zip(chunk).for_each(|(max, &x)| *max = if x > *max { x } else { *max });
+        }
         let bound = *values.select_nth_unstable_by(k - 1, largest_first).1;
         values.clear();
-        values.extend(row.iter().filter(|&&x| x >= bound));
+        for (_, block) in blocks_reaching(row, bound) {
+            values.extend(block.iter().filter(|&&x| x >= bound));
+        }
     } else {
-        values.clear();
         values.extend_from_slice(row);
     }
     *values.select_nth_unstable_by(k - 1, largest_first).1
