@@ -1,5 +1,32 @@
 //! Adapters: what they are on disk, in memory and by name.
+//!
+//! An adapter folder holds `adapter_config.json`, `adapter_model.safetensors` (or `.bin`) and maybe a
+//! `card.toml`. [`folder::load`] reads and checks all of it once; what comes out ([`Manifest`],
+//! [`AdapterWeights`], [`Card`]) is trusted from then on. A [`Generation`] adds name and content address,
+//! and the [`Registry`] leases generations to requests.
 
-/// A hold on one immutable adapter generation; it stays whole while any lease on it lives.
-#[derive(Debug, Clone)]
-pub struct AdapterLease;
+pub mod assemble;
+pub mod card;
+pub mod folder;
+pub mod generation;
+pub mod manifest;
+mod pickle;
+pub mod registry;
+pub mod safetensors;
+pub mod template;
+pub mod tensor;
+pub mod tensor_file;
+pub mod torch_bin;
+pub mod version;
+pub mod weights;
+
+pub use card::{Card, OverLength};
+pub use folder::LoadedAdapter;
+pub use generation::{AdapterLease, Generation};
+pub use manifest::{Manifest, Method, Task};
+pub use registry::{BackboneShape, Registry, RegistryError};
+pub use tensor::Matrix;
+pub use weights::{AdapterWeights, LowRank};
+
+#[cfg(test)]
+mod tests;
