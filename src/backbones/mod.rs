@@ -1,1 +1,7 @@
 //! Frozen language models over ragged batches.
+
+pub mod hub;
+mod source;
+pub mod weights;
+
+pub use source::{ModelSource, SourceError};

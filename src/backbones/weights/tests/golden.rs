@@ -1,0 +1,45 @@
+//! One model in several files: `tests/golden/README.md` says how they were made.
+
+use super::*;
+
+fn golden(name: &str) -> Weights {
+    Weights::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)).unwrap()
+}
+
+#[test]
+fn a_gguf_file_holds_the_folder_s_tensors_under_the_same_names() {
+    let (folder, file) = (golden("t5-v1_1"), golden("t5-v1_1.f32.gguf"));
+    assert!(folder.tensors().count() > 40);
+    for info in folder.tensors() {
+        let expected = folder.tensor_f32(info.name, info.shape).unwrap();
+        assert_eq!(file.tensor_f32(info.name, info.shape).unwrap(), expected, "{}", info.name);
+    }
+    assert_eq!(file.metadata().unwrap().int("t5.block_count"), Some(1));
+    assert_ne!(folder.fingerprint(), file.fingerprint());
+}
+
+#[test]
+fn q8_0_is_the_folder_s_tensors_rounded() {
+    let (folder, file) = (golden("t5-v1_1"), golden("t5-v1_1.q8_0.gguf"));
+    assert!(file.tensors().any(|info| info.format.name() == "Q8_0"));
+    for info in folder.tensors() {
+        let expected = folder.tensor_f32(info.name, info.shape).unwrap();
+        let found = file.tensor_f32(info.name, info.shape).unwrap();
+        for (expected, found) in expected.chunks(32).zip(found.chunks(32)) {
+            let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
+            // Half a step, and the half-precision scale's own rounding over 127 steps.
+            let bound = largest * (0.5 / 127.0 + 1.0 / 2048.0) + 1e-7;
+            let close = expected.iter().zip(found).all(|(a, b)| (a - b).abs() <= bound);
+            assert!(close, "{}: {expected:?} {found:?}", info.name);
+        }
+    }
+}
+
+#[test]
+fn shards_hold_what_the_single_file_holds() {
+    let (single, shards) = (golden("t5-v1_0"), golden("t5-v1_0-sharded"));
+    for info in single.tensors() {
+        let expected = single.tensor_f32(info.name, info.shape).unwrap();
+        assert_eq!(shards.tensor_f32(info.name, info.shape).unwrap(), expected, "{}", info.name);
+    }
+}

@@ -1,0 +1,68 @@
+//! Against transformers: `tests/golden/README.md` says how the cases were made.
+
+use serde::Deserialize;
+
+use super::*;
+use crate::backbones::weights::Weights;
+
+#[derive(Deserialize)]
+struct Cases {
+    encode: Vec<Encoded>,
+    stream: Vec<Streamed>,
+}
+
+#[derive(Deserialize)]
+struct Encoded {
+    text: String,
+    ids: Vec<u32>,
+    decoded: String,
+}
+
+#[derive(Deserialize)]
+struct Streamed {
+    ids: Vec<u32>,
+    /// The text after each id.
+    prefixes: Vec<String>,
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+fn cases() -> Cases {
+    serde_json::from_slice(&fs::read(golden("tokenizer_cases.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn texts_become_the_reference_s_ids_and_back() {
+    let tokenizer = Tokenizer::from_file(&golden("t5-v1_1/tokenizer.json")).unwrap();
+    for case in cases().encode {
+        assert_eq!(tokenizer.encode(&case.text).unwrap(), case.ids, "{:?}", case.text);
+        assert_eq!(tokenizer.decode(&case.ids), case.decoded, "{:?}", case.text);
+    }
+}
+
+#[test]
+fn a_gguf_file_s_tokenizer_is_the_folder_s_but_for_sentinels() {
+    let weights = Weights::open(&golden("t5-v1_1.f32.gguf")).unwrap();
+    let tokenizer = Tokenizer::from_gguf(weights.metadata().unwrap()).unwrap();
+    for case in cases().encode.into_iter().filter(|case| !case.text.contains("extra_id")) {
+        assert_eq!(tokenizer.encode(&case.text).unwrap(), case.ids, "{:?}", case.text);
+        assert_eq!(tokenizer.decode(&case.ids), case.decoded, "{:?}", case.text);
+    }
+}
+
+#[test]
+fn a_client_has_read_the_reference_s_text_after_every_token() {
+    let tokenizer = Tokenizer::from_file(&golden("t5-v1_1/tokenizer.json")).unwrap();
+    for case in cases().stream {
+        let mut detokenizer = Detokenizer::new(tokenizer.clone());
+        let mut read = String::new();
+        for (id, expected) in case.ids.iter().zip(&case.prefixes) {
+            read.extend(detokenizer.push(*id));
+            assert_eq!(&read, expected, "{:?}", case.ids);
+        }
+        read.extend(detokenizer.flush());
+        assert_eq!(&read, case.prefixes.last().unwrap());
+    }
+}
