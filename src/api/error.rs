@@ -1,5 +1,8 @@
-use crate::domain::{NameError, SamplingError, SequenceError};
-use crate::engine::SubmitError;
+use crate::{
+    adapter::RegistryError,
+    domain::{NameError, SamplingError, SequenceError},
+    engine::SubmitError,
+};
 
 /// What went wrong, as a client's program sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -203,5 +206,21 @@ impl From<SequenceError> for ApiError {
             SequenceError::Internal => ErrorCode::Internal,
         };
         Self::new(code, error.to_string())
+    }
+}
+
+impl From<RegistryError> for ApiError {
+    fn from(error: RegistryError) -> Self {
+        let code = match error {
+            RegistryError::UnknownAdapter { .. } | RegistryError::UnknownVersion { .. } => {
+                ErrorCode::AdapterNotFound
+            }
+            RegistryError::AmbiguousVersion { .. } => ErrorCode::InvalidRequest,
+            RegistryError::ModelName(_)
+            | RegistryError::Hidden { .. }
+            | RegistryError::Task { .. }
+            | RegistryError::Fingerprint { .. } => ErrorCode::InvalidAdapter,
+        };
+        Self::new(code, error.to_string()).about("adapter")
     }
 }
