@@ -1,0 +1,224 @@
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{Device, Dtype, Places, ServeArgs};
+use crate::telemetry::LogFormat;
+
+/// The model that ships with the server.
+const EMBEDDED_MODEL: &str = "models/flan-t5-small-en";
+
+/// The adapters that ship with the server.
+const EMBEDDED_ADAPTERS: &str = "adapters";
+
+/// Why the server cannot be configured so.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The command line is wrong, or asked for help.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// The configuration file cannot be read.
+    #[error("cannot read {}: {cause}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The configuration file is not TOML.
+    #[error("{} is not TOML: {cause}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        cause: String,
+    },
+    /// The configuration file has a key that means nothing.
+    #[error("unknown key '{key}' in {}: the keys are {known}", path.display())]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// The keys that it may have.
+        known: String,
+    },
+    /// The configuration file has a value that its key does not take.
+    #[error("{}, key '{key}': {cause}", path.display())]
+    BadValue {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// What is wrong with the value.
+        cause: String,
+    },
+    /// No model was named and the embedded one is not there.
+    #[error("there is no {EMBEDDED_MODEL} under {looked_in}: name a model with --model, or set DEPT_HOME")]
+    NoModel {
+        /// Where it was looked for.
+        looked_in: String,
+    },
+    /// The named model is not there and its name is no hub id.
+    #[error("--model {0}: no such folder or file, and not a model's id on the hub (org/name)")]
+    ModelNotFound(String),
+    /// The model would have no name.
+    #[error("the model has no name: give one with --model-name")]
+    NoModelName,
+    /// The named adapters are not there.
+    #[error("--adapters {}: no such folder", .0.display())]
+    AdaptersNotFound(PathBuf),
+    /// An address beyond loopback without the word that this is wanted.
+    #[error(
+        "--http {0} can be reached from other machines and this server asks for no keys: \
+         listen on 127.0.0.1, or say --allow-anonymous"
+    )]
+    Anonymous(SocketAddr),
+    /// Two doors at one address.
+    #[error("--http and --admin are both {0}: give each a port of its own")]
+    SameAddress(SocketAddr),
+}
+
+impl ConfigError {
+    /// The process's exit code: 2 for the command line (0 where it asked for help), 78 for the configuration.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(error) => u8::try_from(error.exit_code()).unwrap_or(2),
+            _ => 78,
+        }
+    }
+}
+
+/// Where the model comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelSource {
+    /// A folder or a file that exists.
+    Path(PathBuf),
+    /// An id on the hub, as `org/name`.
+    Hub(String),
+}
+
+impl ModelSource {
+    fn resolve(named: Option<String>, places: &Places) -> Result<Self, ConfigError> {
+        let Some(named) = named else {
+            let looked_in = places.describe();
+            return places.folder(EMBEDDED_MODEL).map(Self::Path).ok_or(ConfigError::NoModel { looked_in });
+        };
+        if Path::new(&named).exists() {
+            Ok(Self::Path(named.into()))
+        } else if is_hub_id(&named) {
+            Ok(Self::Hub(named))
+        } else {
+            Err(ConfigError::ModelNotFound(named))
+        }
+    }
+
+    /// The last part of the path or id.
+    fn last_part(&self) -> Option<String> {
+        let path = match self {
+            Self::Path(path) => path.canonicalize().unwrap_or_else(|_| path.clone()),
+            Self::Hub(id) => id.into(),
+        };
+        Some(path.file_name()?.to_str()?.to_owned())
+    }
+}
+
+/// Whether `text` is `org/name` and its first part is no folder here (then it is a mistyped path).
+fn is_hub_id(text: &str) -> bool {
+    let word = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    };
+    text.split_once('/').is_some_and(|(org, name)| word(org) && word(name) && !Path::new(org).is_dir())
+}
+
+/// Everything that `dept serve` is told, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServeConfig {
+    /// Where the model comes from.
+    pub model: ModelSource,
+    /// The model's name on the wire.
+    pub model_name: String,
+    /// The adapters' root, a folder that exists; `None` serves the bare backbone.
+    pub adapters: Option<PathBuf>,
+    /// Address of the HTTP API.
+    pub http: SocketAddr,
+    /// Address of health and metrics.
+    pub admin: SocketAddr,
+    /// Where the model computes.
+    pub device: Device,
+    /// How the weights are held.
+    pub dtype: Dtype,
+    /// Threads that compute, at least 1.
+    pub threads: usize,
+    /// Most sequences in one step, at least 1.
+    pub max_num_seqs: usize,
+    /// Most rows in one step, at least 1.
+    pub max_batch_tokens: usize,
+    /// Memory for keys and values, in bytes.
+    pub kv_cache_bytes: u64,
+    /// Most sequences that wait, at least 1.
+    pub queue_requests: usize,
+    /// Whether anyone may ask on an address beyond loopback.
+    pub allow_anonymous: bool,
+    /// Whether the HTTP address answers /metrics.
+    pub metrics_on_http: bool,
+    /// Where to write the bound addresses.
+    pub port_file: Option<PathBuf>,
+    /// Largest request body, in bytes.
+    pub max_body_bytes: usize,
+    /// How long running requests may take to end.
+    pub drain_timeout: Duration,
+    /// What is logged.
+    pub log: String,
+    /// How a log line looks.
+    pub log_format: LogFormat,
+}
+
+impl ServeConfig {
+    /// Checks the flags and looks up what they leave open.
+    ///
+    /// # Errors
+    /// What is not there, what contradicts, what would be unsafe.
+    pub fn new(args: ServeArgs, places: &Places) -> Result<Self, ConfigError> {
+        if !args.http.ip().is_loopback() && !args.allow_anonymous {
+            return Err(ConfigError::Anonymous(args.http));
+        }
+        if args.http == args.admin && args.http.port() != 0 {
+            return Err(ConfigError::SameAddress(args.http));
+        }
+        let model = ModelSource::resolve(args.model, places)?;
+        let named = args.model_name.or_else(|| model.last_part());
+        let model_name = named.filter(|name| !name.is_empty()).ok_or(ConfigError::NoModelName)?;
+        let adapters = match args.adapters {
+            Some(folder) if !folder.is_dir() => return Err(ConfigError::AdaptersNotFound(folder)),
+            Some(folder) => Some(folder),
+            None => places.folder(EMBEDDED_ADAPTERS),
+        };
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            model,
+            model_name,
+            adapters,
+            http: args.http,
+            admin: args.admin,
+            device: args.device,
+            dtype: args.dtype,
+            threads: if args.threads == 0 { cores() } else { args.threads },
+            max_num_seqs: args.max_num_seqs,
+            max_batch_tokens: args.max_batch_tokens,
+            kv_cache_bytes: args.kv_cache_bytes,
+            queue_requests: args.queue_requests,
+            allow_anonymous: args.allow_anonymous,
+            metrics_on_http: args.metrics_on_http,
+            port_file: args.port_file,
+            max_body_bytes: usize::try_from(args.max_body_bytes).unwrap_or(usize::MAX),
+            drain_timeout: args.drain_timeout,
+            log: args.log,
+            log_format: args.log_format,
+        })
+    }
+}
