@@ -54,6 +54,11 @@ impl Metadata {
         self.values.get(key)
     }
 
+    /// Every key with its value, in order of keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.values.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
     /// An integer that fits `usize`.
     pub fn int(&self, key: &str) -> Option<usize> {
         match self.get(key)? {

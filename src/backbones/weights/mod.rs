@@ -27,6 +27,8 @@ pub use format::Format;
 pub use gguf::{Metadata, Value};
 use quantization::Quantization;
 
+use super::digest::hex;
+
 #[cfg(test)]
 mod tests;
 
@@ -311,9 +313,4 @@ fn json(path: &Path) -> Result<serde_json::Value, WeightsError> {
     let text = std::fs::read(path).map_err(|source| WeightsError::Io { path: path.to_owned(), source })?;
     serde_json::from_slice(&text)
         .map_err(|e| WeightsError::Malformed { path: path.to_owned(), reason: format!("not JSON: {e}") })
-}
-
-/// Bytes as lower-case hexadecimal digits.
-pub(crate) fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|b| format!("{b:02x}")).collect()
 }

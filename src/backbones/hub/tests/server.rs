@@ -11,7 +11,7 @@ use std::{
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::backbones::weights::hex;
+use crate::backbones::digest::hex;
 
 pub const COMMIT: &str = "c0ffee";
 
