@@ -92,6 +92,9 @@ pub enum HubError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// No place for the cache.
+    #[error("no home folder is known for the hub's cache: set HF_HOME")]
+    NoHome,
     /// The shard index is broken.
     #[error(transparent)]
     Index(#[from] WeightsError),
@@ -121,7 +124,9 @@ pub struct Hub {
 impl Hub {
     /// Prepares a client; nothing is fetched yet.
     pub fn new(settings: HubSettings) -> Result<Self, HubError> {
-        let cache = settings.home.map_or_else(Cache::default, |home| Cache::new(home.join("hub")));
+        let user = || std::env::home_dir().map(|user| user.join(".cache/huggingface"));
+        let home = settings.home.or_else(user).ok_or(HubError::NoHome)?;
+        let cache = Cache::new(home.join("hub"));
         let mut builder = ApiBuilder::from_cache(cache.clone()).with_progress(settings.progress);
         if let Some(endpoint) = settings.endpoint {
             builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());

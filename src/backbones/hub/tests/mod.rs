@@ -143,6 +143,21 @@ fn wrong_bytes_are_refused_and_removed() {
 }
 
 #[test]
+fn a_file_that_lies_elsewhere_is_followed_and_checked() {
+    let (server, home) = (whole_model(), TempDir::new().unwrap());
+    server.change(|state| {
+        let file = state.files.get_mut("model.safetensors").unwrap();
+        (file.moved, file.cut_after, file.cuts) = (true, 7000, 1);
+    });
+    let folder = fetch(&server, &home).unwrap();
+    assert_eq!(fs::read(folder.join("model.safetensors")).unwrap(), weights_bytes());
+
+    server.change(|state| state.files.get_mut("model.safetensors").unwrap().bytes[9] ^= 1);
+    let error = fetch(&server, &TempDir::new().unwrap()).unwrap_err();
+    assert!(matches!(error, HubError::Damaged { what: "SHA-256", .. }), "{error}");
+}
+
+#[test]
 fn a_partial_file_that_can_t_be_right_is_dropped() {
     let (server, home) = (whole_model(), TempDir::new().unwrap());
     let blobs = home.path().join("hub/models--org--name/blobs");
