@@ -2,32 +2,33 @@
 
 mod admin;
 mod load;
+mod resident;
 mod signal;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, thread::JoinHandle, time::Instant};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
-use futures::StreamExt;
 use tokio::net::TcpListener;
 
-pub use load::{LoadModelError, LoadSettings, LoadedModel, load_model};
+pub use load::{LoadModelError, LoadedModel, load_model};
+pub use resident::Resident;
 
 use crate::{
-    adapter::{BackboneShape, Registry, Task},
     api::{
-        Readiness, Service, State,
+        State,
         http::{self, Hosts, HttpOptions},
     },
     config::ServeConfig,
-    domain::{ModelKind, SamplingParams, TenantId, TokenEvent},
-    engine::{EngineHandle, Submission},
-    telemetry::Metrics,
 };
 
 /// Why the server could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// An address can't be listened on.
-    #[error("can't listen on {address} for {flag}: {source}. Is another server running there? Choose a free port, or port 0")]
+    #[error("can't listen on {address} ({flag}): {source}; choose a free port, or port 0 for any")]
     Bind {
         /// The flag that names the address.
         flag: &'static str,
@@ -83,33 +84,17 @@ pub async fn serve(config: ServeConfig) -> Result<(), AppError> {
     let admin = bind("--admin", config.admin).await?;
     let addresses = Addresses { http: http.local_addr()?, admin: admin.local_addr()? };
 
-    let settings = LoadSettings::from(&config);
-    let model = tokio::task::spawn_blocking(move || load_model(&settings)).await.map_err(std::io::Error::other)??;
-    let metrics = Arc::new(Metrics::default());
-    let registry = Arc::new(scan_adapters(&config, &model, &metrics)?);
-    let tokenizer = model.tokenizer.clone();
-    let (handle, engine) = model.start(&config, Arc::clone(&metrics))?;
-    warm_up(&handle).await?;
-
-    let readiness = Readiness::default();
-    let service = Arc::new(Service {
-        engines: vec![handle.clone()],
-        registry,
-        tokenizer,
-        metrics,
-        readiness: readiness.clone(),
-        max_sequences: config.queue_requests,
-    });
-    admin::spawn(admin, Arc::clone(&service))?;
-    let router = http::public(service, http_options(&config, addresses.http));
-    readiness.set(State::Ready);
+    let resident = Resident::start(config.engine.clone()).await?;
+    admin::spawn(admin, resident.service.clone())?;
+    let router = http::public(resident.service.clone(), http_options(&config, addresses.http));
+    resident.readiness().set(State::Ready);
     addresses.write(config.port_file.as_deref())?;
-    announce(&config, addresses, &handle, began);
+    announce(&config, addresses, &resident, began);
 
-    let drain = drain_on_signal(readiness, handle, config.drain_timeout);
+    let drain = drain_on_signal(resident.drain(), config.drain_timeout);
     axum::serve(http, router).with_graceful_shutdown(drain).await?;
-    join(engine).await;
-    tracing::info!("drained, goodbye");
+    resident.join().await;
+    tracing::info!("drained");
     Ok(())
 }
 
@@ -124,53 +109,11 @@ fn http_options(config: &ServeConfig, address: SocketAddr) -> HttpOptions {
     options
 }
 
-/// The adapters of the configured root. Unsound folders are logged and left out.
-fn scan_adapters(config: &ServeConfig, model: &LoadedModel, metrics: &Metrics) -> Result<Registry, AppError> {
-    let profile = &model.profile;
-    let shape = BackboneShape {
-        hidden: profile.hidden,
-        task: match profile.kind {
-            ModelKind::Seq2Seq => Task::Seq2SeqLm,
-            ModelKind::Causal => Task::CausalLm,
-        },
-        name: profile.name.clone(),
-        fingerprint: Some(profile.fingerprint.clone()),
-    };
-    let Some(root) = &config.adapters else { return Ok(Registry::new(shape)) };
-    let (registry, failures) =
-        Registry::scan(root, shape).map_err(|source| AppError::Adapters { path: root.clone(), source })?;
-    for failure in &failures {
-        tracing::warn!(folder = %failure.path.display(), error = %failure.error, "an adapter is left out");
-    }
-    metrics.adapter_loads.ok.inc_by(registry.len() as u64);
-    metrics.adapter_loads.error.inc_by(failures.len() as u64);
-    metrics.adapters.host.set(registry.len() as i64);
-    metrics.adapters.store.set(registry.len() as i64);
-    Ok(registry)
-}
-
-/// Runs one short sequence, so that the first request finds memory touched and the model known to work.
-async fn warm_up(engine: &EngineHandle) -> Result<(), AppError> {
-    let submission = Submission {
-        tenant: TenantId::default_tenant(),
-        adapter: None,
-        tokens: vec![0],
-        sampling: SamplingParams::greedy(),
-        max_tokens: 1,
-        min_tokens: 0,
-        stop: Vec::new(),
-        priority: 0,
-        deadline: None,
-    };
-    let mut events = engine.submit(submission).map_err(|error| AppError::WarmUp(error.to_string()))?;
-    while let Some(event) = events.next().await {
-        match event {
-            TokenEvent::Token(_) => {}
-            TokenEvent::Finished(_) => return Ok(()),
-            TokenEvent::Failed(error) => return Err(AppError::WarmUp(error.to_string())),
-        }
-    }
-    Err(AppError::WarmUp("its thread has ended; the log says why".to_owned()))
+/// Resolves when the listener is to close, which is at once after the signal: what runs has its own connection.
+async fn drain_on_signal(drain: impl FnOnce(Instant), timeout: Duration) {
+    signal::shutdown().await;
+    tracing::info!(timeout_s = timeout.as_secs(), "draining: nothing new is taken, what runs may finish");
+    drain(Instant::now() + timeout);
 }
 
 /// Where the server really listens.
@@ -182,7 +125,7 @@ struct Addresses {
 
 impl Addresses {
     /// Writes them as JSON, whole or not at all: who waits for the file must not read half of it.
-    fn write(&self, file: Option<&std::path::Path>) -> Result<(), AppError> {
+    fn write(&self, file: Option<&Path>) -> Result<(), AppError> {
         let Some(path) = file else { return Ok(()) };
         let failed = |source| AppError::PortFile { path: path.to_owned(), source };
         let json = serde_json::to_string(self).map_err(|error| failed(error.into()))?;
@@ -193,31 +136,14 @@ impl Addresses {
     }
 }
 
-fn announce(config: &ServeConfig, addresses: Addresses, engine: &EngineHandle, began: Instant) {
-    let model = engine.model();
-    let took_ms = began.elapsed().as_millis() as u64;
+fn announce(config: &ServeConfig, addresses: Addresses, resident: &Resident, began: Instant) {
     tracing::info!(
-        model = model.name,
-        hidden = model.hidden,
-        vocabulary = model.vocab_size,
-        threads = config.threads,
-        took_ms,
-        "the model is resident"
+        model = resident.model().name,
+        adapters = resident.service.registry.len(),
+        threads = config.engine.threads,
+        admin = %addresses.admin,
+        took_ms = began.elapsed().as_millis() as u64,
+        "ready: POST http://{}/v1/generate",
+        addresses.http
     );
-    tracing::info!(http = %addresses.http, admin = %addresses.admin, "ready: POST http://{}/v1/generate", addresses.http);
-}
-
-/// Resolves when the listener is to close, which is at once after the signal: what runs has its own connection.
-async fn drain_on_signal(readiness: Readiness, engine: EngineHandle, timeout: std::time::Duration) {
-    signal::shutdown().await;
-    tracing::info!(timeout_s = timeout.as_secs(), "draining: nothing new is taken, what runs may finish");
-    readiness.set(State::Draining);
-    engine.drain(Instant::now() + timeout);
-}
-
-async fn join(engine: JoinHandle<()>) {
-    let joined = tokio::task::spawn_blocking(move || engine.join()).await;
-    if !matches!(joined, Ok(Ok(()))) {
-        tracing::error!("the engine's thread ended with a panic");
-    }
 }

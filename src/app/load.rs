@@ -9,10 +9,11 @@ use std::{
 
 use crate::{
     backbones::{
+        hub::{Hub, HubError},
         t5::{ConfigError, Reach, T5, T5Config},
         weights::{Weights, WeightsError},
     },
-    config::{Device, Dtype, ServeConfig},
+    config::{Device, Dtype, EngineConfig, HubSettings, ModelSource},
     domain::{ModelKind, ModelProfile},
     engine::{Engine, EngineHandle, EngineParts},
     kernels::pool::{ComputePool, PoolError},
@@ -23,8 +24,6 @@ use crate::{
     tokenizer::{Tokenizer, TokenizerError},
 };
 
-use super::AppError;
-
 /// Positions a K/V block: small enough that a short answer wastes little, large enough that tables stay short.
 const BLOCK_SIZE: NonZeroUsize = NonZeroUsize::new(16).expect("16 is not 0");
 
@@ -34,6 +33,9 @@ pub enum LoadModelError {
     /// The checkpoint can't be read.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// The hub has not given it.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// The configuration is not one that can be run.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -62,26 +64,12 @@ pub enum LoadModelError {
         /// Memory that would do.
         bytes: usize,
     },
+    /// The engine's thread can't be started.
+    #[error("the system refused a thread for the engine: {0}")]
+    Thread(std::io::Error),
     /// A GPU was asked for.
     #[error("--device cuda:{0}: this build computes on the CPU only. Use --device cpu or auto")]
     NoCuda(usize),
-}
-
-/// What loading depends on.
-#[derive(Debug, Clone)]
-pub struct LoadSettings {
-    /// A folder or GGUF file.
-    pub path: PathBuf,
-    /// The name on the wire.
-    pub name: String,
-    /// Where it computes.
-    pub device: Device,
-    /// The arithmetic.
-    pub recipe: Recipe,
-    /// Threads that compute, at least 1.
-    pub threads: usize,
-    /// Most rows of a prompt and most tokens of an answer.
-    pub max_model_len: usize,
 }
 
 impl From<Dtype> for Recipe {
@@ -90,19 +78,6 @@ impl From<Dtype> for Recipe {
             Dtype::Auto => Self::Stored,
             Dtype::F32 => Self::F32,
             Dtype::I8 => Self::I8,
-        }
-    }
-}
-
-impl From<&ServeConfig> for LoadSettings {
-    fn from(config: &ServeConfig) -> Self {
-        Self {
-            path: config.model.clone(),
-            name: config.model_name.clone(),
-            device: config.device,
-            recipe: config.dtype.into(),
-            threads: config.threads,
-            max_model_len: config.max_model_len,
         }
     }
 }
@@ -121,25 +96,26 @@ pub struct LoadedModel {
 ///
 /// # Errors
 /// When a file is missing, broken or of a model that can't be run.
-pub fn load_model(settings: &LoadSettings) -> Result<LoadedModel, LoadModelError> {
-    if let Device::Cuda(ordinal) = settings.device {
+pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> {
+    if let Device::Cuda(ordinal) = config.device {
         return Err(LoadModelError::NoCuda(ordinal));
     }
-    let weights = Weights::open(&settings.path)?;
-    let config = T5Config::read(&weights)?;
-    let tokenizer = read_tokenizer(&settings.path, &weights)?;
-    let threads = NonZeroUsize::new(settings.threads).unwrap_or(NonZeroUsize::MIN);
-    let loader = Loader { weights: &weights, recipe: settings.recipe, pool: ComputePool::new(threads)? };
-    let reach = Reach { prompt: settings.max_model_len, new_tokens: settings.max_model_len };
+    let path = locate(&config.model)?;
+    let weights = Weights::open(&path)?;
+    let dimensions = T5Config::read(&weights)?;
+    let tokenizer = read_tokenizer(&path, &weights)?;
+    let threads = NonZeroUsize::new(config.threads).unwrap_or(NonZeroUsize::MIN);
+    let loader = Loader { weights: &weights, recipe: config.dtype.into(), pool: ComputePool::new(threads)? };
+    let reach = Reach { prompt: config.max_model_len, new_tokens: config.max_model_len };
     // Hashing the file and packing it take about as long, and neither needs the other.
     let (model, fingerprint) = std::thread::scope(|scope| {
         let fingerprint = scope.spawn(|| weights.fingerprint().to_owned());
-        let model = T5::load(&loader, config, reach);
+        let model = T5::load(&loader, dimensions, reach);
         (model, fingerprint.join())
     });
     let model = model?;
     let profile = ModelProfile {
-        name: settings.name.clone(),
+        name: config.model_name.clone(),
         fingerprint: fingerprint.unwrap_or_else(|_| weights.fingerprint().to_owned()),
         kind: ModelKind::Seq2Seq,
         hidden: model.config().hidden,
@@ -150,9 +126,18 @@ pub fn load_model(settings: &LoadSettings) -> Result<LoadedModel, LoadModelError
     Ok(LoadedModel { profile: Arc::new(profile), tokenizer, model })
 }
 
+/// The model's folder or file, fetched from the hub where it is one of the hub's.
+fn locate(source: &ModelSource) -> Result<PathBuf, LoadModelError> {
+    match source {
+        ModelSource::Folder(path) | ModelSource::Gguf(path) => Ok(path.clone()),
+        ModelSource::Hub(model) => Ok(Hub::new(HubSettings::from_environment())?.fetch(model)?),
+    }
+}
+
 /// The tokenizer beside the weights, or the one inside a GGUF file.
 fn read_tokenizer(path: &Path, weights: &Weights) -> Result<Tokenizer, TokenizerError> {
-    let beside = if path.is_dir() { path.join("tokenizer.json") } else { path.with_file_name("tokenizer.json") };
+    let beside =
+        if path.is_dir() { path.join("tokenizer.json") } else { path.with_file_name("tokenizer.json") };
     match weights.metadata() {
         Some(metadata) if !beside.is_file() => Tokenizer::from_gguf(metadata),
         _ => Tokenizer::from_file(&beside),
@@ -164,7 +149,11 @@ impl LoadedModel {
     ///
     /// # Errors
     /// When there is not enough K/V memory or no thread.
-    pub fn start(self, config: &ServeConfig, metrics: Arc<Metrics>) -> Result<(EngineHandle, JoinHandle<()>), AppError> {
+    pub fn start(
+        self,
+        config: &EngineConfig,
+        metrics: Arc<Metrics>,
+    ) -> Result<(EngineHandle, JoinHandle<()>), LoadModelError> {
         let num_blocks = self.num_blocks(config.kv_cache_bytes)?;
         let Self { profile, tokenizer, model } = self;
         let (handle, inbox) = EngineHandle::channel(profile, config.queue_requests);
@@ -186,9 +175,8 @@ impl LoadedModel {
             decoder_start: model.config().decoder_start,
             metrics,
         };
-        let runner = T5Runner::new(model, RunnerConfig { num_blocks, block_size: BLOCK_SIZE });
-        let runner = runner.map_err(LoadModelError::from)?;
-        Ok((handle, Engine::spawn(parts, runner)?))
+        let runner = T5Runner::new(model, RunnerConfig { num_blocks, block_size: BLOCK_SIZE })?;
+        Ok((handle, Engine::spawn(parts, runner).map_err(LoadModelError::Thread)?))
     }
 
     /// The blocks that fit `bytes`, at least what the longest sequence needs.

@@ -251,8 +251,7 @@ impl<R: Runner + 'static> Engine<R> {
             other => {
                 let (first, since) = client.see(now);
                 let metrics = &self.parts.metrics;
-                let latency =
-                    if first { &metrics.time_to_first_token } else { &metrics.inter_token_latency };
+                let latency = if first { &metrics.time_to_first_token } else { &metrics.inter_token_latency };
                 latency.observe(since);
                 let stopped = client.send(sampled);
                 if stopped { Some(FinishReason::StopSequence) } else { other }

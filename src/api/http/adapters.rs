@@ -54,10 +54,7 @@ pub(super) async fn list(
     params(("name" = String, Path, description = "The adapter's name", example = "sst2")),
     responses((status = 200, body = AdapterObject), super::openapi::AdapterFailures)
 )]
-pub(super) async fn show(
-    State(door): State<Door>,
-    Path(name): Path<String>,
-) -> Result<Response, ApiError> {
+pub(super) async fn show(State(door): State<Door>, Path(name): Path<String>) -> Result<Response, ApiError> {
     let adapter = door.service.get_adapter(name.parse()?)?;
     let mut response = Answer(AdapterObject::from(&*adapter)).into_response();
     let tag = HeaderValue::try_from(format!("\"{}\"", adapter.version()));

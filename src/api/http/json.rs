@@ -41,7 +41,8 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
     if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
         return Ok(());
     }
-    let found = sent.map_or("there is no content-type".into(), |sent| format!("the content-type is '{sent}'"));
+    let found =
+        sent.map_or("there is no content-type".into(), |sent| format!("the content-type is '{sent}'"));
     let message = format!("{found}: send the body as application/json");
     Err(ApiError::new(ErrorCode::UnsupportedMediaType, message).about("content-type"))
 }
