@@ -11,6 +11,7 @@ mod gguf_names;
 mod mapped;
 mod metadata;
 mod quantization;
+mod vocabulary;
 
 use std::{
     collections::BTreeMap,

@@ -4,10 +4,7 @@ use anyhow::Context;
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use crate::{
-    backbones::weights::{Metadata, Value, Weights},
-    tokenizer::Tokenizer,
-};
+use crate::backbones::weights::{Metadata, Value, Weights};
 
 /// `config.json` keys that are dimensions, as several architectures spell them.
 const DIMENSIONS: [&str; 17] = [
@@ -71,7 +68,7 @@ pub(super) fn summarise(path: &Path) -> anyhow::Result<Summary> {
     let total = |of: fn(&Share) -> u64| dtypes.values().map(of).sum();
     let described = match weights.metadata() {
         Some(metadata) => of_metadata(metadata),
-        None => of_folder(path, weights.config())?,
+        None => of_folder(&weights)?,
     };
     Ok(Summary {
         path: path.display().to_string(),
@@ -112,12 +109,12 @@ fn of_metadata(metadata: &Metadata) -> Described {
     }
 }
 
-fn of_folder(folder: &Path, config: Option<&Json>) -> anyhow::Result<Described> {
-    let config = config.with_context(|| format!("'{}' has no config.json", folder.display()))?;
+fn of_folder(weights: &Weights) -> anyhow::Result<Described> {
+    let folder = weights.path();
+    let config = weights.config().with_context(|| format!("'{}' has no config.json", folder.display()))?;
     let named = config.pointer("/architectures/0").or_else(|| config.get("model_type"));
-    let tokenizer = folder.join("tokenizer.json");
-    let vocabulary = match tokenizer.is_file() {
-        true => Some(Tokenizer::from_file(&tokenizer)?.vocab_size() as u64),
+    let vocabulary = match folder.join("tokenizer.json").is_file() {
+        true => Some(weights.tokenizer()?.vocab_size() as u64),
         false => None,
     };
     let said = |pointer: &str| config.pointer(pointer).and_then(Json::as_str);

@@ -122,3 +122,20 @@ fn a_folder_that_is_something_else_is_left_alone() {
 fn the_cache_lies_in_the_home_that_is_named() {
     assert_eq!(cache(Some("/h".into())).unwrap(), Path::new("/h/models"));
 }
+
+#[test]
+fn the_command_line_names_the_known_models() {
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: super::super::Args,
+    }
+    use clap::{CommandFactory, ValueEnum};
+    Cli::command().debug_assert();
+    let names = super::super::KnownModel::value_variants().iter().map(|model| Recipe::of(*model).name);
+    for name in names {
+        let found = Cli::command().try_get_matches_from(["dept-model", "fetch", name, "--to", "x"]);
+        assert!(found.is_ok(), "{name}: {found:?}");
+    }
+    assert!(Cli::command().try_get_matches_from(["dept-model", "fetch", "other"]).is_err());
+}
