@@ -103,20 +103,22 @@ pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> 
     let path = locate(&config.model)?;
     let weights = Weights::open(&path)?;
     let dimensions = T5Config::read(&weights)?;
-    let tokenizer = read_tokenizer(&path, &weights)?;
     let threads = NonZeroUsize::new(config.threads).unwrap_or(NonZeroUsize::MIN);
     let loader = Loader { weights: &weights, recipe: config.dtype.into(), pool: ComputePool::new(threads)? };
     let reach = Reach { prompt: config.max_model_len, new_tokens: config.max_model_len };
-    // Hashing the file and packing it take about as long, and neither needs the other.
-    let (model, fingerprint) = std::thread::scope(|scope| {
-        let fingerprint = scope.spawn(|| weights.fingerprint().to_owned());
-        let model = T5::load(&loader, dimensions, reach);
-        (model, fingerprint.join())
+    // Reading the vocabulary, hashing the file and packing it take about as long, and none needs the other.
+    let (model, tokenizer) = std::thread::scope(|scope| {
+        let aside = scope.spawn(|| {
+            weights.fingerprint();
+            read_tokenizer(&path, &weights)
+        });
+        (T5::load(&loader, dimensions, reach), aside.join())
     });
     let model = model?;
+    let tokenizer = tokenizer.unwrap_or_else(|_| read_tokenizer(&path, &weights))?;
     let profile = ModelProfile {
         name: config.model_name.clone(),
-        fingerprint: fingerprint.unwrap_or_else(|_| weights.fingerprint().to_owned()),
+        fingerprint: weights.fingerprint().to_owned(),
         kind: ModelKind::Seq2Seq,
         hidden: model.config().hidden,
         vocab_size: model.config().vocab,
@@ -134,14 +136,10 @@ fn locate(source: &ModelSource) -> Result<PathBuf, LoadModelError> {
     }
 }
 
-/// The tokenizer beside the weights, or the one inside a GGUF file.
+/// The model's own tokenizer, unless a tokenizer.json lies beside a GGUF file: then that one.
 fn read_tokenizer(path: &Path, weights: &Weights) -> Result<Tokenizer, TokenizerError> {
-    let beside =
-        if path.is_dir() { path.join("tokenizer.json") } else { path.with_file_name("tokenizer.json") };
-    match weights.metadata() {
-        Some(metadata) if !beside.is_file() => Tokenizer::from_gguf(metadata),
-        _ => Tokenizer::from_file(&beside),
-    }
+    let beside = path.with_file_name("tokenizer.json");
+    if path.is_file() && beside.is_file() { Tokenizer::from_file(&beside) } else { weights.tokenizer() }
 }
 
 impl LoadedModel {
