@@ -11,12 +11,18 @@ use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput};
-use dept::kernels::linear::{ActivationBits, Linear, LinearShape, LinearWeights};
+use dept::kernels::linear::{Activation, ActivationBits, Linear, LinearPart, LinearShape, LinearWeights};
 use dept::kernels::pool::ComputePool;
 
-/// The maps of a layer and the head: name, k, n.
-const SHAPES: [(&str, usize, usize); 5] =
-    [("qkv", 512, 1152), ("o", 384, 512), ("wi", 512, 2048), ("wo", 1024, 512), ("lm_head", 512, 12288)];
+/// The maps of a layer and the head: name, k, n. `gated` is `wi` with its GELU and product.
+const SHAPES: [(&str, usize, usize); 6] = [
+    ("qkv", 512, 1152),
+    ("o", 384, 512),
+    ("wi", 512, 2048),
+    ("gated", 512, 2048),
+    ("wo", 1024, 512),
+    ("lm_head", 512, 12288),
+];
 /// One sequence's decode step, sixteen, a prompt, a batch of prompts.
 const ROWS: [usize; 4] = [1, 16, 85, 512];
 const KINDS: [&str; 4] = ["candle_f32", "f32", "i8x8", "i8x15"];
@@ -36,7 +42,8 @@ fn main() {
     for (shape_index, (name, k, n)) in SHAPES.into_iter().enumerate() {
         let shape = LinearShape { n, k };
         let values: Vec<f32> = (0..n * k).map(noise).collect();
-        let maps = maps(&values, shape, &pool);
+        let gated = name == "gated";
+        let maps = maps(&values, shape, gated, &pool);
         let dense = Tensor::from_vec(values, (n, k), &Device::Cpu).expect("a tensor of the weights");
         for rows in ROWS {
             let x = (0..rows * k).map(noise).collect();
@@ -49,7 +56,7 @@ fn main() {
                         let start = Instant::now();
                         for _ in 0..iterations {
                             let out = match kind_index {
-                                0 => dense.t().and_then(|dense| x.matmul(&dense)),
+                                0 => by_candle(&x, &dense, gated),
                                 _ => maps[kind_index - 1].forward(&x),
                             };
                             black_box(out).expect("shapes that fit");
@@ -69,15 +76,36 @@ fn main() {
     criterion.final_summary();
 }
 
+/// The map as separate candle ops.
+fn by_candle(x: &Tensor, dense: &Tensor, gated: bool) -> candle_core::Result<Tensor> {
+    let out = x.matmul(&dense.t()?)?;
+    if !gated {
+        return Ok(out);
+    }
+    let parts = out.chunk(2, 1)?;
+    parts[0].gelu()? * &parts[1]
+}
+
 /// The same weights in each of our formats, in the order of [`KINDS`] after candle's.
-fn maps(values: &[f32], shape: LinearShape, pool: &ComputePool) -> [Linear; 3] {
-    let int8 = |bits| LinearWeights::quantise(values, shape, bits).expect("finite weights");
-    let weights = [
-        LinearWeights::F32 { values: values.to_vec() },
-        int8(ActivationBits::Eight),
-        int8(ActivationBits::Fifteen),
-    ];
-    weights.map(|weights| Linear::new(shape, weights, None, pool.clone()).expect("a valid map"))
+fn maps(values: &[f32], shape: LinearShape, gated: bool, pool: &ComputePool) -> [Linear; 3] {
+    let build = |values: &[f32], n, bits: Option<ActivationBits>| {
+        let shape = LinearShape { n, ..shape };
+        let weights = match bits {
+            None => Ok(LinearWeights::F32 { values: values.to_vec() }),
+            Some(bits) => LinearWeights::quantise(values, shape, bits),
+        };
+        LinearPart { shape, weights: weights.expect("finite weights"), bias: None }
+    };
+    [None, Some(ActivationBits::Eight), Some(ActivationBits::Fifteen)].map(|bits| {
+        let map = if gated {
+            let (gate, up) = values.split_at(values.len() / 2);
+            let (gate, up) = (build(gate, shape.n / 2, bits), build(up, shape.n / 2, bits));
+            Linear::gated(gate, up, Activation::GeluTanh, pool.clone())
+        } else {
+            Linear::concat(vec![build(values, shape.n, bits)], pool.clone())
+        };
+        map.expect("a valid map")
+    })
 }
 
 /// A fixed, patternless number in -1..1.
