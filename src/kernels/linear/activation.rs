@@ -91,7 +91,7 @@ pub(super) fn silu(x: f32) -> f32 {
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     /// ln 2 in two parts, of which the first times any exponent is exact.
-    const LN_2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);
+    const LN_2: (f32, f32) = (355.0 / 512.0, -2.121_944_4e-4);
     let x = x.clamp(-87.0, 88.0);
     // e^x = 2^power * e^rest with |rest| <= ln 2 / 2, where the series' first left out term is below 6e-9.
     let rounded = x * LOG2_E + ROUND;
