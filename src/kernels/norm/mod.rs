@@ -1,6 +1,6 @@
 //! Root-mean-square norm: no mean, no bias.
 //!
-//! The squares of a row are summed in [`LANES`] running sums, element `i` into sum `i % LANES`, and these are added pair by
+//! The squares of a row are summed in `LANES` = 32 running sums, element `i` into sum `i % LANES`, and these are added pair by
 //! pair. The order is part of the op's definition: it does not depend on the batch, the threads or the machine.
 
 #[cfg(test)]
