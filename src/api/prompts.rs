@@ -21,7 +21,8 @@ impl Prompts<'_> {
             Prompt::Text(text) => self.encode_text(text, param),
             Prompt::Inputs(inputs) => {
                 let Some(adapter) = self.adapter else {
-                    let message = "inputs need an adapter, whose card has the template: name one, or send a prompt";
+                    let message =
+                        "inputs need an adapter, whose card has the template: name one, or send a prompt";
                     return Err(ApiError::invalid("inputs", message));
                 };
                 let rendered = adapter.card().render(inputs).ok_or_else(|| {

@@ -161,7 +161,8 @@ impl Service {
     ) -> Result<Submission, ApiError> {
         let most = u32::try_from(model.max_new_tokens).unwrap_or(u32::MAX);
         let by_card = adapter.as_ref().and_then(|adapter| adapter.card().max_tokens);
-        let max_tokens = request.max_tokens.unwrap_or_else(|| by_card.unwrap_or(DEFAULT_MAX_TOKENS).min(most));
+        let max_tokens =
+            request.max_tokens.unwrap_or_else(|| by_card.unwrap_or(DEFAULT_MAX_TOKENS).min(most));
         if !(1..=most).contains(&max_tokens) {
             let message =
                 format!("max_tokens is {max_tokens}: model '{}' generates 1 to {most} tokens", model.name);
@@ -195,7 +196,8 @@ impl Service {
         let seed = submission.sampling.seed.unwrap_or_else(rand::random);
         (0..n as u64)
             .map(|choice| {
-                let sampling = SamplingParams::with_seed(submission.sampling.clone(), seed.wrapping_add(choice));
+                let sampling =
+                    SamplingParams::with_seed(submission.sampling.clone(), seed.wrapping_add(choice));
                 let stream = engine.submit(Submission { sampling, ..submission.clone() })?;
                 if let Some(adapter) = &submission.adapter {
                     self.metrics.adapter_requests.count(adapter.name());

@@ -42,7 +42,12 @@ impl Drop for Account {
         if self.endpoint == MEASURED {
             self.metrics.request_duration.observe(time);
         }
-        tracing::info!(endpoint = self.endpoint, outcome, ms = time.as_micros() as f64 / 1e3, "request ended");
+        tracing::info!(
+            endpoint = self.endpoint,
+            outcome,
+            ms = time.as_micros() as f64 / 1e3,
+            "request ended"
+        );
     }
 }
 

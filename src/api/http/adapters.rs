@@ -1,6 +1,9 @@
 use axum::{
     Json as Answer,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
@@ -56,8 +59,9 @@ pub(super) async fn list(
 )]
 pub(super) async fn show(
     State(door): State<Door>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
+    let Path(name) = name.map_err(|error| ApiError::invalid("name", error.body_text()))?;
     let adapter = door.service.get_adapter(name.parse()?)?;
     let mut response = Answer(AdapterObject::from(&*adapter)).into_response();
     let tag = HeaderValue::try_from(format!("\"{}\"", adapter.version()));

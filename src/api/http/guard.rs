@@ -51,7 +51,8 @@ impl Hosts {
             Some(_) => return Err(refused(&header::HOST, headers)),
         };
         let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
-        let origin = origin.to_str().ok().and_then(|text| text.split_once("://")?.1.parse::<Authority>().ok());
+        let origin =
+            origin.to_str().ok().and_then(|text| text.split_once("://")?.1.parse::<Authority>().ok());
         let same = |origin: &Authority| host.as_ref().is_some_and(|host| host.host() == origin.host());
         match origin {
             Some(origin) if same(&origin) || (self != Self::Any && self.takes(origin.host())) => Ok(()),

@@ -111,7 +111,10 @@ fn dressed(routes: Router<Door>, door: Door) -> Router {
 }
 
 async fn no_such_path(OriginalUri(uri): OriginalUri) -> ApiError {
-    ApiError::new(ErrorCode::NotFound, format!("there is no {}: GET /openapi.json lists the paths", uri.path()))
+    ApiError::new(
+        ErrorCode::NotFound,
+        format!("there is no {}: GET /openapi.json lists the paths", uri.path()),
+    )
 }
 
 async fn no_such_method(method: Method, request: Request) -> ApiError {

@@ -52,7 +52,8 @@ fn is_id(text: &str) -> bool {
 /// The error in its final form.
 fn written(error: &ApiError, id: &str) -> Response {
     let row = error.code.row();
-    let status = StatusCode::from_u16(row.status).expect("the table's statuses are legal, which a test holds");
+    let status =
+        StatusCode::from_u16(row.status).expect("the table's statuses are legal, which a test holds");
     let mut response = (status, Json(ErrorBody::new(error, id))).into_response();
     if let Some(seconds) = row.retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());

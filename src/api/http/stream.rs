@@ -13,9 +13,7 @@ use super::{
     account::{Account, Streams},
     dto::{ErrorBody, Writer},
 };
-use crate::{
-    api::{ApiError, Events, Gathering},
-};
+use crate::api::{ApiError, Events, Gathering};
 
 /// A response under way. Dropping it cancels what still runs.
 struct Streaming {

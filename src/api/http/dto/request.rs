@@ -180,7 +180,9 @@ pub(super) fn prompts(
 ) -> Result<Vec<Prompt>, ApiError> {
     let empty = |param: String| ApiError::invalid(param.clone(), format!("{param} is empty: send some text"));
     match (prompt, inputs) {
-        (Some(_), Some(_)) => Err(ApiError::invalid("inputs", "prompt and inputs exclude each other: send one")),
+        (Some(_), Some(_)) => {
+            Err(ApiError::invalid("inputs", "prompt and inputs exclude each other: send one"))
+        }
         (None, None) => Err(ApiError::invalid("prompt", "prompt is missing: send a prompt, or inputs")),
         (None, Some(inputs)) if inputs.is_empty() => Err(empty("inputs".into())),
         (None, Some(inputs)) => Ok(vec![Prompt::Inputs(inputs)]),

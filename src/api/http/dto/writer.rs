@@ -28,7 +28,8 @@ pub struct Writer {
 impl Writer {
     /// The whole response.
     pub fn response(&self, results: Vec<Vec<Choice>>) -> GenerateResponse {
-        let mut results: Vec<ResultObject> = results.into_iter().map(|choices| self.result(choices)).collect();
+        let mut results: Vec<ResultObject> =
+            results.into_iter().map(|choices| self.result(choices)).collect();
         let outcome = match results.pop() {
             Some(only) if !self.batch => Outcome::One(only),
             last => {
@@ -78,11 +79,7 @@ impl Writer {
                 Output::Several { choices }
             }
         };
-        ResultObject {
-            output,
-            usage: usage.unwrap_or_default(),
-            timings: slowest.unwrap_or_default().into(),
-        }
+        ResultObject { output, usage: usage.unwrap_or_default(), timings: slowest.unwrap_or_default().into() }
     }
 
     fn choice(&self, index: Option<usize>, choice: Choice) -> ChoiceObject {
