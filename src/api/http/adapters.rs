@@ -34,7 +34,7 @@ pub struct Page {
 /// The adapters in the order of their names.
 #[utoipa::path(
     get, path = "/v1/adapters", tag = "adapters", params(Page),
-    responses((status = 200, body = AdapterList), super::openapi::QueryFailures)
+    responses((status = 200, description = "A page of them", body = AdapterList), super::openapi::QueryFailures)
 )]
 pub(super) async fn list(
     State(door): State<Door>,
@@ -55,7 +55,7 @@ pub(super) async fn list(
 #[utoipa::path(
     get, path = "/v1/adapters/{name}", tag = "adapters",
     params(("name" = String, Path, description = "The adapter's name", example = "sst2")),
-    responses((status = 200, body = AdapterObject), super::openapi::AdapterFailures)
+    responses((status = 200, description = "What it is", body = AdapterObject), super::openapi::AdapterFailures)
 )]
 pub(super) async fn show(
     State(door): State<Door>,

@@ -10,6 +10,7 @@ use axum::{
 };
 use futures::{StreamExt, stream};
 use serde_json::json;
+use tower::ServiceExt;
 
 use super::kit::{Answer, QUEUE, Stage, ask, fail, generate, get, post, server};
 use crate::{
@@ -99,12 +100,26 @@ async fn a_full_queue_refuses_and_says_when_to_come_back() {
     let (app, _inbox) = stage.quiet();
     let hold = app.clone();
     let body = json!({"prompt": "a", "n": QUEUE, "stream": true});
-    let _held = tower::ServiceExt::oneshot(hold, post("/v1/generate", body.to_string())).await.unwrap();
+    let _held = hold.oneshot(post("/v1/generate", body.to_string())).await.unwrap();
     let answer = generate(&app, json!({"prompt": "a"})).await;
     assert_eq!(found(&answer), (429, "overloaded".into()));
     assert_eq!(answer.header("retry-after"), Some("1"));
     assert!(answer.error().3.contains("4 requests are waiting"));
     assert!(metrics.render().contains(r#"dept_rejected_total{reason="overloaded"} 1"#));
+}
+
+#[tokio::test]
+async fn one_request_too_many_is_refused_and_health_is_not() {
+    let mut stage = Stage::new();
+    stage.options.max_requests = 1;
+    let (app, inbox) = stage.quiet();
+    let held = tokio::spawn(app.clone().oneshot(post("/v1/generate", r#"{"prompt": "a"}"#)));
+    let command = tokio::task::spawn_blocking(move || inbox.recv().unwrap()).await.unwrap();
+    assert_eq!(found(&ask(&app, get("/v1/adapters")).await), (429, "overloaded".into()));
+    assert_eq!(ask(&app, get("/health/ready")).await.status, 200);
+    drop(command);
+    assert_eq!(held.await.unwrap().unwrap().status(), 500);
+    assert_eq!(ask(&app, get("/v1/adapters")).await.status, 200);
 }
 
 #[tokio::test]
