@@ -1,7 +1,6 @@
 //! Frozen language models over ragged batches.
 
+pub(crate) mod digest;
 pub mod hub;
-mod source;
+pub mod t5;
 pub mod weights;
-
-pub use source::{ModelSource, SourceError};

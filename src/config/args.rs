@@ -12,18 +12,9 @@ pub struct ServeArgs {
     #[arg(long, env = "DEPT_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// A model's folder or file, or the id of a model on the hub (org/name), which is fetched once. Without it the
-    /// embedded model is looked for under $DEPT_HOME, the working directory and <executable>/../share/dept.
-    #[arg(long, env = "DEPT_MODEL", value_name = "PATH|HUB_ID")]
-    pub model: Option<String>,
-
-    /// The model's name on the wire; no adapter can bear it. Without it, the last part of the model's path.
-    #[arg(long, env = "DEPT_MODEL_NAME", value_name = "NAME")]
-    pub model_name: Option<String>,
-
-    /// The folder whose sub-folders are the adapters. Without it, `adapters/` is looked for as the model is.
-    #[arg(long, env = "DEPT_ADAPTERS", value_name = "DIR")]
-    pub adapters: Option<PathBuf>,
+    /// The model and its engine.
+    #[command(flatten)]
+    pub engine: EngineArgs,
 
     /// The address of the HTTP API. Port 0 takes a free one.
     #[arg(long, env = "DEPT_HTTP", value_name = "ADDR", default_value = "127.0.0.1:8080")]
@@ -32,34 +23,6 @@ pub struct ServeArgs {
     /// The address of health and metrics, which answers while the engine is busy. Port 0 takes a free one.
     #[arg(long, env = "DEPT_ADMIN", value_name = "ADDR", default_value = "127.0.0.1:8081")]
     pub admin: SocketAddr,
-
-    /// Where the model computes: auto, cpu or cuda:N.
-    #[arg(long, env = "DEPT_DEVICE", value_name = "DEVICE", default_value = "auto")]
-    pub device: Device,
-
-    /// How the weights are held: i8 is fast, f32 is exact and takes four times the memory, auto goes by the file.
-    #[arg(long, env = "DEPT_DTYPE", value_enum, value_name = "DTYPE", default_value = "auto")]
-    pub dtype: Dtype,
-
-    /// Threads that compute; 0 takes every core. More threads than cores make every step slower.
-    #[arg(long, env = "DEPT_THREADS", value_name = "N", default_value = "0")]
-    pub threads: usize,
-
-    /// Most sequences in one step. More raise throughput and the time between two tokens.
-    #[arg(long, env = "DEPT_MAX_NUM_SEQS", value_name = "N", default_value = "32", value_parser = count)]
-    pub max_num_seqs: usize,
-
-    /// Most rows (tokens and soft-prompt rows) in one step. More raise throughput and the time between two tokens.
-    #[arg(long, env = "DEPT_MAX_BATCH_TOKENS", value_name = "N", default_value = "2048", value_parser = count)]
-    pub max_batch_tokens: usize,
-
-    /// Memory for keys and values. It bounds how many tokens can be in work at once.
-    #[arg(long, env = "DEPT_KV_CACHE_BYTES", value_name = "SIZE", default_value = "256MiB", value_parser = bytes)]
-    pub kv_cache_bytes: u64,
-
-    /// Most sequences that wait; one more is refused with 429. A longer queue refuses later and answers later.
-    #[arg(long, env = "DEPT_QUEUE_REQUESTS", value_name = "N", default_value = "256", value_parser = count)]
-    pub queue_requests: usize,
 
     /// Serve anyone who can reach an address beyond loopback. There are no keys: put a proxy in front that asks for them.
     #[arg(
@@ -94,4 +57,53 @@ pub struct ServeArgs {
     /// How a log line looks: text for people, json for collectors.
     #[arg(long, env = "DEPT_LOG_FORMAT", value_enum, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// The flags that choose a model, its adapters and its engine's limits; `dept serve` and `dept generate` share them.
+#[derive(Debug, Clone, Args)]
+pub struct EngineArgs {
+    /// A model's folder or file, or the id of a model on the hub (org/name), which is fetched once. Without it the
+    /// embedded model is looked for under `$DEPT_HOME`, the working directory and `<executable>/../share/dept`.
+    #[arg(long, env = "DEPT_MODEL", value_name = "PATH|HUB_ID")]
+    pub model: Option<String>,
+
+    /// The model's name on the wire; no adapter can bear it. Without it, the last part of the model's path.
+    #[arg(long, env = "DEPT_MODEL_NAME", value_name = "NAME")]
+    pub model_name: Option<String>,
+
+    /// The folder whose sub-folders are the adapters. Without it, `adapters/` is looked for as the model is.
+    #[arg(long, env = "DEPT_ADAPTERS", value_name = "DIR")]
+    pub adapters: Option<PathBuf>,
+
+    /// Where the model computes: auto, cpu or cuda:N.
+    #[arg(long, env = "DEPT_DEVICE", value_name = "DEVICE", default_value = "auto")]
+    pub device: Device,
+
+    /// How the weights are held: i8 is fast, f32 is exact and takes four times the memory, auto goes by the file.
+    #[arg(long, env = "DEPT_DTYPE", value_enum, value_name = "DTYPE", default_value = "auto")]
+    pub dtype: Dtype,
+
+    /// Threads that compute; 0 takes every core. More threads than cores make every step slower.
+    #[arg(long, env = "DEPT_THREADS", value_name = "N", default_value = "0")]
+    pub threads: usize,
+
+    /// Most rows (tokens and soft-prompt rows) of one prompt, and most tokens of one answer. More take more K/V memory.
+    #[arg(long, env = "DEPT_MAX_MODEL_LEN", value_name = "N", default_value = "1024", value_parser = count)]
+    pub max_model_len: usize,
+
+    /// Most sequences in one step. More raise throughput and the time between two tokens.
+    #[arg(long, env = "DEPT_MAX_NUM_SEQS", value_name = "N", default_value = "32", value_parser = count)]
+    pub max_num_seqs: usize,
+
+    /// Most rows (tokens and soft-prompt rows) in one step. More raise throughput and the time between two tokens.
+    #[arg(long, env = "DEPT_MAX_BATCH_TOKENS", value_name = "N", default_value = "2048", value_parser = count)]
+    pub max_batch_tokens: usize,
+
+    /// Memory for keys and values. It bounds how many tokens can be in work at once.
+    #[arg(long, env = "DEPT_KV_CACHE_BYTES", value_name = "SIZE", default_value = "256MiB", value_parser = bytes)]
+    pub kv_cache_bytes: u64,
+
+    /// Most sequences that wait; one more is refused with 429. A longer queue refuses later and answers later.
+    #[arg(long, env = "DEPT_QUEUE_REQUESTS", value_name = "N", default_value = "256", value_parser = count)]
+    pub queue_requests: usize,
 }

@@ -5,15 +5,21 @@
 
 mod args;
 mod file;
+mod hub;
+mod model_source;
 mod places;
 mod serve;
 mod units;
 
-pub use args::ServeArgs;
+pub use args::{EngineArgs, ServeArgs};
 pub use file::parse;
+pub use hub::{HubModel, HubSettings};
+pub use model_source::{ModelSource, SourceError};
 pub use places::Places;
-pub use serve::{ConfigError, ModelSource, ServeConfig};
+pub use serve::{ConfigError, EngineConfig, ServeConfig};
 pub use units::{Device, Dtype};
+
+pub use crate::telemetry::LogFormat;
 
 #[cfg(test)]
 mod tests;

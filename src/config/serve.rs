@@ -1,11 +1,6 @@
-use std::{
-    io,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::{Device, Dtype, Places, ServeArgs};
+use super::{Device, Dtype, EngineArgs, ModelSource, Places, ServeArgs, SourceError};
 use crate::telemetry::LogFormat;
 
 /// The model that ships with the server.
@@ -62,12 +57,9 @@ pub enum ConfigError {
         /// Where it was looked for.
         looked_in: String,
     },
-    /// The named model is not there and its name is no hub id.
-    #[error("--model {0}: no such folder or file, and not a model's id on the hub (org/name)")]
-    ModelNotFound(String),
-    /// The model would have no name.
-    #[error("the model has no name: give one with --model-name")]
-    NoModelName,
+    /// What `--model` names is no model.
+    #[error("--model: {0}")]
+    Model(#[from] SourceError),
     /// The named adapters are not there.
     #[error("--adapters {}: no such folder", .0.display())]
     AdaptersNotFound(PathBuf),
@@ -92,68 +84,23 @@ impl ConfigError {
     }
 }
 
-/// Where the model comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ModelSource {
-    /// A folder or a file that exists.
-    Path(PathBuf),
-    /// An id on the hub, as `org/name`.
-    Hub(String),
-}
-
-impl ModelSource {
-    fn resolve(named: Option<String>, places: &Places) -> Result<Self, ConfigError> {
-        let Some(named) = named else {
-            let looked_in = places.describe();
-            return places.folder(EMBEDDED_MODEL).map(Self::Path).ok_or(ConfigError::NoModel { looked_in });
-        };
-        if Path::new(&named).exists() {
-            Ok(Self::Path(named.into()))
-        } else if is_hub_id(&named) {
-            Ok(Self::Hub(named))
-        } else {
-            Err(ConfigError::ModelNotFound(named))
-        }
-    }
-
-    /// The last part of the path or id.
-    fn last_part(&self) -> Option<String> {
-        let path = match self {
-            Self::Path(path) => path.canonicalize().unwrap_or_else(|_| path.clone()),
-            Self::Hub(id) => id.into(),
-        };
-        Some(path.file_name()?.to_str()?.to_owned())
-    }
-}
-
-/// Whether `text` is `org/name` and its first part is no folder here (then it is a mistyped path).
-fn is_hub_id(text: &str) -> bool {
-    let word = |part: &str| {
-        part.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
-    };
-    text.split_once('/').is_some_and(|(org, name)| word(org) && word(name) && !Path::new(org).is_dir())
-}
-
-/// Everything that `dept serve` is told, checked.
+/// A model, its adapters and its engine's limits, checked.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ServeConfig {
+pub struct EngineConfig {
     /// Where the model comes from.
     pub model: ModelSource,
     /// The model's name on the wire.
     pub model_name: String,
     /// The adapters' root, a folder that exists; `None` serves the bare backbone.
     pub adapters: Option<PathBuf>,
-    /// Address of the HTTP API.
-    pub http: SocketAddr,
-    /// Address of health and metrics.
-    pub admin: SocketAddr,
     /// Where the model computes.
     pub device: Device,
     /// How the weights are held.
     pub dtype: Dtype,
     /// Threads that compute, at least 1.
     pub threads: usize,
+    /// Most rows of a prompt and most tokens of an answer, at least 1.
+    pub max_model_len: usize,
     /// Most sequences in one step, at least 1.
     pub max_num_seqs: usize,
     /// Most rows in one step, at least 1.
@@ -162,6 +109,55 @@ pub struct ServeConfig {
     pub kv_cache_bytes: u64,
     /// Most sequences that wait, at least 1.
     pub queue_requests: usize,
+}
+
+impl EngineConfig {
+    /// Checks the flags and looks up what they leave open.
+    ///
+    /// # Errors
+    /// What is not there.
+    pub fn new(args: EngineArgs, places: &Places) -> Result<Self, ConfigError> {
+        let model = match args.model {
+            Some(named) => named.parse()?,
+            None => embedded_model(places)?,
+        };
+        let adapters = match args.adapters {
+            Some(folder) if !folder.is_dir() => return Err(ConfigError::AdaptersNotFound(folder)),
+            Some(folder) => Some(folder),
+            None => places.folder(EMBEDDED_ADAPTERS),
+        };
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            model_name: args.model_name.unwrap_or_else(|| model.default_name()),
+            model,
+            adapters,
+            device: args.device,
+            dtype: args.dtype,
+            threads: if args.threads == 0 { cores() } else { args.threads },
+            max_model_len: args.max_model_len,
+            max_num_seqs: args.max_num_seqs,
+            max_batch_tokens: args.max_batch_tokens,
+            kv_cache_bytes: args.kv_cache_bytes,
+            queue_requests: args.queue_requests,
+        })
+    }
+}
+
+/// The model that ships with the server.
+fn embedded_model(places: &Places) -> Result<ModelSource, ConfigError> {
+    let looked_in = places.describe();
+    places.folder(EMBEDDED_MODEL).map(ModelSource::Folder).ok_or(ConfigError::NoModel { looked_in })
+}
+
+/// Everything that `dept serve` is told, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServeConfig {
+    /// The model and its engine.
+    pub engine: EngineConfig,
+    /// Address of the HTTP API.
+    pub http: SocketAddr,
+    /// Address of health and metrics.
+    pub admin: SocketAddr,
     /// Whether anyone may ask on an address beyond loopback.
     pub allow_anonymous: bool,
     /// Whether the HTTP address answers /metrics.
@@ -190,28 +186,10 @@ impl ServeConfig {
         if args.http == args.admin && args.http.port() != 0 {
             return Err(ConfigError::SameAddress(args.http));
         }
-        let model = ModelSource::resolve(args.model, places)?;
-        let named = args.model_name.or_else(|| model.last_part());
-        let model_name = named.filter(|name| !name.is_empty()).ok_or(ConfigError::NoModelName)?;
-        let adapters = match args.adapters {
-            Some(folder) if !folder.is_dir() => return Err(ConfigError::AdaptersNotFound(folder)),
-            Some(folder) => Some(folder),
-            None => places.folder(EMBEDDED_ADAPTERS),
-        };
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
-            model,
-            model_name,
-            adapters,
+            engine: EngineConfig::new(args.engine, places)?,
             http: args.http,
             admin: args.admin,
-            device: args.device,
-            dtype: args.dtype,
-            threads: if args.threads == 0 { cores() } else { args.threads },
-            max_num_seqs: args.max_num_seqs,
-            max_batch_tokens: args.max_batch_tokens,
-            kv_cache_bytes: args.kv_cache_bytes,
-            queue_requests: args.queue_requests,
             allow_anonymous: args.allow_anonymous,
             metrics_on_http: args.metrics_on_http,
             port_file: args.port_file,

@@ -5,7 +5,7 @@ use std::{ffi::OsString, fs, path::Path, time::Duration};
 use clap::{Args as _, Command, CommandFactory, Parser};
 
 use super::{
-    ConfigError, Device, ModelSource, Places, ServeArgs, ServeConfig, file, parse,
+    ConfigError, Device, HubModel, ModelSource, Places, ServeArgs, ServeConfig, SourceError, file, parse,
     units::{bytes, count, duration},
 };
 use crate::contract;
@@ -51,10 +51,10 @@ fn home() -> tempfile::TempDir {
 fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
     let text = "max_num_seqs = 7\nhttp = \"127.0.0.1:9\"\nallow_anonymous = true\nkv_cache_bytes = \"1GiB\"";
     let args = read_file(text, &["--http", "127.0.0.1:10"]).unwrap();
-    assert_eq!(args.max_num_seqs, 7);
+    assert_eq!(args.engine.max_num_seqs, 7);
     assert_eq!(args.http.port(), 10);
     assert_eq!(args.admin.port(), 8081);
-    assert_eq!(args.kv_cache_bytes, 1 << 30);
+    assert_eq!(args.engine.kv_cache_bytes, 1 << 30);
     assert!(args.allow_anonymous);
     assert!(!read_file(text, &["--allow-anonymous=false"]).unwrap().allow_anonymous);
     assert!(read(&["--allow-anonymous"]).unwrap().allow_anonymous);
@@ -108,19 +108,19 @@ fn a_bad_command_line_exits_2_and_help_0() {
 fn what_ships_with_the_server_is_found_and_what_is_named_must_exist() {
     let home = home();
     let config = checked(&[], home.path()).unwrap();
-    assert_eq!(config.model, ModelSource::Path(home.path().join("models/flan-t5-small-en")));
-    assert_eq!(config.model_name, "flan-t5-small-en");
-    assert_eq!(config.adapters, Some(home.path().join("adapters")));
-    assert!(config.threads > 0);
-    assert_eq!(config.device, Device::Auto);
+    assert_eq!(config.engine.model, ModelSource::Folder(home.path().join("models/flan-t5-small-en")));
+    assert_eq!(config.engine.model_name, "flan-t5-small-en");
+    assert_eq!(config.engine.adapters, Some(home.path().join("adapters")));
+    assert!(config.engine.threads > 0);
+    assert_eq!(config.engine.device, Device::Auto);
 
     let hub = checked(&["--model", "google/flan-t5-small"], home.path()).unwrap();
-    assert_eq!(hub.model, ModelSource::Hub("google/flan-t5-small".into()));
-    assert_eq!(hub.model_name, "flan-t5-small");
+    assert_eq!(hub.engine.model, ModelSource::Hub(HubModel::parse("google/flan-t5-small").unwrap()));
+    assert_eq!(hub.engine.model_name, "flan-t5-small");
 
     for typo in ["./models/none", "src/none", "none", "/nonexistent/model"] {
         let error = checked(&["--model", typo], home.path()).unwrap_err();
-        assert!(matches!(&error, ConfigError::ModelNotFound(name) if name == typo), "{error}");
+        assert!(matches!(&error, ConfigError::Model(SourceError::Missing(name)) if name == typo), "{error}");
     }
     let error = checked(&["--adapters", "/nonexistent"], home.path()).unwrap_err();
     assert!(matches!(error, ConfigError::AdaptersNotFound(_)));

@@ -1,4 +1,5 @@
 use std::{
+    num::NonZeroUsize,
     pin::Pin,
     sync::{
         Arc,
@@ -85,6 +86,8 @@ pub struct EngineHandle {
     commands: std::sync::mpsc::Sender<Command>,
     load: Arc<Load>,
     queue_limit: usize,
+    /// K/V blocks in the pool, and positions a block; unlimited when not said.
+    pool: Option<(usize, NonZeroUsize)>,
 }
 
 /// A sequence on its way to the engine, with the road back to its client.
@@ -128,7 +131,13 @@ impl EngineHandle {
         queue_limit: usize,
     ) -> (Self, std::sync::mpsc::Receiver<Command>) {
         let (commands, inbox) = std::sync::mpsc::channel();
-        (Self { model, commands, load: Arc::default(), queue_limit }, inbox)
+        (Self { model, commands, load: Arc::default(), queue_limit, pool: None }, inbox)
+    }
+
+    /// Refuses at once what could never fit a pool of `blocks` K/V blocks of `block_size` positions.
+    #[must_use]
+    pub fn with_pool(self, blocks: usize, block_size: NonZeroUsize) -> Self {
+        Self { pool: Some((blocks, block_size)), ..self }
     }
 
     /// The resident backbone.
@@ -144,8 +153,9 @@ impl EngineHandle {
     /// Queues a sequence; never blocks.
     ///
     /// # Errors
-    /// When the queue is full, the server drains or the engine is gone.
+    /// When the queue is full, the sequence is too large, the server drains or the engine is gone.
     pub fn submit(&self, submission: Submission) -> Result<TokenStream, SubmitError> {
+        self.check_fits(&submission)?;
         if self.load.draining.load(Ordering::Acquire) {
             return Err(SubmitError::Draining);
         }
@@ -161,6 +171,14 @@ impl EngineHandle {
             SubmitError::Stopped
         })?;
         Ok(TokenStream { events })
+    }
+
+    fn check_fits(&self, submission: &Submission) -> Result<(), SubmitError> {
+        let Some((pool, block_size)) = self.pool else { return Ok(()) };
+        let virtual_tokens = submission.adapter.as_ref().map_or(0, |lease| lease.weights().prompt_length());
+        let prompt = (virtual_tokens + submission.tokens.len()).div_ceil(block_size.get());
+        let needed = prompt + (submission.max_tokens as usize).div_ceil(block_size.get());
+        if needed > pool { Err(SubmitError::NeverFits { needed, pool }) } else { Ok(()) }
     }
 
     /// Begins the drain: nothing new is taken, what runs may finish until `deadline`.

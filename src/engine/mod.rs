@@ -1,5 +1,305 @@
 //! The loop on its own thread, and the handle to it.
+//!
+//! Only this thread changes the scheduler, the K/V blocks and the runner. It never awaits and never waits for a client:
+//! events go into unbounded channels, which `max_tokens` bounds. A client that goes away cancels its sequence.
 
+mod client;
 mod handle;
 
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, atomic::Ordering, mpsc},
+    thread::JoinHandle,
+    time::Instant,
+};
+
+use client::Client;
 pub use handle::{Arrival, Command, EngineHandle, Load, Submission, SubmitError, TokenStream};
+
+use crate::{
+    domain::{FinishReason, SequenceError, TokenEvent},
+    runner::{Runner, StepOutput},
+    sampling::{SampleError, Sampled, Sampler},
+    scheduler::{NewSequence, Scheduler, SequenceId, StepPlan},
+    telemetry::{Metrics, Phase},
+    tokenizer::Tokenizer,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// What the engine needs beside its runner.
+#[derive(Debug)]
+pub struct EngineParts {
+    /// The other end of the [`EngineHandle`].
+    pub inbox: mpsc::Receiver<Command>,
+    /// The load that the handle shows.
+    pub load: Arc<Load>,
+    /// An empty scheduler for the runner's model.
+    pub scheduler: Scheduler,
+    /// The model's tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Rows of logits that are tokens.
+    pub vocab: usize,
+    /// The token that an encoder-decoder's text starts from. It counts as seen for the repetition penalty, and the
+    /// prompt does not, as in transformers.
+    pub decoder_start: u32,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The engine. [`Engine::spawn`] starts it.
+#[derive(Debug)]
+pub struct Engine<R> {
+    parts: EngineParts,
+    runner: R,
+    clients: HashMap<SequenceId, Client>,
+    next_id: u64,
+    /// When a drain fails what is left.
+    drain: Option<Instant>,
+    plan: StepPlan,
+    output: StepOutput,
+    gone: Vec<(SequenceId, Option<SequenceError>)>,
+}
+
+impl<R: Runner + 'static> Engine<R> {
+    /// Starts the engine on a thread of its own, which ends when a drain is done or every handle is gone.
+    ///
+    /// # Errors
+    /// When the operating system refuses a thread.
+    pub fn spawn(parts: EngineParts, runner: R) -> std::io::Result<JoinHandle<()>> {
+        let engine = Self {
+            parts,
+            runner,
+            clients: HashMap::new(),
+            next_id: 0,
+            drain: None,
+            plan: StepPlan::default(),
+            output: StepOutput::default(),
+            gone: Vec::new(),
+        };
+        std::thread::Builder::new().name("engine".to_owned()).spawn(move || engine.run())
+    }
+
+    fn run(mut self) {
+        while self.receive() {
+            self.let_go(Instant::now());
+            self.parts.scheduler.plan_step(&mut self.plan);
+            if !self.plan.is_empty() {
+                self.step();
+            }
+            self.show_load();
+        }
+    }
+
+    /// Takes what has arrived; waits for it when there is nothing to do. Returns whether to go on.
+    fn receive(&mut self) -> bool {
+        loop {
+            let idle = self.clients.is_empty();
+            if idle && self.drain.is_some() {
+                return false;
+            }
+            let command = if idle {
+                self.parts.inbox.recv().map_err(|_| mpsc::TryRecvError::Disconnected)
+            } else {
+                self.parts.inbox.try_recv()
+            };
+            match command {
+                Ok(Command::Submit(arrival)) => self.accept(*arrival),
+                Ok(Command::Drain { deadline }) => self.drain = Some(deadline),
+                Err(mpsc::TryRecvError::Empty) => return true,
+                Err(mpsc::TryRecvError::Disconnected) => return !idle,
+            }
+        }
+    }
+
+    fn accept(&mut self, arrival: Arrival) {
+        let id = SequenceId(self.next_id);
+        self.next_id += 1;
+        let Arrival { submission, arrived, events } = arrival;
+        let seed = submission.sampling.seed.unwrap_or(id.0);
+        let seen = [self.parts.decoder_start];
+        let sampler = Sampler::new(&submission.sampling, seed, &seen, self.parts.vocab);
+        let client =
+            Client::new(events, arrived, submission.deadline, submission.stop, self.parts.tokenizer.clone());
+        let added = self.parts.scheduler.add(NewSequence {
+            id,
+            adapter: submission.adapter,
+            prompt: submission.tokens,
+            sampler,
+            max_tokens: submission.max_tokens as usize,
+            min_tokens: submission.min_tokens as usize,
+            priority: submission.priority,
+        });
+        match added {
+            Ok(()) => {
+                self.clients.insert(id, client);
+            }
+            Err(error) => {
+                self.parts.load.waiting.fetch_sub(1, Ordering::AcqRel);
+                tracing::warn!(%error, "a sequence that the service should have refused");
+                client.fail(SequenceError::Internal);
+            }
+        }
+    }
+
+    /// Ends the sequences whose client has gone, whose deadline has passed, or that outlive the drain.
+    fn let_go(&mut self, now: Instant) {
+        let drained = self.drain.is_some_and(|deadline| now >= deadline);
+        let mut gone = std::mem::take(&mut self.gone);
+        gone.extend(self.clients.iter().filter_map(|(&id, client)| {
+            if client.is_gone() {
+                Some((id, None))
+            } else if drained {
+                Some((id, Some(SequenceError::Draining)))
+            } else {
+                client.overdue(now).map(|waited| (id, Some(SequenceError::DeadlineExceeded(waited))))
+            }
+        }));
+        for (id, error) in gone.drain(..) {
+            self.end(id, |client| {
+                if let Some(error) = error {
+                    client.fail(error);
+                }
+            });
+        }
+        self.gone = gone;
+    }
+
+    fn step(&mut self) {
+        let began = Instant::now();
+        self.note_started(began);
+        self.output.tokens.clear();
+        let sequences = self.parts.scheduler.sequences();
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| self.runner.step(&self.plan, sequences, &mut self.output)));
+        let failure = match outcome {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some("the runner panicked".to_owned()),
+        };
+        self.account(began);
+        match failure {
+            None => self.hand_out(),
+            Some(error) => self.fail_step(&error),
+        }
+    }
+
+    /// Sequences that this step is the first to work on leave the queue.
+    fn note_started(&mut self, now: Instant) {
+        let load = &self.parts.load;
+        for id in self.plan.sequences() {
+            if let Some(queued) = self.clients.get_mut(&id).and_then(|client| client.start(now)) {
+                self.parts.metrics.queue_duration.observe(queued);
+                load.waiting.fetch_sub(1, Ordering::AcqRel);
+                load.running.fetch_add(1, Ordering::AcqRel);
+            }
+        }
+    }
+
+    /// Counts what the step was.
+    fn account(&mut self, began: Instant) {
+        let metrics = &self.parts.metrics;
+        let scheduler = &mut self.parts.scheduler;
+        let phase = if self.plan.encode.is_some() { Phase::Encode } else { Phase::Decode };
+        metrics.step_duration.observe(phase, began.elapsed());
+        metrics.kv_cache_usage.set(scheduler.kv_usage());
+        metrics.preemptions.inc_by(scheduler.preemptions() - metrics.preemptions.get());
+        let cohort = self.plan.encode.as_ref();
+        let encoded = cohort.map_or(&[][..], |encode| &encode.sequences);
+        let decoded = self.plan.decode.len();
+        // A cohort's last step decodes it too: its sequences are in both lists.
+        let both = cohort.filter(|encode| encode.last).map_or(0, |encode| encode.sequences.len());
+        metrics.batch_sequences.observe(encoded.len() + decoded - both);
+        let fresh = if cohort.is_some_and(|encode| encode.layers.start == 0) { encoded } else { &[] };
+        let sequences = scheduler.sequences();
+        let prompt_rows: usize =
+            fresh.iter().filter_map(|&id| sequences.get(id)).map(|held| held.prompt_rows()).sum();
+        let decoder_rows: usize = self.plan.decode.iter().map(|decode| decode.rows.len()).sum();
+        metrics.batch_tokens.observe(prompt_rows + decoder_rows);
+    }
+
+    /// Shows how many wait and run.
+    fn show_load(&self) {
+        let Load { waiting, running, .. } = &*self.parts.load;
+        self.parts.metrics.requests_waiting.set(waiting.load(Ordering::Relaxed) as i64);
+        self.parts.metrics.requests_running.set(running.load(Ordering::Relaxed) as i64);
+    }
+
+    /// Gives every sequence its token, and ends those that are done.
+    fn hand_out(&mut self) {
+        let now = Instant::now();
+        let mut tokens = std::mem::take(&mut self.output.tokens);
+        for (id, sampled) in tokens.drain(..) {
+            match sampled {
+                Ok(sampled) => self.hand_out_token(id, sampled, now),
+                Err(error) => self.fail_sequence(id, &error),
+            }
+        }
+        self.output.tokens = tokens;
+    }
+
+    fn hand_out_token(&mut self, id: SequenceId, sampled: Sampled, now: Instant) {
+        let ended = self.parts.scheduler.commit(id, sampled.token);
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let reason = match ended {
+            Some(FinishReason::Stop) => {
+                client.see(now);
+                Some(FinishReason::Stop)
+            }
+            other => {
+                let (first, since) = client.see(now);
+                let metrics = &self.parts.metrics;
+                let latency = if first { &metrics.time_to_first_token } else { &metrics.inter_token_latency };
+                latency.observe(since);
+                let stopped = client.send(sampled);
+                if stopped { Some(FinishReason::StopSequence) } else { other }
+            }
+        };
+        if let Some(reason) = reason {
+            self.finish(id, reason);
+        }
+    }
+
+    fn finish(&mut self, id: SequenceId, reason: FinishReason) {
+        let Some(sequence) = self.parts.scheduler.sequences().get(id) else { return };
+        let usage = client::usage(sequence);
+        let Some(mut client) = self.clients.remove(&id) else { return };
+        self.forget(id, &client);
+        let completion = client.complete(reason, usage);
+        let metrics = &self.parts.metrics;
+        metrics.prompt_tokens.inc_by(usage.prompt_tokens as u64);
+        metrics.virtual_tokens.inc_by(usage.virtual_tokens as u64);
+        metrics.generated_tokens.inc_by(usage.completion_tokens as u64);
+        client.deliver(TokenEvent::Finished(completion));
+    }
+
+    fn fail_sequence(&mut self, id: SequenceId, error: &SampleError) {
+        tracing::error!(sequence = id.0, %error, "a sequence failed");
+        self.end(id, |client| client.fail(SequenceError::Internal));
+    }
+
+    fn fail_step(&mut self, error: &str) {
+        let failed: Vec<SequenceId> = self.plan.sequences().collect();
+        tracing::error!(%error, sequences = failed.len(), "a step failed with everything in it");
+        for id in failed {
+            self.end(id, |client| client.fail(SequenceError::Internal));
+        }
+    }
+
+    /// Takes a sequence out, whatever it was doing, and lets its client know.
+    fn end(&mut self, id: SequenceId, tell: impl FnOnce(&Client)) {
+        if let Some(client) = self.clients.remove(&id) {
+            self.forget(id, &client);
+            tell(&client);
+        }
+    }
+
+    fn forget(&mut self, id: SequenceId, client: &Client) {
+        self.parts.scheduler.remove(id);
+        let load = &self.parts.load;
+        let counted = if client.has_started() { &load.running } else { &load.waiting };
+        counted.fetch_sub(1, Ordering::AcqRel);
+    }
+}

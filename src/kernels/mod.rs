@@ -1,6 +1,11 @@
 //! The compute kernels, a folder each: checks and custom op in `mod.rs`, the plain truth in `reference.rs`.
+//!
+//! All unsafe code of the crate but the memory map of weights lives here.
 
 pub mod dept_embed;
+pub mod gated;
 pub mod linear;
 pub mod norm;
+pub mod pool;
 pub mod ragged_attention;
+mod simd;

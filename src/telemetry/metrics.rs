@@ -80,6 +80,8 @@ metrics! {
     generated_tokens: IntCounter = "dept_generated_tokens_total",
     /// Fraction of the K/V blocks in use, 0 to 1.
     kv_cache_usage: Gauge = "dept_kv_cache_usage_ratio",
+    /// Sequences that gave their K/V blocks back and were computed again.
+    preemptions: IntCounter = "dept_preemptions_total",
     /// Adapters held, by tier (host, store).
     adapters: Adapters = "dept_adapters",
     /// Adapter loads that ended, by outcome (ok, error).

@@ -1,8 +1,8 @@
 //! Text to token ids and back.
 
 mod detokenizer;
-mod gguf;
 mod stop;
+mod unigram;
 
 use std::{
     fs,
@@ -13,8 +13,7 @@ use std::{
 
 pub use detokenizer::Detokenizer;
 pub use stop::{Released, StopStrings};
-
-use crate::backbones::weights::Metadata;
+pub use unigram::UnigramVocabulary;
 
 #[cfg(test)]
 mod tests;
@@ -38,9 +37,9 @@ pub enum TokenizerError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The GGUF file's vocabulary can't serve.
-    #[error("the GGUF file's tokenizer can't be used: {0}")]
-    Gguf(String),
+    /// A model file's vocabulary can't serve.
+    #[error("the vocabulary in the model's file can't be used: {0}")]
+    Vocabulary(String),
     /// A text can't be encoded.
     #[error("the text can't be tokenized: {0}")]
     Encode(String),
@@ -80,10 +79,10 @@ impl Tokenizer {
         Self::new(tokenizer).map_err(malformed)
     }
 
-    /// From a GGUF file's metadata: T5's Unigram vocabulary.
-    pub fn from_gguf(metadata: &Metadata) -> Result<Self, TokenizerError> {
-        let tokenizer = gguf::build(metadata).map_err(TokenizerError::Gguf)?;
-        Self::new(tokenizer).map_err(TokenizerError::Gguf)
+    /// From a bare Unigram vocabulary, such as a GGUF file of T5 holds.
+    pub fn from_unigram(vocabulary: &UnigramVocabulary) -> Result<Self, TokenizerError> {
+        let tokenizer = unigram::build(vocabulary).map_err(TokenizerError::Vocabulary)?;
+        Self::new(tokenizer).map_err(TokenizerError::Vocabulary)
     }
 
     fn new(mut tokenizer: tokenizers::Tokenizer) -> Result<Self, String> {

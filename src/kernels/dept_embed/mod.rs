@@ -1,1 +1,190 @@
-//! The input embeddings of a ragged batch with every sequence's adapter applied.
+//! The input embeddings of a whole ragged batch, every sequence's adapter applied, in one call.
+//!
+//! Row by row this is DePT's input (Shi and Lipani, ICLR 2024, section 2.2): a *prompt row* is a row of P as it is, a
+//! *token row* is `E[token] + scale * A[delta_row] . B`. The rows of one batch belong to any number of adapters of
+//! different m, s, r and scale; an adapter stays factored. The packed [`RowTable`] and the slot list are what a device
+//! kernel takes too, so the CPU version and its CUDA twin are called alike.
+
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor};
+
+use super::pool::ComputePool;
+
+mod cpu;
+mod rows;
+mod table;
+
+pub mod reference;
+
+pub use rows::{DeltaRow, Row, RowTable};
+pub use table::{EmbeddingTable, TableError};
+
+#[cfg(test)]
+mod tests;
+
+/// Why a batch can't be embedded. Checked before any kernel reads memory.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeptEmbedError {
+    /// A token id beyond the table.
+    #[error("row {row} asks for token {token}: the embedding table has {vocab} rows")]
+    Token {
+        /// Row of the batch.
+        row: usize,
+        /// Token id.
+        token: u32,
+        /// Rows of the table.
+        vocab: usize,
+    },
+    /// A slot that the batch does not list.
+    #[error("row {row} asks for adapter slot {slot}: the batch has {slots}")]
+    Slot {
+        /// Row of the batch.
+        row: usize,
+        /// Slot number.
+        slot: u32,
+        /// Slots of the batch.
+        slots: usize,
+    },
+    /// A prompt row beyond the slot's prompt.
+    #[error("row {row} asks for prompt row {index} of slot {slot}: its prompt has {prompt_length}")]
+    Prompt {
+        /// Row of the batch.
+        row: usize,
+        /// Slot number.
+        slot: u32,
+        /// Row of P.
+        index: u32,
+        /// Rows that P has.
+        prompt_length: usize,
+    },
+    /// A delta row beyond the slot's A, or a slot without a low-rank pair.
+    #[error("row {row} asks for delta row {index} of slot {slot}: its A has {max_length}")]
+    Delta {
+        /// Row of the batch.
+        row: usize,
+        /// Slot number.
+        slot: u32,
+        /// Row of A.
+        index: u32,
+        /// Rows that A has.
+        max_length: usize,
+    },
+    /// A slot's matrices are not as wide as the table.
+    #[error("slot {slot} holds rows of {found} numbers: the backbone's are {hidden}")]
+    Width {
+        /// Slot number.
+        slot: usize,
+        /// Width of the slot's matrices.
+        found: usize,
+        /// Width of the table.
+        hidden: usize,
+    },
+}
+
+/// The low-rank half of a slot: token row `i` may add `scale * a[i] . b`.
+#[derive(Debug, Clone, Copy)]
+pub struct LowRankSlot<'a> {
+    /// A. `(s, r)`
+    pub a: &'a [f32],
+    /// B. `(r, d)`
+    pub b: &'a [f32],
+    /// The rank r.
+    pub rank: usize,
+    /// `lora_alpha / sqrt(r)`.
+    pub scale: f32,
+}
+
+impl LowRankSlot<'_> {
+    /// Rows of A, s.
+    pub fn max_length(&self) -> usize {
+        self.a.len() / self.rank
+    }
+}
+
+/// The tensors of one adapter as the kernel reads them.
+#[derive(Debug, Clone, Copy)]
+pub struct AdapterSlot<'a> {
+    /// P. `(m, d)`
+    pub prompt: &'a [f32],
+    /// A and B; absent for plain prompt tuning.
+    pub low_rank: Option<LowRankSlot<'a>>,
+}
+
+/// Embeds `rows` and returns `(rows, d)` on the CPU.
+///
+/// # Errors
+/// When any row points outside the table or its slot.
+pub fn dept_embed(
+    table: &EmbeddingTable,
+    slots: &[AdapterSlot<'_>],
+    rows: &RowTable,
+    pool: &ComputePool,
+) -> Result<Tensor, candle_core::Error> {
+    check(table, slots, rows).map_err(candle_core::Error::wrap)?;
+    let packed = Tensor::from_slice(rows.packed(), (rows.len(), RowTable::WORDS), &Device::Cpu)?; // (rows, 3)
+    packed.apply_op1_no_bwd(&DeptEmbed { table, slots, pool })
+}
+
+/// Checks every row against the table and its slot, so that the kernels may trust the batch.
+pub(crate) fn check(
+    table: &EmbeddingTable,
+    slots: &[AdapterSlot<'_>],
+    rows: &RowTable,
+) -> Result<(), DeptEmbedError> {
+    let hidden = table.hidden();
+    for (slot, held) in slots.iter().enumerate() {
+        let b = held.low_rank.map_or(hidden, |pair| pair.b.len() / pair.rank);
+        if !held.prompt.len().is_multiple_of(hidden) || b != hidden {
+            return Err(DeptEmbedError::Width { slot, found: b, hidden });
+        }
+    }
+    let find = |row, slot: u32| {
+        slots.get(slot as usize).ok_or(DeptEmbedError::Slot { row, slot, slots: slots.len() })
+    };
+    for (row, what) in rows.iter().enumerate() {
+        match what {
+            Row::Prompt { slot, index } => {
+                let prompt_length = find(row, slot)?.prompt.len() / hidden;
+                if index as usize >= prompt_length {
+                    return Err(DeptEmbedError::Prompt { row, slot, index, prompt_length });
+                }
+            }
+            Row::Token { token, delta } => {
+                if token as usize >= table.vocab() {
+                    return Err(DeptEmbedError::Token { row, token, vocab: table.vocab() });
+                }
+                if let Some(DeltaRow { slot, index }) = delta {
+                    let max_length = find(row, slot)?.low_rank.map_or(0, |pair| pair.max_length());
+                    if index as usize >= max_length {
+                        return Err(DeptEmbedError::Delta { row, slot, index, max_length });
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The op over a packed, checked row table. `(rows, 3) -> (rows, d)`
+struct DeptEmbed<'a> {
+    table: &'a EmbeddingTable,
+    slots: &'a [AdapterSlot<'a>],
+    pool: &'a ComputePool,
+}
+
+impl CustomOp1 for DeptEmbed<'_> {
+    fn name(&self) -> &'static str {
+        "dept-embed"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (start, end) = layout
+            .contiguous_offsets()
+            .ok_or_else(|| candle_core::Error::msg("dept-embed takes a contiguous row table"))?;
+        let rows = &storage.as_slice::<u32>()?[start..end];
+        let hidden = self.table.hidden();
+        let count = rows.len() / RowTable::WORDS;
+        let mut out = vec![0f32; count * hidden]; // (rows, d)
+        cpu::embed(self.table, self.slots, rows, &mut out, self.pool);
+        Ok((CpuStorage::F32(out), Shape::from((count, hidden))))
+    }
+}

@@ -1,1 +1,254 @@
 //! Frozen linear maps on packed weights.
+//!
+//! A weight format fixes one arithmetic recipe, and every kernel at every batch shape and thread count follows it to the
+//! bit, so a row's result never depends on its neighbours:
+//!
+//! - `I8`: activations are quantised by row, products are summed exactly as integers, and an output is
+//!   `sum as f32 * activation_scale * weight_scale + bias`, rounded at each of these steps.
+//! - `F32`: one fused multiply-add per input, in order, from zero; then the bias is added.
+//!
+//! An activation or a gate can be part of the map: it costs a tenth of the map, where separate ops cost several of them.
+
+mod activation;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod forward;
+mod isa;
+mod pack;
+mod portable;
+mod quantise;
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;
+mod weights;
+
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+
+pub use self::activation::Activation;
+use self::activation::Epilogue;
+use self::forward::Call;
+pub use self::isa::Isa;
+use self::isa::Kernels;
+use self::pack::{BLOCK, I8Values, Packed, PackedF32, PackedI8};
+use self::weights::MAX_K;
+pub use self::weights::{ActivationBits, LinearPart, LinearShape, LinearWeights};
+use super::pool::ComputePool;
+
+/// Why a linear map could not be built or called.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum LinearError {
+    /// A side is zero, or `k` is so large that integer sums could overflow.
+    #[error("a linear map needs n >= 1 and 1 <= k <= {MAX_K}, got n = {n}, k = {k}")]
+    Shape {
+        /// Outputs.
+        n: usize,
+        /// Inputs.
+        k: usize,
+    },
+    /// A slice's length does not fit the shape.
+    #[error("expected {expected} {what}, got {got}")]
+    Length {
+        /// What the slice holds.
+        what: &'static str,
+        /// Elements that the shape asks for.
+        expected: usize,
+        /// Elements given.
+        got: usize,
+    },
+    /// An infinity or a NaN among the weights, scales or biases.
+    #[error("{what}[{index}] is {value}; the file may be damaged or of another type than declared")]
+    NotFinite {
+        /// What the slice holds.
+        what: &'static str,
+        /// Where the value stands.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
+    /// Nothing to concatenate.
+    #[error("a concatenated linear map needs at least one part")]
+    NoParts,
+    /// A part with another number of inputs.
+    #[error("part {part} has {got} inputs, the parts before it {expected}")]
+    MixedInputs {
+        /// The part's position.
+        part: usize,
+        /// Inputs of the first part.
+        expected: usize,
+        /// Inputs of this part.
+        got: usize,
+    },
+    /// A gate and the map that it gates with different numbers of outputs.
+    #[error("the gate has {gate} outputs, the map that it gates {up}")]
+    MixedOutputs {
+        /// Outputs of the gate.
+        gate: usize,
+        /// Outputs of the gated map.
+        up: usize,
+    },
+    /// A part with another weight format or other activation bits.
+    #[error("part {part} has another weight format than the parts before it; convert them to one")]
+    MixedRecipes {
+        /// The part's position.
+        part: usize,
+    },
+    /// The machine lacks an instruction set that was asked for.
+    #[error("this machine lacks the instructions for {0:?}")]
+    Unavailable(Isa),
+}
+
+/// A frozen linear map `y = x W^T + b` whose weights are packed for this machine. A clone shares the weights.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    packed: Arc<Packed>,
+    /// Outputs after the epilogue, and inputs.
+    shape: LinearShape,
+    epilogue: Epilogue,
+    kernels: Kernels,
+    pool: ComputePool,
+}
+
+impl Linear {
+    /// Packs `weights` (n, k) and `bias` (n), to be computed on `pool` with this machine's fastest kernels.
+    ///
+    /// # Errors
+    /// When a length does not fit `shape`, a number is not finite, or `k` exceeds 131071, where 32-bit sums could overflow.
+    pub fn new(
+        shape: LinearShape,
+        weights: LinearWeights,
+        bias: Option<Vec<f32>>,
+        pool: ComputePool,
+    ) -> Result<Linear, LinearError> {
+        Linear::concat(vec![LinearPart { shape, weights, bias }], pool)
+    }
+
+    /// Packs several maps of the same input as one whose outputs follow each other: q, k and v, or gate and up.
+    ///
+    /// Every output is bit for bit what its part alone would give.
+    ///
+    /// # Errors
+    /// As [`Linear::new`], and when the parts differ in `k` or in their weight format.
+    pub fn concat(parts: Vec<LinearPart>, pool: ComputePool) -> Result<Linear, LinearError> {
+        Linear::pack(parts, Epilogue::Plain, pool)
+    }
+
+    /// A map whose outputs go through `activation`.
+    ///
+    /// # Errors
+    /// As [`Linear::new`].
+    pub fn activated(
+        part: LinearPart,
+        activation: Activation,
+        pool: ComputePool,
+    ) -> Result<Linear, LinearError> {
+        Linear::pack(vec![part], Epilogue::Activated(activation), pool)
+    }
+
+    /// Two maps of the same input as one: `activation(gate(x)) * up(x)`, with the outputs of one of them.
+    ///
+    /// # Errors
+    /// As [`Linear::concat`], and when the parts differ in `n`.
+    pub fn gated(
+        gate: LinearPart,
+        up: LinearPart,
+        activation: Activation,
+        pool: ComputePool,
+    ) -> Result<Linear, LinearError> {
+        if gate.shape.n != up.shape.n {
+            return Err(LinearError::MixedOutputs { gate: gate.shape.n, up: up.shape.n });
+        }
+        Linear::pack(vec![gate, up], Epilogue::Gated(activation), pool)
+    }
+
+    fn pack(parts: Vec<LinearPart>, epilogue: Epilogue, pool: ComputePool) -> Result<Linear, LinearError> {
+        let LinearPart { shape, weights, bias } = LinearPart::stack(parts)?;
+        let (bias, order) = (bias.as_deref(), epilogue.order());
+        let packed = match weights {
+            LinearWeights::F32 { values } => Packed::F32(PackedF32::pack(&values, shape, bias, order)),
+            LinearWeights::I8 { values, scales, activations } => {
+                let values = I8Values { values: &values, scales: &scales, activations };
+                Packed::I8(PackedI8::pack(values, shape, bias, order))
+            }
+        };
+        let shape = LinearShape { n: shape.n * epilogue.block_outputs() / BLOCK, ..shape };
+        Ok(Linear { packed: Arc::new(packed), shape, epilogue, kernels: Kernels::fastest(), pool })
+    }
+
+    /// The same map computed with another instruction set, for tests and measurements.
+    ///
+    /// # Errors
+    /// When this machine lacks it.
+    pub fn with_isa(self, isa: Isa) -> Result<Linear, LinearError> {
+        let kernels = Kernels::of(isa).ok_or(LinearError::Unavailable(isa))?;
+        Ok(Linear { kernels, ..self })
+    }
+
+    /// The number of outputs and inputs.
+    pub fn shape(&self) -> LinearShape {
+        self.shape
+    }
+
+    /// The instruction set whose kernels are used.
+    pub fn isa(&self) -> Isa {
+        self.kernels.isa()
+    }
+
+    /// Applies the map: `x` (.., k) f32, contiguous, to (.., n).
+    ///
+    /// # Errors
+    /// When `x` is not f32, not contiguous, not on the CPU or its last dimension is not `k`.
+    pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        x.apply_op1(self.clone())
+    }
+
+    /// Applies the map to `rows` rows: `x` (rows, k) into `out` (rows, n).
+    ///
+    /// # Errors
+    /// When a slice's length does not fit.
+    pub fn forward_rows(&self, x: &[f32], rows: usize, out: &mut [f32]) -> Result<(), LinearError> {
+        let length = |what, got, expected| match got == expected {
+            true => Ok(()),
+            false => Err(LinearError::Length { what, expected, got }),
+        };
+        length("activations", x.len(), rows.saturating_mul(self.shape.k))?;
+        length("outputs", out.len(), rows.saturating_mul(self.shape.n))?;
+        let call = Call {
+            packed: &self.packed,
+            shape: self.shape,
+            epilogue: self.epilogue,
+            kernels: self.kernels,
+            pool: &self.pool,
+        };
+        call.forward(x, out);
+        Ok(())
+    }
+}
+
+impl CustomOp1 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let LinearShape { n, k } = self.shape;
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            candle_core::bail!("linear: the input must be contiguous; call .contiguous() on it first");
+        };
+        let Some((&last, leading)) = layout.dims().split_last().filter(|(last, _)| **last == k) else {
+            candle_core::bail!(
+                "linear: the input's last dimension must be {k}, its shape is {:?}",
+                layout.shape()
+            );
+        };
+        let x = &storage.as_slice::<f32>()?[start..end];
+        let rows = x.len() / last;
+        let mut out = vec![0.0; rows * n];
+        self.forward_rows(x, rows, &mut out).map_err(candle_core::Error::wrap)?;
+        Ok((CpuStorage::F32(out), Shape::from([leading, &[n]].concat())))
+    }
+}

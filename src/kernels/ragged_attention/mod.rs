@@ -1,1 +1,345 @@
-//! Attention over packed rows, without padding.
+//! Attention over packed rows, without padding: each sequence of a batch is a [`Span`] of query rows with its own keys.
+//!
+//! The keys of a span are either rows of the same tensor (an encoder, where every row sees every row) or rows of a K/V
+//! slab that a block table lists (a decoder's own past, or what it reads of the encoder). T5's additive relative bias is
+//! looked up by distance. Each query row's sum walks its keys from position 0, so neighbours never change a bit.
+
+use std::ops::Range;
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, InplaceOp2, Layout, Shape, Tensor};
+
+use super::pool::ComputePool;
+use crate::kv::BlockId;
+
+mod bias;
+mod cpu;
+
+pub mod reference;
+
+pub use bias::{BiasShape, Direction, RelativeBias};
+
+#[cfg(test)]
+mod tests;
+
+/// How the columns of a row are cut into heads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadShape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads` (grouped queries).
+    pub kv_heads: usize,
+    /// Numbers a head.
+    pub dim: usize,
+}
+
+impl HeadShape {
+    /// Columns of the queries of a row.
+    pub fn query_width(&self) -> usize {
+        self.heads * self.dim
+    }
+
+    /// Columns of the keys (or of the values) of a row.
+    pub fn kv_width(&self) -> usize {
+        self.kv_heads * self.dim
+    }
+}
+
+/// Where the keys of a span lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keys<'a> {
+    /// Rows `start..` of the packed tensor.
+    Rows {
+        /// First row.
+        start: usize,
+    },
+    /// Slab rows: position `p` is row `blocks[p / block_size] * block_size + p % block_size`.
+    Blocks {
+        /// Block numbers in order of position.
+        blocks: &'a [BlockId],
+        /// Rows a block.
+        block_size: usize,
+    },
+}
+
+impl Keys<'_> {
+    /// The runs of adjacent rows that hold positions `0..count`, as (first row, length).
+    fn runs(&self, count: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let step = match self {
+            Self::Rows { .. } => count.max(1),
+            Self::Blocks { block_size, .. } => *block_size,
+        };
+        (0..count).step_by(step).map(move |position| {
+            let first = match self {
+                Self::Rows { start } => start + position,
+                Self::Blocks { blocks, block_size } => blocks[position / block_size].index() * block_size,
+            };
+            (first, step.min(count - position))
+        })
+    }
+
+    /// One past the last row that positions `0..count` touch, or `None` when the table is too short.
+    fn end(&self, count: usize) -> Option<usize> {
+        match self {
+            Self::Rows { start } => start.checked_add(count),
+            Self::Blocks { blocks, block_size } => {
+                let used = blocks.get(..count.div_ceil(*block_size))?;
+                used.iter().map(|&block| (block.index() + 1) * block_size).max().or(Some(0))
+            }
+        }
+    }
+}
+
+/// One sequence's share of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span<'a> {
+    /// Its rows among the query rows. The spans of a batch lie one behind the other and cover all rows.
+    pub queries: Range<usize>,
+    /// Position of its first query row, for the bias and the causal mask.
+    pub first_position: usize,
+    /// Number of keys in all.
+    pub context: usize,
+    /// Where the keys lie.
+    pub keys: Keys<'a>,
+    /// Whether a row sees only positions up to its own.
+    pub causal: bool,
+}
+
+impl Span<'_> {
+    /// Keys that query row `row` (counted in the batch) sees.
+    fn visible(&self, row: usize) -> usize {
+        if self.causal { (self.position(row) + 1).min(self.context) } else { self.context }
+    }
+
+    /// Position of query row `row` (counted in the batch).
+    fn position(&self, row: usize) -> usize {
+        self.first_position + row - self.queries.start
+    }
+}
+
+/// What all rows of one attention call share.
+#[derive(Debug, Clone, Copy)]
+pub struct Attention<'a> {
+    /// How columns are cut into heads.
+    pub heads: HeadShape,
+    /// Factor on the dot products; 1 for T5.
+    pub scale: f32,
+    /// Additive bias by distance.
+    pub bias: Option<&'a RelativeBias>,
+    /// The sequences.
+    pub spans: &'a [Span<'a>],
+    /// The threads.
+    pub pool: &'a ComputePool,
+}
+
+/// Why a batch can't be attended. Checked before any row is read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AttentionError {
+    /// The spans do not cover the rows one behind the other.
+    #[error("span {span} covers query rows {found:?}: expected it to start at row {expected} of {rows}")]
+    Rows {
+        /// Which span.
+        span: usize,
+        /// Its rows.
+        found: Range<usize>,
+        /// Where it has to start (or, after the last span, how far they have to reach).
+        expected: usize,
+        /// Query rows in all.
+        rows: usize,
+    },
+    /// A span's keys reach beyond the tensor or its block table.
+    #[error("span {span} wants {context} keys, which lie outside of the {available} rows at hand")]
+    Keys {
+        /// Which span.
+        span: usize,
+        /// Keys wanted.
+        context: usize,
+        /// Rows at hand.
+        available: usize,
+    },
+    /// A span's positions reach beyond the bias table.
+    #[error("span {span} reaches position {position}: the relative bias is laid out up to {reach}")]
+    Bias {
+        /// Which span.
+        span: usize,
+        /// The position.
+        position: usize,
+        /// Largest distance in the table.
+        reach: usize,
+    },
+    /// A tensor does not have the columns that the heads need.
+    #[error("a row has {found} columns: the heads need {expected}")]
+    Columns {
+        /// Columns needed.
+        expected: usize,
+        /// Columns found.
+        found: usize,
+    },
+}
+
+impl Attention<'_> {
+    /// Attention of packed rows `[q; k; v]` among themselves:
+    /// `(rows, (heads + 2 kv_heads) * dim) -> (rows, heads * dim)`.
+    ///
+    /// # Errors
+    /// When a span or a shape does not fit.
+    pub fn among_rows(&self, qkv: &Tensor) -> candle_core::Result<Tensor> {
+        qkv.apply_op1_no_bwd(&AmongRows(*self))
+    }
+
+    /// Attention of query rows, the first columns of `q`, over a K/V slab whose rows are `[k; v]`:
+    /// `(rows, >= heads * dim), (slots, 2 kv_heads * dim) -> (rows, heads * dim)`.
+    ///
+    /// # Errors
+    /// When a span or a shape does not fit.
+    pub fn over_slab(&self, q: &Tensor, slab: &Tensor) -> candle_core::Result<Tensor> {
+        q.apply_op2_no_bwd(slab, &OverSlab(*self))
+    }
+
+    fn check(&self, rows: usize, key_rows: usize) -> Result<(), AttentionError> {
+        let mut expected = 0;
+        for (index, span) in self.spans.iter().enumerate() {
+            let found = span.queries.clone();
+            if found.start != expected || found.end < found.start || found.end > rows {
+                return Err(AttentionError::Rows { span: index, found, expected, rows });
+            }
+            expected = found.end;
+            if span.keys.end(span.context).is_none_or(|end| end > key_rows) {
+                return Err(AttentionError::Keys { span: index, context: span.context, available: key_rows });
+            }
+            let position = span.context.max(span.first_position + span.queries.len());
+            if let Some(reach) = self.bias.map(RelativeBias::reach).filter(|&reach| position > reach + 1) {
+                return Err(AttentionError::Bias { span: index, position, reach });
+            }
+        }
+        if expected == rows {
+            Ok(())
+        } else {
+            let span = self.spans.len();
+            Err(AttentionError::Rows { span, found: expected..expected, expected, rows })
+        }
+    }
+
+    fn run(
+        &self,
+        rows: usize,
+        q: cpu::Rows<'_>,
+        kv: cpu::KeyValues<'_>,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        self.check(rows, kv.rows()).map_err(candle_core::Error::wrap)?;
+        let width = self.heads.query_width();
+        let mut out = vec![0f32; rows * width]; // (rows, heads * dim)
+        cpu::attend(self, q, kv, &mut out);
+        Ok((CpuStorage::F32(out), Shape::from((rows, width))))
+    }
+}
+
+/// Writes rows `[k; v]`, the last `2 kv_heads * dim` columns of `source`, to the slab rows `slots`.
+///
+/// # Errors
+/// When a slot lies outside of the slab or the shapes differ.
+pub fn write_key_values(slab: &Tensor, source: &Tensor, slots: &[u32]) -> candle_core::Result<()> {
+    slab.inplace_op2(source, &WriteKeyValues { slots })
+}
+
+struct AmongRows<'a>(Attention<'a>);
+
+impl CustomOp1 for AmongRows<'_> {
+    fn name(&self) -> &'static str {
+        "ragged-attention"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let HeadShape { dim, .. } = self.0.heads;
+        let (q_width, kv_width) = (self.0.heads.query_width(), self.0.heads.kv_width());
+        let (rows, qkv) = matrix(storage, layout, q_width + 2 * kv_width)?;
+        let stride = q_width + 2 * kv_width;
+        let q = cpu::Rows { values: qkv, stride, offset: 0 };
+        let keys = cpu::Rows { values: qkv, stride, offset: q_width };
+        let values = cpu::Rows { values: qkv, stride, offset: q_width + kv_width };
+        debug_assert!(dim > 0, "a head has columns");
+        self.0.run(rows, q, cpu::KeyValues { keys, values })
+    }
+}
+
+struct OverSlab<'a>(Attention<'a>);
+
+impl CustomOp2 for OverSlab<'_> {
+    fn name(&self) -> &'static str {
+        "paged-attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        q_layout: &Layout,
+        slab: &CpuStorage,
+        slab_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let kv_width = self.0.heads.kv_width();
+        let (rows, stride) = q_layout.shape().dims2()?;
+        let (_, q) = matrix(q, q_layout, stride)?;
+        if stride < self.0.heads.query_width() {
+            let expected = self.0.heads.query_width();
+            return Err(candle_core::Error::wrap(AttentionError::Columns { expected, found: stride }));
+        }
+        let (_, slab) = matrix(slab, slab_layout, 2 * kv_width)?;
+        let keys = cpu::Rows { values: slab, stride: 2 * kv_width, offset: 0 };
+        let values = cpu::Rows { values: slab, stride: 2 * kv_width, offset: kv_width };
+        self.0.run(rows, cpu::Rows { values: q, stride, offset: 0 }, cpu::KeyValues { keys, values })
+    }
+}
+
+struct WriteKeyValues<'a> {
+    slots: &'a [u32],
+}
+
+impl InplaceOp2 for WriteKeyValues<'_> {
+    fn name(&self) -> &'static str {
+        "write-key-values"
+    }
+
+    fn cpu_fwd(
+        &self,
+        slab: &mut CpuStorage,
+        slab_layout: &Layout,
+        source: &CpuStorage,
+        source_layout: &Layout,
+    ) -> candle_core::Result<()> {
+        let (slab_rows, width) = slab_layout.shape().dims2()?;
+        let (rows, stride) = source_layout.shape().dims2()?;
+        let (_, source) = matrix(source, source_layout, stride)?;
+        if stride < width {
+            return Err(candle_core::Error::wrap(AttentionError::Columns { expected: width, found: stride }));
+        }
+        if rows != self.slots.len() {
+            candle_core::bail!("write-key-values has {rows} rows for {} slots", self.slots.len())
+        }
+        let (CpuStorage::F32(slab), Some((start, _))) = (slab, slab_layout.contiguous_offsets()) else {
+            candle_core::bail!("write-key-values takes a contiguous f32 slab")
+        };
+        for (row, &slot) in source.chunks_exact(stride).zip(self.slots) {
+            let slot = slot as usize;
+            if slot >= slab_rows {
+                candle_core::bail!("slot {slot} lies outside of a slab of {slab_rows} rows")
+            }
+            slab[start + slot * width..][..width].copy_from_slice(&row[stride - width..]);
+        }
+        Ok(())
+    }
+}
+
+/// The rows of a contiguous f32 matrix of `columns` columns.
+fn matrix<'a>(
+    storage: &'a CpuStorage,
+    layout: &Layout,
+    columns: usize,
+) -> candle_core::Result<(usize, &'a [f32])> {
+    let (rows, found) = layout.shape().dims2()?;
+    if found != columns {
+        return Err(candle_core::Error::wrap(AttentionError::Columns { expected: columns, found }));
+    }
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        candle_core::bail!("attention takes contiguous rows, found {layout:?}")
+    };
+    Ok((rows, &storage.as_slice::<f32>()?[start..end]))
+}

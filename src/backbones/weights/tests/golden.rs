@@ -43,3 +43,17 @@ fn shards_hold_what_the_single_file_holds() {
         assert_eq!(shards.tensor_f32(info.name, info.shape).unwrap(), expected, "{}", info.name);
     }
 }
+
+#[test]
+fn a_gguf_file_s_tokenizer_is_the_folder_s_but_for_sentinels() {
+    let (folder, file) =
+        (golden("t5-v1_1").tokenizer().unwrap(), golden("t5-v1_1.f32.gguf").tokenizer().unwrap());
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tokenizer_cases.json");
+    let cases: serde_json::Value = serde_json::from_slice(&fs::read(cases).unwrap()).unwrap();
+    let texts = cases["encode"].as_array().unwrap().iter().map(|case| case["text"].as_str().unwrap());
+    for text in texts.filter(|text| !text.contains("extra_id")) {
+        let ids = folder.encode(text).unwrap();
+        assert_eq!(file.encode(text).unwrap(), ids, "{text:?}");
+        assert_eq!(file.decode(&ids), folder.decode(&ids), "{text:?}");
+    }
+}

@@ -4,7 +4,7 @@ use std::{
     str::FromStr,
 };
 
-use super::hub::{Hub, HubError, HubModel};
+use super::hub::HubModel;
 
 /// Why `--model` doesn't name a model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,14 +35,6 @@ pub enum ModelSource {
 }
 
 impl ModelSource {
-    /// The local folder or GGUF file, fetched first where it is on the hub. Blocks on the network then.
-    pub fn locate(&self, hub: &Hub) -> Result<PathBuf, HubError> {
-        match self {
-            Self::Folder(path) | Self::Gguf(path) => Ok(path.clone()),
-            Self::Hub(model) => hub.fetch(model),
-        }
-    }
-
     /// The last part of the path or id, without `.gguf`: what the model is called unless told otherwise.
     pub fn default_name(&self) -> String {
         match self {
@@ -75,7 +67,10 @@ impl FromStr for ModelSource {
                 false => Err(SourceError::NotAModelFile(path.to_owned())),
             };
         }
-        HubModel::parse(text).map(Self::Hub).ok_or_else(|| SourceError::Missing(text.to_owned()))
+        // A first part that is a folder here makes it a mistyped path.
+        let mistyped = text.split('/').next().is_some_and(|first| Path::new(first).is_dir());
+        let hub = if mistyped { None } else { HubModel::parse(text) };
+        hub.map(Self::Hub).ok_or_else(|| SourceError::Missing(text.to_owned()))
     }
 }
 

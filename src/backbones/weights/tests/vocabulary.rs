@@ -1,5 +1,5 @@
-use super::*;
-use crate::backbones::weights::Value;
+use super::{super::vocabulary::from_metadata, *};
+use crate::tokenizer::{Tokenizer, TokenizerError};
 
 fn pairs() -> Vec<(&'static str, Value)> {
     let tokens = ["<pad>", "</s>", "<unk>", "▁the", "▁cat", "s", "▁", "[PAD7]"].map(str::to_owned).to_vec();
@@ -16,7 +16,7 @@ fn pairs() -> Vec<(&'static str, Value)> {
 
 fn build(pairs: Vec<(&'static str, Value)>) -> Result<Tokenizer, TokenizerError> {
     let named = pairs.into_iter().map(|(key, value)| (format!("tokenizer.ggml.{key}"), value));
-    Tokenizer::from_gguf(&named.collect())
+    from_metadata(&named.collect())
 }
 
 fn with(key: &'static str, value: Value) -> Result<Tokenizer, TokenizerError> {
@@ -52,6 +52,6 @@ fn a_vocabulary_that_lies_is_refused() {
     ] {
         let case = format!("{key} = {value:?}");
         let outcome = with(key, value);
-        assert!(matches!(outcome, Err(TokenizerError::Gguf(_))), "{case}");
+        assert!(matches!(outcome, Err(TokenizerError::Vocabulary(_))), "{case}");
     }
 }

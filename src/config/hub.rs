@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{env, fmt, path::PathBuf};
 
 /// The revision unless another is named.
 const MAIN: &str = "main";
@@ -69,5 +69,31 @@ impl fmt::Display for HubModel {
             write!(f, "@{}", self.revision)?;
         }
         Ok(())
+    }
+}
+
+/// How to reach the hub. The defaults are the public hub, no token, and the cache in the home folder.
+#[derive(Debug, Clone, Default)]
+pub struct HubSettings {
+    /// The hub's address (`HF_ENDPOINT`).
+    pub endpoint: Option<String>,
+    /// A token for private and gated models (`HF_TOKEN`); else the one that the hub's own tool has stored.
+    pub token: Option<String>,
+    /// The cache's home (`HF_HOME`); files go to `hub/` in it.
+    pub home: Option<PathBuf>,
+    /// Draw a progress bar on standard error.
+    pub progress: bool,
+}
+
+impl HubSettings {
+    /// What the variables of the hub's own tools say, with a progress bar.
+    pub fn from_environment() -> Self {
+        let text = |name| env::var(name).ok().filter(|value| !value.is_empty());
+        Self {
+            endpoint: text("HF_ENDPOINT"),
+            token: text("HF_TOKEN"),
+            home: env::var_os("HF_HOME").map(PathBuf::from),
+            progress: true,
+        }
     }
 }

@@ -1,0 +1,1 @@
+SIXTEEN_BITS = ["lm_head"]

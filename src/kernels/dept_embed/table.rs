@@ -1,0 +1,86 @@
+/// Why numbers do not make an embedding table.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "an embedding table of {vocab} x {hidden} needs {vocab} x {hidden} values and, in 8 bits, {vocab} scales: found {values} and {scales}"
+)]
+pub struct TableError {
+    vocab: usize,
+    hidden: usize,
+    values: usize,
+    scales: usize,
+}
+
+/// The frozen word embeddings E `(vocab, d)`, in the format that they are stored in.
+#[derive(Debug, Clone)]
+pub struct EmbeddingTable {
+    vocab: usize,
+    hidden: usize,
+    storage: Storage,
+}
+
+#[derive(Debug, Clone)]
+enum Storage {
+    F32(Vec<f32>),
+    /// Row `i` is `values[i] * scales[i]`.
+    I8 {
+        values: Vec<i8>,
+        scales: Vec<f32>,
+    },
+}
+
+impl EmbeddingTable {
+    /// A table of `values` `(vocab, hidden)`.
+    ///
+    /// # Errors
+    /// When the count is another one.
+    pub fn f32(vocab: usize, hidden: usize, values: Vec<f32>) -> Result<Self, TableError> {
+        let found = TableError { vocab, hidden, values: values.len(), scales: vocab };
+        Self { vocab, hidden, storage: Storage::F32(values) }.checked(found)
+    }
+
+    /// A table of 8-bit `values` `(vocab, hidden)` with one scale a row.
+    ///
+    /// # Errors
+    /// When a count is another one.
+    pub fn i8(vocab: usize, hidden: usize, values: Vec<i8>, scales: Vec<f32>) -> Result<Self, TableError> {
+        let found = TableError { vocab, hidden, values: values.len(), scales: scales.len() };
+        Self { vocab, hidden, storage: Storage::I8 { values, scales } }.checked(found)
+    }
+
+    fn checked(self, found: TableError) -> Result<Self, TableError> {
+        let filled = self.vocab.checked_mul(self.hidden) == Some(found.values);
+        if filled && found.scales == self.vocab && self.hidden > 0 { Ok(self) } else { Err(found) }
+    }
+
+    /// Rows of the table.
+    pub fn vocab(&self) -> usize {
+        self.vocab
+    }
+
+    /// Width of a row, d.
+    pub fn hidden(&self) -> usize {
+        self.hidden
+    }
+
+    /// Bytes that the table occupies.
+    pub fn bytes(&self) -> usize {
+        match &self.storage {
+            Storage::F32(values) => values.len() * 4,
+            Storage::I8 { values, scales } => values.len() + scales.len() * 4,
+        }
+    }
+
+    /// Writes row `token` to `out` `(d)`.
+    pub fn copy_row(&self, token: usize, out: &mut [f32]) {
+        let span = token * self.hidden..(token + 1) * self.hidden;
+        match &self.storage {
+            Storage::F32(values) => out.copy_from_slice(&values[span]),
+            Storage::I8 { values, scales } => {
+                let scale = scales[token];
+                for (out, &value) in out.iter_mut().zip(&values[span]) {
+                    *out = f32::from(value) * scale;
+                }
+            }
+        }
+    }
+}

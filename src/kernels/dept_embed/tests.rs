@@ -1,0 +1,154 @@
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::num::NonZeroUsize;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const HIDDEN: usize = 72; // one strip of 64 and a tail
+const VOCAB: usize = 11;
+
+fn noise(count: usize, seed: usize) -> Vec<f32> {
+    (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
+}
+
+/// P `(m, d)`, A `(s, r)`, B `(r, d)` of one adapter.
+#[derive(Debug)]
+struct Adapter {
+    prompt: Vec<f32>,
+    low_rank: Option<(Vec<f32>, Vec<f32>, usize, f32)>,
+}
+
+impl Adapter {
+    fn new(seed: usize, m: usize, s: usize, r: usize) -> Self {
+        let pair = (noise(s * r, seed + 1), noise(r * HIDDEN, seed + 2), r, 8.0 / (r as f32).sqrt());
+        Self { prompt: noise(m * HIDDEN, seed), low_rank: (r > 0).then_some(pair) }
+    }
+
+    fn slot(&self) -> AdapterSlot<'_> {
+        let low_rank = self.low_rank.as_ref().map(|(a, b, rank, scale)| LowRankSlot {
+            a,
+            b,
+            rank: *rank,
+            scale: *scale,
+        });
+        AdapterSlot { prompt: &self.prompt, low_rank }
+    }
+}
+
+fn tables() -> [EmbeddingTable; 2] {
+    let bytes: Vec<i8> = (0..VOCAB * HIDDEN).map(|i| (i * 89 % 255) as u8 as i8).collect();
+    let scales = noise(VOCAB, 9);
+    [
+        EmbeddingTable::f32(VOCAB, HIDDEN, noise(VOCAB * HIDDEN, 8)).unwrap(),
+        EmbeddingTable::i8(VOCAB, HIDDEN, bytes, scales).unwrap(),
+    ]
+}
+
+/// The rows of one sequence: the prompt, then tokens with updates where the adapter has them.
+fn push_sequence(rows: &mut RowTable, slot: u32, adapter: &Adapter, tokens: usize) {
+    for index in 0..(adapter.prompt.len() / HIDDEN) as u32 {
+        rows.push(Row::Prompt { slot, index });
+    }
+    for index in 0..tokens as u32 {
+        let delta = adapter.low_rank.as_ref().map(|_| DeltaRow { slot, index });
+        rows.push(Row::Token { token: (index * 5 + slot) % VOCAB as u32, delta });
+    }
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn mixed_adapters_equal_the_reference_and_the_batch_changes_no_bit(
+        shapes in prop::collection::vec((0usize..6, 1usize..9, 0usize..7, 0usize..9), 1..5),
+        threads in 1usize..3,
+    ) {
+        let pool = ComputePool::new(NonZeroUsize::new(threads).unwrap()).unwrap();
+        let adapters: Vec<(Adapter, usize)> = shapes
+            .iter()
+            .enumerate()
+            .map(|(seed, &(m, s, r, n))| (Adapter::new(seed, m, s, r), n.min(s)))
+            .collect();
+        let slots: Vec<AdapterSlot> = adapters.iter().map(|(adapter, _)| adapter.slot()).collect();
+        for table in tables() {
+            let mut batch = RowTable::default();
+            for (slot, (adapter, tokens)) in adapters.iter().enumerate() {
+                push_sequence(&mut batch, slot as u32, adapter, *tokens);
+            }
+            batch.push(Row::Token { token: 3, delta: None });
+            let found = dept_embed(&table, &slots, &batch, &pool).unwrap();
+            prop_assert_eq!(found.dims(), &[batch.len(), HIDDEN]);
+            let found = found.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            for (found, expected) in found.iter().zip(reference::dept_embed(&table, &slots, &batch)) {
+                prop_assert!((found - expected).abs() < 1e-4, "{} {}", found, expected);
+            }
+            let mut start = 0;
+            for (adapter, tokens) in &adapters {
+                let mut alone = RowTable::default();
+                push_sequence(&mut alone, 0, adapter, *tokens);
+                let expected = &found[start * HIDDEN..(start + alone.len()) * HIDDEN];
+                start += alone.len();
+                // The token ids of a sequence depend on its slot, so only slot 0 repeats exactly.
+                if std::ptr::eq(adapter, &adapters[0].0) {
+                    let alone = dept_embed(&table, &[adapter.slot()], &alone, &pool).unwrap();
+                    prop_assert_eq!(bits(&alone.flatten_all().unwrap().to_vec1().unwrap()), bits(expected));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_survive_packing() {
+    let rows = [
+        Row::Prompt { slot: 2, index: 7 },
+        Row::Token { token: 0, delta: None },
+        Row::Token { token: 9, delta: Some(DeltaRow { slot: 1, index: 0 }) },
+    ];
+    let mut table = RowTable::with_capacity(3);
+    rows.iter().for_each(|&row| table.push(row));
+    assert_eq!(table.iter().collect::<Vec<_>>(), rows);
+}
+
+#[test]
+fn every_way_out_of_bounds_is_an_error() {
+    let [table, _] = tables();
+    let (dept, plain) = (Adapter::new(0, 2, 3, 2), Adapter::new(1, 1, 3, 0));
+    let slots = [dept.slot(), plain.slot()];
+    let run = |row| {
+        let mut rows = RowTable::default();
+        rows.push(Row::Token { token: 0, delta: None });
+        rows.push(row);
+        check(&table, &slots, &rows)
+    };
+    let delta = |slot, index| Row::Token { token: 0, delta: Some(DeltaRow { slot, index }) };
+    let row = 1;
+    assert_eq!(run(delta(0, 2)), Ok(()));
+    assert_eq!(
+        run(Row::Token { token: 11, delta: None }),
+        Err(DeptEmbedError::Token { row, token: 11, vocab: 11 })
+    );
+    assert_eq!(
+        run(Row::Prompt { slot: 0, index: 2 }),
+        Err(DeptEmbedError::Prompt { row, slot: 0, index: 2, prompt_length: 2 })
+    );
+    assert_eq!(run(delta(0, 3)), Err(DeptEmbedError::Delta { row, slot: 0, index: 3, max_length: 3 }));
+    assert_eq!(run(delta(1, 0)), Err(DeptEmbedError::Delta { row, slot: 1, index: 0, max_length: 0 }));
+    assert_eq!(run(delta(2, 0)), Err(DeptEmbedError::Slot { row, slot: 2, slots: 2 }));
+    let narrow = AdapterSlot { prompt: &[0.0; HIDDEN + 1], low_rank: None };
+    let error = check(&table, &[narrow], &RowTable::default()).unwrap_err();
+    assert!(matches!(error, DeptEmbedError::Width { slot: 0, .. }), "{error}");
+}
+
+#[test]
+fn a_table_of_another_size_is_an_error() {
+    assert!(EmbeddingTable::f32(2, 3, vec![0.0; 5]).is_err());
+    assert!(EmbeddingTable::i8(2, 3, vec![0; 6], vec![0.0; 1]).is_err());
+    assert!(EmbeddingTable::f32(0, 0, vec![]).is_err());
+}

@@ -1,0 +1,148 @@
+//! The micro-kernels for AVX2 with FMA, which has 16 registers: a block is done in slices, a tile of rows in parts.
+
+use std::arch::x86_64::{
+    __m128i, __m256, __m256i, _mm_loadu_si128, _mm_set1_epi32, _mm256_add_epi32, _mm256_cvtepi8_epi16,
+    _mm256_cvtepu8_epi16, _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_load_ps, _mm256_madd_epi16,
+    _mm256_permute4x64_epi64, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_storeu_ps,
+    _mm256_storeu_si256,
+};
+
+use super::activation::Epilogue;
+use super::isa::ROWS;
+use super::pack::{BLOCK, F32Line, I8Columns, I8Line, LANES, LINES};
+use super::quantise::Group;
+use super::weights::ActivationBits;
+use super::{activation, portable, quantise};
+
+/// See [`super::isa::Kernels::sums_i8`].
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn sums_i8(rows: &[&[Group]], lines: &[I8Line], sums: &mut [[i32; BLOCK]; ROWS]) {
+    for (rows, sums) in rows.chunks(3).zip(sums.chunks_mut(3)) {
+        for line in 0..LINES {
+            match *rows {
+                [a] => tile_i8([a], lines, line, sums),
+                [a, b] => tile_i8([a, b], lines, line, sums),
+                [a, b, c] => tile_i8([a, b, c], lines, line, sums),
+                _ => unreachable!("chunks of 1 to 3"),
+            }
+        }
+    }
+}
+
+/// One line, 16 outputs, for R rows. Both sides are widened to i16 (VPMADDUBSW would saturate); an accumulator holds four
+/// outputs as two partial sums each.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn tile_i8<const R: usize>(rows: [&[Group]; R], lines: &[I8Line], line: usize, sums: &mut [[i32; BLOCK]]) {
+    let rows = rows.map(|row| &row[..lines.len() / LINES]);
+    let mut acc = [[_mm256_setzero_si256(); 4]; R];
+    for (step, lines) in lines.chunks_exact(LINES).enumerate() {
+        let bytes = lines[line].0.as_chunks::<16>().0;
+        let weights = [widen(&bytes[0]), widen(&bytes[1]), widen(&bytes[2]), widen(&bytes[3])];
+        for r in 0..R {
+            let x = _mm256_cvtepu8_epi16(_mm_set1_epi32(i32::from_ne_bytes(rows[r][step])));
+            for q in 0..4 {
+                acc[r][q] = _mm256_add_epi32(acc[r][q], _mm256_madd_epi16(x, weights[q]));
+            }
+        }
+    }
+    for r in 0..R {
+        let out = &mut sums[r][line * LANES..(line + 1) * LANES];
+        store_pairs(acc[r][0], acc[r][1], &mut out[..8]);
+        store_pairs(acc[r][2], acc[r][3], &mut out[8..]);
+    }
+}
+
+/// Adds neighbours: eight sums out of two accumulators of four outputs each.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn store_pairs(a: __m256i, b: __m256i, out: &mut [i32]) {
+    // The horizontal add works in 128-bit halves: a's low, b's low, a's high, b's high.
+    let sums = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(a, b));
+    let out: &mut [i32] = &mut out[..8];
+    // SAFETY: `out` is 8 i32, the 32 bytes that are stored; the store asks for no alignment.
+    unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), sums) };
+}
+
+/// Sixteen int8 as int16.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn widen(bytes: &[i8; 16]) -> __m256i {
+    // SAFETY: the array is the 16 bytes that are loaded; the load asks for no alignment.
+    let bytes: __m128i = unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
+    _mm256_cvtepi8_epi16(bytes)
+}
+
+/// See [`super::isa::Kernels::sums_f32`].
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn sums_f32(rows: &[&[f32]], lines: &[F32Line], sums: &mut [[f32; BLOCK]; ROWS]) {
+    match *rows {
+        [a] => slices_f32::<1, 8>([a], lines, sums),
+        [a, b] => slices_f32::<2, 4>([a, b], lines, sums),
+        [a, b, c] => slices_f32::<3, 4>([a, b, c], lines, sums),
+        [a, b, c, d] => slices_f32::<4, 2>([a, b, c, d], lines, sums),
+        [a, b, c, d, e] => slices_f32::<5, 2>([a, b, c, d, e], lines, sums),
+        [a, b, c, d, e, f] => slices_f32::<6, 2>([a, b, c, d, e, f], lines, sums),
+        _ => unreachable!("a micro-kernel takes 1 to {ROWS} rows"),
+    }
+}
+
+/// The block in slices of V vectors of 8 outputs, so that R x V accumulators fit the registers and hide the latency.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn slices_f32<const R: usize, const V: usize>(
+    rows: [&[f32]; R],
+    lines: &[F32Line],
+    sums: &mut [[f32; BLOCK]; ROWS],
+) {
+    let rows = rows.map(|row| &row[..lines.len() / LINES]);
+    for first in (0..8).step_by(V) {
+        let mut acc = [[_mm256_setzero_ps(); V]; R];
+        for (step, lines) in lines.chunks_exact(LINES).enumerate() {
+            let mut weights = [_mm256_setzero_ps(); V];
+            for (v, weights) in weights.iter_mut().enumerate() {
+                *weights = load_half(&lines[(first + v) / 2], (first + v) % 2);
+            }
+            for r in 0..R {
+                let x = _mm256_set1_ps(rows[r][step]);
+                for v in 0..V {
+                    acc[r][v] = _mm256_fmadd_ps(x, weights[v], acc[r][v]);
+                }
+            }
+        }
+        for r in 0..R {
+            for v in 0..V {
+                let out: &mut [f32] = &mut sums[r][(first + v) * 8..(first + v + 1) * 8];
+                // SAFETY: `out` is 8 f32, the 32 bytes that are stored; the store asks for no alignment.
+                unsafe { _mm256_storeu_ps(out.as_mut_ptr(), acc[r][v]) };
+            }
+        }
+    }
+}
+
+/// The first or the second half of a line.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn load_half(line: &F32Line, half: usize) -> __m256 {
+    let half: &[f32] = &line.0[half * 8..(half + 1) * 8];
+    // SAFETY: `half` is 8 f32, and half of a line that is aligned to 64, so aligned to 32.
+    unsafe { _mm256_load_ps(half.as_ptr()) }
+}
+
+/// See [`super::isa::Kernels::scale_i8`].
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn scale_i8(sums: &[[i32; BLOCK]], columns: &I8Columns, scale: f32, out: &mut [f32; BLOCK]) {
+    portable::scale_i8(sums, columns, scale, out);
+}
+
+/// See [`super::activation`].
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn finish(epilogue: Epilogue, block: &mut [f32; BLOCK]) {
+    activation::finish(epilogue, block);
+}
+
+/// See [`super::quantise`].
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn quantise_row(x: &[f32], bits: ActivationBits, record: &mut [Group]) {
+    quantise::quantise_row(x, bits, record);
+}

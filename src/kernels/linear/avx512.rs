@@ -1,0 +1,122 @@
+//! The micro-kernels for AVX-512 with VNNI: six rows by 64 outputs in 24 accumulators.
+
+use std::arch::x86_64::{
+    __m512, __m512i, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps,
+    _mm512_storeu_si512,
+};
+
+use super::activation::Epilogue;
+use super::isa::ROWS;
+use super::pack::{BLOCK, F32Line, I8Columns, I8Line, LANES, LINES};
+use super::quantise::Group;
+use super::weights::ActivationBits;
+use super::{activation, portable, quantise};
+
+/// See [`super::isa::Kernels::sums_i8`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn sums_i8(rows: &[&[Group]], lines: &[I8Line], sums: &mut [[i32; BLOCK]; ROWS]) {
+    match *rows {
+        [a] => tile_i8([a], lines, sums),
+        [a, b] => tile_i8([a, b], lines, sums),
+        [a, b, c] => tile_i8([a, b, c], lines, sums),
+        [a, b, c, d] => tile_i8([a, b, c, d], lines, sums),
+        [a, b, c, d, e] => tile_i8([a, b, c, d, e], lines, sums),
+        [a, b, c, d, e, f] => tile_i8([a, b, c, d, e, f], lines, sums),
+        _ => unreachable!("a micro-kernel takes 1 to {ROWS} rows"),
+    }
+}
+
+/// Four unsigned bytes of each row meet 64 outputs by four signed bytes in four instructions, without saturation.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn tile_i8<const R: usize>(rows: [&[Group]; R], lines: &[I8Line], sums: &mut [[i32; BLOCK]; ROWS]) {
+    let rows = rows.map(|row| &row[..lines.len() / LINES]);
+    let mut acc = [[_mm512_setzero_si512(); LINES]; R];
+    for (step, lines) in lines.chunks_exact(LINES).enumerate() {
+        let weights = [load_i8(&lines[0]), load_i8(&lines[1]), load_i8(&lines[2]), load_i8(&lines[3])];
+        for r in 0..R {
+            let x = _mm512_set1_epi32(i32::from_ne_bytes(rows[r][step]));
+            for p in 0..LINES {
+                acc[r][p] = _mm512_dpbusd_epi32(acc[r][p], x, weights[p]);
+            }
+        }
+    }
+    for r in 0..R {
+        for p in 0..LINES {
+            let out: &mut [i32] = &mut sums[r][p * LANES..(p + 1) * LANES];
+            // SAFETY: `out` is 16 i32, the 64 bytes that are stored; the store asks for no alignment.
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), acc[r][p]) };
+        }
+    }
+}
+
+/// See [`super::isa::Kernels::sums_f32`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn sums_f32(rows: &[&[f32]], lines: &[F32Line], sums: &mut [[f32; BLOCK]; ROWS]) {
+    match *rows {
+        [a] => tile_f32([a], lines, sums),
+        [a, b] => tile_f32([a, b], lines, sums),
+        [a, b, c] => tile_f32([a, b, c], lines, sums),
+        [a, b, c, d] => tile_f32([a, b, c, d], lines, sums),
+        [a, b, c, d, e] => tile_f32([a, b, c, d, e], lines, sums),
+        [a, b, c, d, e, f] => tile_f32([a, b, c, d, e, f], lines, sums),
+        _ => unreachable!("a micro-kernel takes 1 to {ROWS} rows"),
+    }
+}
+
+/// One input of each row meets 64 outputs in four fused multiply-adds.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn tile_f32<const R: usize>(rows: [&[f32]; R], lines: &[F32Line], sums: &mut [[f32; BLOCK]; ROWS]) {
+    let rows = rows.map(|row| &row[..lines.len() / LINES]);
+    let mut acc = [[_mm512_setzero_ps(); LINES]; R];
+    for (step, lines) in lines.chunks_exact(LINES).enumerate() {
+        let weights = [load_f32(&lines[0]), load_f32(&lines[1]), load_f32(&lines[2]), load_f32(&lines[3])];
+        for r in 0..R {
+            let x = _mm512_set1_ps(rows[r][step]);
+            for p in 0..LINES {
+                acc[r][p] = _mm512_fmadd_ps(x, weights[p], acc[r][p]);
+            }
+        }
+    }
+    for r in 0..R {
+        for p in 0..LINES {
+            let out: &mut [f32] = &mut sums[r][p * LANES..(p + 1) * LANES];
+            // SAFETY: `out` is 16 f32, the 64 bytes that are stored; the store asks for no alignment.
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), acc[r][p]) };
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn load_i8(line: &I8Line) -> __m512i {
+    // SAFETY: a line is 64 bytes and aligned to 64.
+    unsafe { _mm512_load_si512(line.0.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn load_f32(line: &F32Line) -> __m512 {
+    // SAFETY: a line is 64 bytes and aligned to 64.
+    unsafe { _mm512_load_ps(line.0.as_ptr()) }
+}
+
+/// See [`super::isa::Kernels::scale_i8`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn scale_i8(sums: &[[i32; BLOCK]], columns: &I8Columns, scale: f32, out: &mut [f32; BLOCK]) {
+    portable::scale_i8(sums, columns, scale, out);
+}
+
+/// See [`super::activation`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn finish(epilogue: Epilogue, block: &mut [f32; BLOCK]) {
+    activation::finish(epilogue, block);
+}
+
+/// See [`super::quantise`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn quantise_row(x: &[f32], bits: ActivationBits, record: &mut [Group]) {
+    quantise::quantise_row(x, bits, record);
+}

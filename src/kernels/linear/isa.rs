@@ -1,0 +1,116 @@
+//! The instruction sets with micro-kernels of their own, and the choice among them at run time.
+
+use super::activation::Epilogue;
+use super::pack::{BLOCK, F32Line, I8Columns, I8Line};
+use super::portable;
+use super::quantise::Group;
+use super::weights::ActivationBits;
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
+
+/// An instruction set with micro-kernels of its own. All of them give the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Isa {
+    /// Plain Rust, for any machine.
+    Portable,
+    /// x86-64 with AVX2 and FMA.
+    Avx2,
+    /// x86-64 with AVX-512 (F, BW, DQ, VL) and its VNNI integer products.
+    Avx512Vnni,
+}
+
+impl Isa {
+    /// Every instruction set, slowest first.
+    pub const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512Vnni];
+
+    /// Whether this machine has it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Isa::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::Avx512Vnni => false,
+        }
+    }
+}
+
+/// Rows of activations that a micro-kernel takes at once; a row of 15 bits counts twice.
+pub(super) const ROWS: usize = 6;
+
+/// The micro-kernels of an instruction set that this machine is known to have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kernels(Isa);
+
+/// Calls the kernel `$name` of the chosen instruction set.
+macro_rules! dispatch {
+    ($kernels:expr, $name:ident($($argument:expr),*)) => {
+        match $kernels.0 {
+            Isa::Portable => portable::$name($($argument),*),
+            // SAFETY: a `Kernels` holds only an instruction set that `is_available` has found on this machine.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { avx2::$name($($argument),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => unsafe { avx512::$name($($argument),*) },
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::Avx512Vnni => unreachable!("never available off x86-64"),
+        }
+    };
+}
+
+impl Kernels {
+    /// The kernels of `isa`, if this machine has it.
+    pub(super) fn of(isa: Isa) -> Option<Kernels> {
+        isa.is_available().then_some(Kernels(isa))
+    }
+
+    /// The fastest kernels of this machine.
+    pub(super) fn fastest() -> Kernels {
+        let best = Isa::ALL.into_iter().rev().find_map(Kernels::of);
+        best.unwrap_or(Kernels(Isa::Portable))
+    }
+
+    pub(super) fn isa(self) -> Isa {
+        self.0
+    }
+
+    /// Sums over k of at most [`ROWS`] rows of unsigned activations with a block's weights, modulo 2^32.
+    pub(super) fn sums_i8(self, rows: &[&[Group]], lines: &[I8Line], sums: &mut [[i32; BLOCK]; ROWS]) {
+        dispatch!(self, sums_i8(rows, lines, sums));
+    }
+
+    /// Sums over k, in order, of at most [`ROWS`] rows with a block's weights.
+    pub(super) fn sums_f32(self, rows: &[&[f32]], lines: &[F32Line], sums: &mut [[f32; BLOCK]; ROWS]) {
+        dispatch!(self, sums_f32(rows, lines, sums));
+    }
+
+    /// Turns the sums of one row's planes into f32 and adds the bias.
+    pub(super) fn scale_i8(
+        self,
+        sums: &[[i32; BLOCK]],
+        columns: &I8Columns,
+        scale: f32,
+        out: &mut [f32; BLOCK],
+    ) {
+        dispatch!(self, scale_i8(sums, columns, scale, out));
+    }
+
+    /// Applies the last part of a map to a block of one row.
+    pub(super) fn finish(self, epilogue: Epilogue, block: &mut [f32; BLOCK]) {
+        dispatch!(self, finish(epilogue, block));
+    }
+
+    /// Quantises one row of activations, see [`super::quantise`].
+    pub(super) fn quantise_row(self, x: &[f32], bits: ActivationBits, record: &mut [Group]) {
+        dispatch!(self, quantise_row(x, bits, record));
+    }
+}

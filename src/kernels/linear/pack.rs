@@ -1,0 +1,170 @@
+//! Weights in the order in which the micro-kernels read them.
+//!
+//! Outputs are cut into blocks of 64, padded with zeros. A block is one contiguous stream over k of cache
+//! lines. For int8, four lines hold four inputs of the 64 outputs: line `p` holds outputs `16 p..16 p + 16`, and of each
+//! its four inputs side by side. For f32, four lines hold one input of the 64 outputs.
+
+use super::weights::{ActivationBits, LinearShape};
+
+/// Outputs in a block.
+pub(super) const BLOCK: usize = 64;
+/// Cache lines in which a block's outputs advance by one step of k.
+pub(super) const LINES: usize = 4;
+/// Outputs in a line.
+pub(super) const LANES: usize = BLOCK / LINES;
+/// Inputs in a step of an int8 block.
+pub(super) const GROUP: usize = 4;
+
+/// Which outputs share a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// 64 that follow each other.
+    Rows,
+    /// 32 of the first half of all outputs, and the 32 of the second half that belong to them.
+    Halves,
+}
+
+impl Order {
+    /// Blocks for `n` outputs.
+    fn blocks(self, n: usize) -> usize {
+        match self {
+            Order::Rows => n.div_ceil(BLOCK),
+            Order::Halves => (n / 2).div_ceil(BLOCK / 2),
+        }
+    }
+
+    /// The block of an output among `n`, and its place there.
+    fn place(self, row: usize, n: usize) -> (usize, usize) {
+        const HALF: usize = BLOCK / 2;
+        match self {
+            Order::Rows => (row / BLOCK, row % BLOCK),
+            Order::Halves if row < n / 2 => (row / HALF, row % HALF),
+            Order::Halves => ((row - n / 2) / HALF, HALF + (row - n / 2) % HALF),
+        }
+    }
+
+    /// A vector over outputs by block, padded with zeros.
+    fn columns(self, values: Option<&[f32]>, n: usize) -> Vec<[f32; BLOCK]> {
+        let mut columns = vec![[0.0; BLOCK]; self.blocks(n)];
+        for (row, &value) in values.into_iter().flatten().enumerate() {
+            let (block, column) = self.place(row, n);
+            columns[block][column] = value;
+        }
+        columns
+    }
+}
+
+/// One cache line of packed weights.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(super) struct Line<T, const N: usize>(pub [T; N]);
+
+/// A line of an int8 block: [LANES][GROUP].
+pub(super) type I8Line = Line<i8, 64>;
+/// A line of an f32 block: [LANES].
+pub(super) type F32Line = Line<f32, LANES>;
+
+/// The packed weights of a linear map.
+#[derive(Debug)]
+pub(super) enum Packed {
+    F32(PackedF32),
+    I8(PackedI8),
+}
+
+impl Packed {
+    /// How many blocks there are.
+    pub(super) fn blocks(&self) -> usize {
+        match self {
+            Packed::F32(packed) => packed.bias.len(),
+            Packed::I8(packed) => packed.columns.len(),
+        }
+    }
+}
+
+/// f32 weights, packed.
+#[derive(Debug)]
+pub(super) struct PackedF32 {
+    lines: Vec<F32Line>,
+    bias: Vec<[f32; BLOCK]>,
+}
+
+/// int8 weights, packed.
+#[derive(Debug)]
+pub(super) struct PackedI8 {
+    lines: Vec<I8Line>,
+    columns: Vec<I8Columns>,
+    pub(super) activations: ActivationBits,
+}
+
+/// int8 weights to be packed: (n, k) row-major values, and a scale an output.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct I8Values<'a> {
+    pub(super) values: &'a [i8],
+    pub(super) scales: &'a [f32],
+    pub(super) activations: ActivationBits,
+}
+
+/// What turns a block's integer sums into outputs.
+#[derive(Clone, Debug)]
+pub(super) struct I8Columns {
+    /// What to add to the sums of activations that were offset by 128 to be unsigned: -128 times the sum of the weights.
+    pub(super) correction: [i32; BLOCK],
+    pub(super) scale: [f32; BLOCK],
+    pub(super) bias: [f32; BLOCK],
+}
+
+impl PackedF32 {
+    /// Packs (n, k) row-major `values`.
+    pub(super) fn pack(values: &[f32], shape: LinearShape, bias: Option<&[f32]>, order: Order) -> PackedF32 {
+        let blocks = order.blocks(shape.n);
+        let mut lines = vec![Line([0.0; LANES]); blocks * shape.k * LINES];
+        for (row, weights) in values.chunks_exact(shape.k).enumerate() {
+            let (block, column) = order.place(row, shape.n);
+            let (line, lane) = (column / LANES, column % LANES);
+            let stream = &mut lines[block * shape.k * LINES..];
+            for (step, &weight) in weights.iter().enumerate() {
+                stream[step * LINES + line].0[lane] = weight;
+            }
+        }
+        PackedF32 { lines, bias: order.columns(bias, shape.n) }
+    }
+
+    /// A block's stream and its bias.
+    pub(super) fn block(&self, block: usize) -> (&[F32Line], &[f32; BLOCK]) {
+        let len = self.lines.len() / self.bias.len();
+        (&self.lines[block * len..(block + 1) * len], &self.bias[block])
+    }
+}
+
+impl PackedI8 {
+    /// Packs (n, k) row-major `values` with their `scales`, one an output.
+    pub(super) fn pack(
+        values: I8Values<'_>,
+        shape: LinearShape,
+        bias: Option<&[f32]>,
+        order: Order,
+    ) -> PackedI8 {
+        let I8Values { values, scales, activations } = values;
+        let len = shape.k.div_ceil(GROUP) * LINES;
+        let mut lines = vec![Line([0; 64]); order.blocks(shape.n) * len];
+        let by_block = order.columns(Some(scales), shape.n).into_iter().zip(order.columns(bias, shape.n));
+        let mut columns: Vec<I8Columns> =
+            by_block.map(|(scale, bias)| I8Columns { correction: [0; BLOCK], scale, bias }).collect();
+        for (row, weights) in values.chunks_exact(shape.k).enumerate() {
+            let (block, column) = order.place(row, shape.n);
+            let (line, lane) = (column / LANES, column % LANES);
+            let stream = &mut lines[block * len..];
+            for (step, group) in weights.chunks(GROUP).enumerate() {
+                stream[step * LINES + line].0[lane * GROUP..][..group.len()].copy_from_slice(group);
+            }
+            columns[block].correction[column] = -128 * weights.iter().map(|&w| i32::from(w)).sum::<i32>();
+        }
+        PackedI8 { lines, columns, activations }
+    }
+
+    /// A block's stream and what its sums need to become outputs.
+    pub(super) fn block(&self, block: usize) -> (&[I8Line], &I8Columns) {
+        let len = self.lines.len() / self.columns.len();
+        (&self.lines[block * len..(block + 1) * len], &self.columns[block])
+    }
+}

@@ -1,0 +1,58 @@
+//! The micro-kernels in plain Rust, and the parts that every instruction set compiles for itself.
+
+pub(super) use super::activation::finish;
+use super::isa::ROWS;
+use super::pack::{BLOCK, F32Line, GROUP, I8Columns, I8Line, LANES, LINES};
+use super::quantise::Group;
+pub(super) use super::quantise::quantise_row;
+
+/// See [`super::isa::Kernels::sums_i8`].
+pub(super) fn sums_i8(rows: &[&[Group]], lines: &[I8Line], sums: &mut [[i32; BLOCK]; ROWS]) {
+    for (row, sums) in rows.iter().zip(sums) {
+        *sums = [0; BLOCK];
+        for (group, step) in row.iter().zip(lines.chunks_exact(LINES)) {
+            let weights = step.iter().flat_map(|line| line.0.as_chunks::<GROUP>().0);
+            for (sum, weights) in sums.iter_mut().zip(weights) {
+                let products = group.iter().zip(weights).map(|(&x, &w)| i32::from(x) * i32::from(w));
+                *sum = sum.wrapping_add(products.sum());
+            }
+        }
+    }
+}
+
+/// See [`super::isa::Kernels::sums_f32`].
+pub(super) fn sums_f32(rows: &[&[f32]], lines: &[F32Line], sums: &mut [[f32; BLOCK]; ROWS]) {
+    for (row, sums) in rows.iter().zip(sums) {
+        *sums = [0.0; BLOCK];
+        for (&x, step) in row.iter().zip(lines.chunks_exact(LINES)) {
+            for (sums, line) in sums.chunks_exact_mut(LANES).zip(step) {
+                for (sum, &w) in sums.iter_mut().zip(&line.0) {
+                    *sum = x.mul_add(w, *sum);
+                }
+            }
+        }
+    }
+}
+
+/// See [`super::isa::Kernels::scale_i8`]. Inlined into a function per instruction set.
+///
+/// The sums are exact, so the one rounding on the way to f32 is the same by any route: from i32 at 8 bits, from f64, which
+/// holds `128 * h + l` exactly, at 15.
+#[inline(always)]
+pub(super) fn scale_i8(sums: &[[i32; BLOCK]], columns: &I8Columns, scale: f32, out: &mut [f32; BLOCK]) {
+    let I8Columns { correction, scale: weight_scale, bias } = columns;
+    match sums {
+        [high, low] => {
+            for j in 0..BLOCK {
+                let sum = f64::from(high[j].wrapping_add(correction[j])) * 128.0 + f64::from(low[j]);
+                out[j] = sum as f32 * scale * weight_scale[j] + bias[j];
+            }
+        }
+        [sums, ..] => {
+            for j in 0..BLOCK {
+                out[j] = sums[j].wrapping_add(correction[j]) as f32 * scale * weight_scale[j] + bias[j];
+            }
+        }
+        [] => {}
+    }
+}

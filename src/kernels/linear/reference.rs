@@ -1,0 +1,50 @@
+//! What the linear op computes, said plainly. Every kernel must agree with it bit for bit.
+
+use super::weights::{ActivationBits, LinearShape, LinearWeights};
+
+/// `x` (rows, k) times the transpose of `weights` (n, k), plus `bias` (n): (rows, n).
+pub(super) fn forward(
+    x: &[f32],
+    shape: LinearShape,
+    weights: &LinearWeights,
+    bias: Option<&[f32]>,
+) -> Vec<f32> {
+    let mut out = Vec::with_capacity(x.len() / shape.k * shape.n);
+    for x in x.chunks_exact(shape.k) {
+        for j in 0..shape.n {
+            let product = match weights {
+                LinearWeights::F32 { values } => dot_f32(x, &values[j * shape.k..][..shape.k]),
+                LinearWeights::I8 { values, scales, activations } => {
+                    let (q, scale) = quantise(x, *activations);
+                    let sum: i64 = q
+                        .iter()
+                        .zip(&values[j * shape.k..])
+                        .map(|(&q, &w)| i64::from(q) * i64::from(w))
+                        .sum();
+                    sum as f32 * scale * scales[j]
+                }
+            };
+            out.push(product + bias.map_or(0.0, |bias| bias[j]));
+        }
+    }
+    out
+}
+
+/// One fused multiply-add per input, in order, from zero.
+fn dot_f32(x: &[f32], weights: &[f32]) -> f32 {
+    x.iter().zip(weights).fold(0.0, |sum, (&x, &w)| x.mul_add(w, sum))
+}
+
+/// A row of activations as integers and their scale.
+pub(super) fn quantise(x: &[f32], bits: ActivationBits) -> (Vec<i32>, f32) {
+    if x.iter().any(|value| !value.is_finite()) {
+        return (vec![0; x.len()], f32::NAN);
+    }
+    let largest = x.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+    let limit = bits.limit() as f32;
+    let inverse = limit / largest;
+    if inverse.is_infinite() {
+        return (vec![0; x.len()], 0.0);
+    }
+    (x.iter().map(|value| (value * inverse).round_ties_even() as i32).collect(), largest / limit)
+}

@@ -1,0 +1,189 @@
+//! Weights as they come from a file: row-major, one row per output, before packing.
+
+use super::LinearError;
+
+/// 1.5 * 2^52. Adding it rounds to an integer, ties to even, and leaves the integer in the low bits, two's complement.
+const ROUND: f64 = 6_755_399_441_055_744.0;
+
+/// How many bits an activation keeps when it meets int8 weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ActivationBits {
+    /// -127..=127 in one int8.
+    Eight,
+    /// -16383..=16383 as two int8 products, `128 * h + l` with `h` in -128..=127 and `l` in 0..=127: nearly f32's result,
+    /// for twice the arithmetic and the same weight traffic.
+    Fifteen,
+}
+
+impl ActivationBits {
+    /// The largest quantised magnitude, to which a row's largest value is mapped.
+    pub(super) const fn limit(self) -> i32 {
+        match self {
+            ActivationBits::Eight => 127,
+            ActivationBits::Fifteen => 16383,
+        }
+    }
+
+    /// How many int8 values stand for one activation.
+    pub(super) const fn planes(self) -> usize {
+        match self {
+            ActivationBits::Eight => 1,
+            ActivationBits::Fifteen => 2,
+        }
+    }
+}
+
+/// The size of a linear map from `k` inputs to `n` outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinearShape {
+    /// Outputs: rows of the weight.
+    pub n: usize,
+    /// Inputs: columns of the weight.
+    pub k: usize,
+}
+
+/// A weight matrix, (n, k) row-major, and with it the recipe by which its products are computed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LinearWeights {
+    /// Full precision: one fused multiply-add per weight, k in order.
+    F32 {
+        /// (n, k)
+        values: Vec<f32>,
+    },
+    /// int8 with one scale per output: exact integer sums, scaled once.
+    I8 {
+        /// (n, k)
+        values: Vec<i8>,
+        /// (n): a row's weights are `values * scale`.
+        scales: Vec<f32>,
+        /// How activations are quantised on their way in.
+        activations: ActivationBits,
+    },
+}
+
+impl LinearWeights {
+    /// Rounds f32 weights to int8, symmetric about zero, each output row by its own largest magnitude.
+    ///
+    /// # Errors
+    /// When `values` is not (n, k) or holds an infinity or a NaN.
+    pub fn quantise(
+        values: &[f32],
+        shape: LinearShape,
+        activations: ActivationBits,
+    ) -> Result<LinearWeights, LinearError> {
+        check_values(values, shape)?;
+        let mut quantised = Vec::with_capacity(values.len());
+        let mut scales = Vec::with_capacity(shape.n);
+        for row in values.chunks_exact(shape.k) {
+            let largest = row.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+            let scale = largest / 127.0;
+            // In f64, where the quotient of two tiny numbers neither overflows nor loses its rounding.
+            let inverse = if scale > 0.0 { 127.0 / f64::from(largest) } else { 0.0 };
+            quantised.extend(row.iter().map(|&value| (f64::from(value) * inverse + ROUND).to_bits() as i8));
+            scales.push(scale);
+        }
+        Ok(LinearWeights::I8 { values: quantised, scales, activations })
+    }
+
+    /// Checks lengths and that every number is finite.
+    pub(super) fn check(&self, shape: LinearShape) -> Result<(), LinearError> {
+        match self {
+            LinearWeights::F32 { values } => check_values(values, shape),
+            LinearWeights::I8 { values, scales, .. } => {
+                check_shape(shape)?;
+                check_length("weights", values.len(), shape.n * shape.k)?;
+                check_length("scales", scales.len(), shape.n)?;
+                check_finite("scales", scales)
+            }
+        }
+    }
+}
+
+/// One of several maps of the same input that are computed as one, such as q, k and v.
+#[derive(Clone, Debug)]
+pub struct LinearPart {
+    /// The part's own size.
+    pub shape: LinearShape,
+    /// The part's weights, (n, k).
+    pub weights: LinearWeights,
+    /// The part's bias, (n); none is zero.
+    pub bias: Option<Vec<f32>>,
+}
+
+impl LinearPart {
+    /// Stacks parts with one `k` and one recipe: their outputs follow each other in order.
+    pub(super) fn stack(parts: Vec<LinearPart>) -> Result<LinearPart, LinearError> {
+        let mut parts = parts.into_iter();
+        let mut whole = parts.next().ok_or(LinearError::NoParts)?;
+        whole.check()?;
+        for (index, part) in parts.enumerate() {
+            part.check()?;
+            if part.shape.k != whole.shape.k {
+                return Err(LinearError::MixedInputs {
+                    part: index + 1,
+                    expected: whole.shape.k,
+                    got: part.shape.k,
+                });
+            }
+            whole.append(part, index + 1)?;
+        }
+        Ok(whole)
+    }
+
+    /// Adds another part's outputs after this part's own.
+    fn append(&mut self, part: LinearPart, index: usize) -> Result<(), LinearError> {
+        match (&mut self.weights, part.weights) {
+            (LinearWeights::F32 { values }, LinearWeights::F32 { values: more }) => values.extend(more),
+            (
+                LinearWeights::I8 { values, scales, activations },
+                LinearWeights::I8 { values: more, scales: more_scales, activations: same },
+            ) if *activations == same => {
+                values.extend(more);
+                scales.extend(more_scales);
+            }
+            _ => return Err(LinearError::MixedRecipes { part: index }),
+        }
+        if self.bias.is_some() || part.bias.is_some() {
+            let bias = self.bias.get_or_insert_with(|| vec![0.0; self.shape.n]);
+            bias.extend(part.bias.unwrap_or_else(|| vec![0.0; part.shape.n]));
+        }
+        self.shape.n += part.shape.n;
+        check_shape(self.shape)
+    }
+
+    /// Checks the part by itself.
+    fn check(&self) -> Result<(), LinearError> {
+        self.weights.check(self.shape)?;
+        let Some(bias) = &self.bias else { return Ok(()) };
+        check_length("biases", bias.len(), self.shape.n)?;
+        check_finite("biases", bias)
+    }
+}
+
+/// The largest `k` for which a sum of `k` products of int8 values, each at most 2^14, fits an i32.
+pub(super) const MAX_K: usize = (1 << 17) - 1;
+
+fn check_shape(shape: LinearShape) -> Result<(), LinearError> {
+    let LinearShape { n, k } = shape;
+    if n == 0 || k == 0 || k > MAX_K || n.checked_mul(k).is_none() {
+        return Err(LinearError::Shape { n, k });
+    }
+    Ok(())
+}
+
+fn check_values(values: &[f32], shape: LinearShape) -> Result<(), LinearError> {
+    check_shape(shape)?;
+    check_length("weights", values.len(), shape.n * shape.k)?;
+    check_finite("weights", values)
+}
+
+fn check_length(what: &'static str, got: usize, expected: usize) -> Result<(), LinearError> {
+    if got == expected { Ok(()) } else { Err(LinearError::Length { what, expected, got }) }
+}
+
+fn check_finite(what: &'static str, values: &[f32]) -> Result<(), LinearError> {
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(index) => Err(LinearError::NotFinite { what, index, value: values[index] }),
+        None => Ok(()),
+    }
+}

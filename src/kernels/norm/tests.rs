@@ -1,0 +1,76 @@
+#![expect(clippy::unwrap_used, reason = "a failed test should stop here")]
+
+use std::num::NonZeroUsize;
+
+use candle_core::{DType, Device, Tensor};
+use proptest::prelude::*;
+
+use super::*;
+
+fn pool(threads: usize) -> ComputePool {
+    ComputePool::new(NonZeroUsize::new(threads).unwrap()).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn it_agrees_with_the_reference_and_rows_are_independent(
+        (width, values, weight) in (1usize..150).prop_flat_map(|width| (
+            Just(width),
+            (1usize..9).prop_flat_map(move |rows| prop::collection::vec(-4f32..4.0, rows * width)),
+            prop::collection::vec(-2f32..2.0, width),
+        )),
+        magnitude in prop::sample::select(vec![1e-6f32, 1.0, 1e6]),
+    ) {
+        let x: Vec<f32> = values.iter().map(|value| value * magnitude).collect();
+        let norm = RmsNorm::new(weight.clone(), 1e-6, pool(2)).unwrap();
+        let mut out = vec![0.0; x.len()];
+        norm.forward_rows(&x, &mut out).unwrap();
+        for (out, expected) in out.iter().zip(reference::forward(&x, &weight, 1e-6)) {
+            prop_assert!((f64::from(*out) - expected).abs() <= 1e-6 * expected.abs() + 1e-9, "{out} {expected}");
+        }
+        for (x, together) in x.chunks_exact(width).zip(out.chunks_exact(width)) {
+            let mut alone = vec![0.0; width];
+            norm.forward_rows(x, &mut alone).unwrap();
+            prop_assert_eq!(&alone, together);
+        }
+    }
+}
+
+#[test]
+fn many_rows_on_threads_equal_one_thread() {
+    let x: Vec<f32> = (0..1000 * 96).map(|index| ((index * 37) % 101) as f32 - 50.0).collect();
+    let run = |threads| {
+        let mut out = vec![0.0; x.len()];
+        RmsNorm::new(vec![0.5; 96], 1e-6, pool(threads)).unwrap().forward_rows(&x, &mut out).unwrap();
+        out
+    };
+    assert_eq!(run(1), run(2));
+}
+
+#[test]
+fn known_values() {
+    let norm = RmsNorm::new(vec![1.0, 2.0], 0.0, pool(1)).unwrap();
+    let x = Tensor::new(&[[[3.0f32, -3.0], [0.5, 0.5]]], &Device::Cpu).unwrap();
+    assert_eq!(norm.forward(&x).unwrap().to_vec3::<f32>().unwrap(), [[[1.0, -2.0], [1.0, 2.0]]]);
+    let zeros = RmsNorm::new(vec![1.0, 2.0], 1e-6, pool(1)).unwrap();
+    assert_eq!(zeros.forward(&x.zeros_like().unwrap()).unwrap().to_vec3::<f32>().unwrap(), [[[0.0, 0.0]; 2]]);
+}
+
+#[test]
+fn wrong_input_is_refused() {
+    assert_eq!(RmsNorm::new(vec![], 1e-6, pool(1)).unwrap_err(), RmsNormError::Empty);
+    assert!(matches!(RmsNorm::new(vec![1.0], -1.0, pool(1)), Err(RmsNormError::Value { value: -1.0, .. })));
+    assert!(
+        RmsNorm::new(vec![1.0, f32::NAN], 1e-6, pool(1)).unwrap_err().to_string().contains("weight 1 is NaN")
+    );
+    let norm = RmsNorm::new(vec![1.0; 4], 1e-6, pool(1)).unwrap();
+    let zeros = |dims: &[usize]| Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap();
+    assert!(norm.forward(&zeros(&[2, 5])).is_err());
+    assert!(norm.forward(&zeros(&[])).is_err());
+    assert!(norm.forward(&zeros(&[4, 2]).t().unwrap()).is_err());
+    assert!(norm.forward(&zeros(&[2, 4]).to_dtype(DType::F64).unwrap()).is_err());
+    assert!(norm.forward_rows(&[0.0; 7], &mut [0.0; 7]).is_err());
+    assert!(norm.forward_rows(&[0.0; 8], &mut [0.0; 4]).is_err());
+}

@@ -1,0 +1,82 @@
+/// Which distances a relative bias tells apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Keys before and behind the query (encoder).
+    Both,
+    /// Keys up to the query (decoder).
+    Past,
+}
+
+/// The bucket rule of T5's relative position bias (Raffel et al. 2020, section 2.1; transformers'
+/// `_relative_position_bucket`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BiasShape {
+    /// Rows of the bias weight.
+    pub buckets: usize,
+    /// Distances from here on share the last bucket.
+    pub max_distance: usize,
+    /// Heads, columns of the bias weight.
+    pub heads: usize,
+    /// Which distances are told apart.
+    pub direction: Direction,
+}
+
+impl BiasShape {
+    /// The bucket of `key position - query position`.
+    pub fn bucket(&self, relative: i64) -> usize {
+        let (buckets, behind, distance) = match self.direction {
+            Direction::Both => {
+                let half = self.buckets / 2;
+                (half, if relative > 0 { half } else { 0 }, relative.unsigned_abs() as usize)
+            }
+            Direction::Past => (self.buckets, 0, (-relative).max(0) as usize),
+        };
+        let exact = buckets / 2;
+        if distance < exact {
+            return behind + distance;
+        }
+        // In f32, as transformers computes it, so that the edges of the buckets are the same.
+        let steps = (self.max_distance as f64 / exact as f64).ln() as f32;
+        let log = (distance as f32 / exact as f32).ln() / steps * (buckets - exact) as f32;
+        behind + (exact + log as usize).min(buckets - 1)
+    }
+}
+
+/// An additive attention bias by head and distance, laid out so that a row of scores adds a run of it.
+#[derive(Debug, Clone)]
+pub struct RelativeBias {
+    reach: usize,
+    /// `(heads, 2 reach + 1)`, by `key - query + reach`.
+    by_distance: Vec<f32>,
+}
+
+impl RelativeBias {
+    /// Lays out `weight` `(buckets, heads)` for distances up to `reach` either way.
+    ///
+    /// # Panics
+    /// When `weight` has another size.
+    pub fn new(shape: BiasShape, weight: &[f32], reach: usize) -> Self {
+        assert_eq!(weight.len(), shape.buckets * shape.heads, "a bias weight is (buckets, heads)");
+        let distances = -(reach as i64)..=reach as i64;
+        let buckets: Vec<usize> = distances.map(|relative| shape.bucket(relative)).collect();
+        let by_distance = (0..shape.heads)
+            .flat_map(|head| buckets.iter().map(move |bucket| weight[bucket * shape.heads + head]))
+            .collect();
+        Self { reach, by_distance }
+    }
+
+    /// Largest distance in the table.
+    pub fn reach(&self) -> usize {
+        self.reach
+    }
+
+    /// The biases of keys `0..count` for a query at `position`. `(count)`
+    ///
+    /// # Panics
+    /// When a distance lies beyond the reach.
+    #[inline]
+    pub fn row(&self, head: usize, position: usize, count: usize) -> &[f32] {
+        let start = head * (2 * self.reach + 1) + self.reach - position;
+        &self.by_distance[start..start + count]
+    }
+}

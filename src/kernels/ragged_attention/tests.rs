@@ -1,0 +1,162 @@
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::num::NonZeroUsize;
+
+use candle_core::{DType, Device, Tensor};
+use proptest::prelude::*;
+
+use super::*;
+
+fn noise(count: usize, seed: usize) -> Vec<f32> {
+    (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
+}
+
+fn close(found: &[f32], expected: &[f32]) {
+    assert_eq!(found.len(), expected.len());
+    for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!((found - expected).abs() < 2e-5, "at {at}: expected {expected}, found {found}");
+    }
+}
+
+fn shape() -> impl Strategy<Value = HeadShape> {
+    (1usize..4, 1usize..3, prop_oneof![Just(8usize), Just(16), Just(20), Just(64), Just(80)])
+        .prop_map(|(kv_heads, group, dim)| HeadShape { heads: kv_heads * group, kv_heads, dim })
+}
+
+fn relative(heads: usize, direction: Direction, reach: usize) -> RelativeBias {
+    let shape = BiasShape { buckets: 8, max_distance: 20, heads, direction };
+    RelativeBias::new(shape, &noise(8 * heads, 5), reach)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn rows_among_themselves_equal_the_reference(
+        heads in shape(),
+        lengths in prop::collection::vec(0usize..40, 1..5),
+        causal: bool,
+        biased: bool,
+        threads in 1usize..3,
+    ) {
+        let pool = ComputePool::new(NonZeroUsize::new(threads).unwrap()).unwrap();
+        let bias = biased.then(|| relative(heads.heads, Direction::Both, 64));
+        let mut start = 0;
+        let mut spans = Vec::new();
+        for length in lengths {
+            let queries = start..start + length;
+            spans.push(Span { queries, first_position: 0, context: length, keys: Keys::Rows { start }, causal });
+            start += length;
+        }
+        let (q, kv) = (heads.query_width(), heads.kv_width());
+        let width = q + 2 * kv;
+        let data = noise(start * width, 1);
+        let attention = Attention { heads, scale: 0.7, bias: bias.as_ref(), spans: &spans, pool: &pool };
+        let tensor = Tensor::from_slice(&data, (start, width), &Device::Cpu).unwrap();
+        let found = attention.among_rows(&tensor).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let part = |offset| reference::Part { values: &data, stride: width, offset };
+        close(&found, &reference::attend(&attention, part(0), part(q), part(q + kv)));
+    }
+
+    #[test]
+    fn block_tables_equal_the_reference_and_the_batch_changes_no_bit(
+        heads in shape(),
+        sequences in prop::collection::vec((1usize..4, 0usize..30), 1..5),
+        block_size in 1usize..6,
+        biased: bool,
+    ) {
+        let pool = ComputePool::new(NonZeroUsize::new(2).unwrap()).unwrap();
+        let bias = biased.then(|| relative(heads.heads, Direction::Past, 64));
+        // Tables run backwards through the slab, so that no two blocks of a sequence are neighbours in order.
+        let mut free: Vec<BlockId> = (0..60).map(BlockId::new).collect();
+        let tables: Vec<Vec<BlockId>> = sequences
+            .iter()
+            .map(|(queries, past)| (0..(queries + past).div_ceil(block_size)).map(|_| free.pop().unwrap_or(BlockId::new(0))).collect())
+            .collect();
+        let mut start = 0;
+        let spans: Vec<Span> = sequences
+            .iter()
+            .zip(&tables)
+            .map(|(&(queries, past), blocks)| {
+                let span = Span {
+                    queries: start..start + queries,
+                    first_position: past,
+                    context: past + queries,
+                    keys: Keys::Blocks { blocks, block_size },
+                    causal: true,
+                };
+                start += queries;
+                span
+            })
+            .collect();
+        let (q_width, kv) = (heads.query_width(), heads.kv_width());
+        let slots = 60 * block_size;
+        let (q, slab) = (noise(start * q_width, 2), noise(slots * 2 * kv, 3));
+        let slab_tensor = Tensor::from_slice(&slab, (slots, 2 * kv), &Device::Cpu).unwrap();
+        let run = |spans: &[Span<'_>], q: &[f32]| {
+            let attention = Attention { heads, scale: 1.0, bias: bias.as_ref(), spans, pool: &pool };
+            let q = Tensor::from_slice(q, (q.len() / q_width, q_width), &Device::Cpu).unwrap();
+            attention.over_slab(&q, &slab_tensor).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        let found = run(&spans, &q);
+        let attention = Attention { heads, scale: 1.0, bias: bias.as_ref(), spans: &spans, pool: &pool };
+        let slab_part = |offset| reference::Part { values: &slab, stride: 2 * kv, offset };
+        let q_part = reference::Part { values: &q, stride: q_width, offset: 0 };
+        close(&found, &reference::attend(&attention, q_part, slab_part(0), slab_part(kv)));
+        for span in &spans {
+            let rows = span.queries.start * q_width..span.queries.end * q_width;
+            let alone = Span { queries: 0..span.queries.len(), ..span.clone() };
+            prop_assert_eq!(&run(&[alone], &q[rows.clone()]), &found[rows]);
+        }
+    }
+}
+
+#[test]
+fn written_rows_are_where_the_slots_say() {
+    let slab = Tensor::zeros((6, 4), DType::F32, &Device::Cpu).unwrap();
+    let source = Tensor::from_slice(&noise(3 * 6, 4), (3, 6), &Device::Cpu).unwrap();
+    write_key_values(&slab, &source, &[5, 0, 3]).unwrap();
+    let (slab, source) = (slab.to_vec2::<f32>().unwrap(), source.to_vec2::<f32>().unwrap());
+    for (row, slot) in [(0, 5), (1, 0), (2, 3)] {
+        assert_eq!(slab[slot], source[row][2..]);
+    }
+    assert_eq!(slab[1], [0.0; 4]);
+}
+
+#[test]
+fn what_does_not_fit_is_an_error() {
+    let slab = Tensor::zeros((6, 4), DType::F32, &Device::Cpu).unwrap();
+    let source = Tensor::zeros((1, 6), DType::F32, &Device::Cpu).unwrap();
+    assert!(write_key_values(&slab, &source, &[6]).is_err());
+    assert!(write_key_values(&slab, &source, &[0, 1]).is_err());
+    assert!(write_key_values(&slab, &source.narrow(1, 0, 3).unwrap().contiguous().unwrap(), &[0]).is_err());
+
+    let pool = ComputePool::serial();
+    let heads = HeadShape { heads: 1, kv_heads: 1, dim: 2 };
+    let run = |span: Span<'_>, bias: Option<&RelativeBias>| {
+        let q = Tensor::zeros((2, 2), DType::F32, &Device::Cpu).unwrap();
+        Attention { heads, scale: 1.0, bias, spans: &[span], pool: &pool }.over_slab(&q, &slab).map(|_| ())
+    };
+    let blocks = [1, 0].map(BlockId::new);
+    let keys = Keys::Blocks { blocks: &blocks, block_size: 3 };
+    let good = Span { queries: 0..2, first_position: 4, context: 6, keys, causal: true };
+    run(good.clone(), None).unwrap();
+    assert!(run(Span { queries: 0..1, ..good.clone() }, None).is_err(), "a row is left out");
+    assert!(run(Span { queries: 1..2, ..good.clone() }, None).is_err(), "does not start at 0");
+    assert!(run(Span { context: 7, ..good.clone() }, None).is_err(), "the table is too short");
+    let outside = Keys::Blocks { blocks: &[1, 2].map(BlockId::new), block_size: 3 };
+    assert!(run(Span { keys: outside, ..good.clone() }, None).is_err(), "a block beyond the slab");
+    assert!(run(good, Some(&relative(1, Direction::Past, 3))).is_err(), "beyond the bias table");
+}
+
+#[test]
+fn buckets_are_those_of_transformers() {
+    // `T5Attention._relative_position_bucket` of transformers 5.23 for 32 buckets and a largest distance of 128.
+    let both = BiasShape { buckets: 32, max_distance: 128, heads: 1, direction: Direction::Both };
+    let past = BiasShape { direction: Direction::Past, ..both };
+    let relative = [-200, -128, -127, -64, -16, -8, -7, -1, 0, 1, 7, 8, 16, 64, 128, 200];
+    let expected_both = [15, 15, 15, 14, 10, 8, 7, 1, 0, 17, 23, 24, 26, 30, 31, 31];
+    let expected_past = [31, 31, 31, 26, 16, 8, 7, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+    assert_eq!(relative.map(|r| both.bucket(r)), expected_both);
+    assert_eq!(relative.map(|r| past.bucket(r)), expected_past);
+}

@@ -1,0 +1,196 @@
+//! Plain loops compiled for the widest vectors at hand.
+//!
+//! A function passed to [`widest!`] is compiled once for each instruction set and picked at run time. Every loop here
+//! fixes its own order of sums and uses fused multiply-adds by name, so all versions give the same bits.
+
+/// Calls an `#[inline(always)]` function in a copy compiled for the machine's widest vectors.
+/// Arguments are names of local variables with their types.
+macro_rules! widest {
+    ($kernel:ident($($argument:ident: $type:ty),* $(,)?)) => {{
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+            #[expect(clippy::too_many_arguments, reason = "the kernel's own arguments")]
+            fn avx512($($argument: $type),*) {
+                $kernel($($argument),*)
+            }
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2($($argument: $type),*) {
+                $kernel($($argument),*)
+            }
+            match $crate::kernels::simd::width() {
+                // SAFETY: `width` has just seen these features on this processor.
+                $crate::kernels::simd::Width::Avx512 => unsafe { avx512($($argument),*) },
+                // SAFETY: as above.
+                $crate::kernels::simd::Width::Avx2 => unsafe { avx2($($argument),*) },
+                $crate::kernels::simd::Width::Portable => $kernel($($argument),*),
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        $kernel($($argument),*)
+    }};
+}
+pub(crate) use widest;
+
+/// The vector widths that loops are compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Width {
+    /// 512-bit vectors.
+    Avx512,
+    /// 256-bit vectors with fused multiply-add.
+    Avx2,
+    /// Whatever the target promises.
+    Portable,
+}
+
+/// The widest vectors of this processor.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn width() -> Width {
+    let has_avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let has_avx512 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
+    match (has_avx2, has_avx512) {
+        (true, true) => Width::Avx512,
+        (true, false) => Width::Avx2,
+        (false, _) => Width::Portable,
+    }
+}
+
+/// Sums are kept in this many lanes and folded at the end, on every instruction set.
+const LANES: usize = 16;
+
+/// The dot product, summed in [`LANES`] lanes.
+#[inline(always)]
+pub(crate) fn dot(x: &[f32], y: &[f32]) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let (x, x_tail) = x.as_chunks::<LANES>();
+    let (y, y_tail) = y.as_chunks::<LANES>();
+    for (x, y) in x.iter().zip(y) {
+        for lane in 0..LANES {
+            lanes[lane] = x[lane].mul_add(y[lane], lanes[lane]);
+        }
+    }
+    for (lane, (x, y)) in x_tail.iter().zip(y_tail).enumerate() {
+        lanes[lane] = x.mul_add(*y, lanes[lane]);
+    }
+    fold(lanes)
+}
+
+/// The sum, in [`LANES`] lanes.
+#[inline(always)]
+pub(crate) fn sum(x: &[f32]) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let (x, tail) = x.as_chunks::<LANES>();
+    for x in x {
+        for lane in 0..LANES {
+            lanes[lane] += x[lane];
+        }
+    }
+    for (lane, x) in tail.iter().enumerate() {
+        lanes[lane] += x;
+    }
+    fold(lanes)
+}
+
+/// The largest value; negative infinity for none.
+#[inline(always)]
+pub(crate) fn max(x: &[f32]) -> f32 {
+    let larger = |x: f32, y: f32| if x > y { x } else { y };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (x, tail) = x.as_chunks::<LANES>();
+    for x in x {
+        for lane in 0..LANES {
+            lanes[lane] = larger(x[lane], lanes[lane]);
+        }
+    }
+    let of_tail = tail.iter().copied().fold(f32::NEG_INFINITY, larger);
+    lanes.into_iter().fold(of_tail, larger)
+}
+
+/// Adds the lanes in halves.
+#[inline(always)]
+fn fold(mut lanes: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// `e^x` within 2 units in the last place, without a branch or a call, so that loops over it vectorise.
+/// Arguments below -87 give about 1e-38 and above 88 about 1.6e38.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    // Adding 1.5 * 2^23 rounds to the nearest whole number and leaves it in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    // ln 2 in two parts: the first times any exponent is exact.
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    let x = x.clamp(-87.0, 88.0);
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, x));
+    // Minimax polynomial of (e^r - 1 - r) / r^2 on |r| <= ln(2) / 2 (Cephes, expf).
+    let mut p = 1.987_569_1e-4f32;
+    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        p = p.mul_add(r, c);
+    }
+    let e = p.mul_add(r * r, r) + 1.0;
+    let exponent = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
+    e * f32::from_bits(((exponent + 127) << 23) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_close_everywhere() {
+        for i in -86_900..87_900 {
+            let x = i as f32 * 1e-3;
+            let (ours, truth) = (f64::from(exp(x)), f64::from(x).exp());
+            assert!(((ours - truth) / truth).abs() < 2.5e-7, "exp({x}) is {truth}, got {ours}");
+        }
+        assert_eq!(exp(0.0), 1.0);
+        assert!(exp(f32::NEG_INFINITY) < 2e-38);
+    }
+
+    #[test]
+    fn every_width_gives_the_same_bits() {
+        fn all(x: &[f32], out: &mut [f32]) {
+            both(x, out);
+        }
+        #[inline(always)]
+        fn both(x: &[f32], out: &mut [f32]) {
+            out[0] = dot(x, x);
+            out[1] = sum(x);
+            out[2] = max(x);
+            for (out, x) in out[3..].iter_mut().zip(x) {
+                *out = exp(*x);
+            }
+        }
+        for n in [0, 1, 15, 16, 17, 64, 100] {
+            let x: Vec<f32> = (0..n).map(|i| ((i * 37 % 101) as f32 - 50.0) / 7.0).collect();
+            let (mut plain, mut wide) = (vec![0f32; n + 3], vec![0f32; n + 3]);
+            all(&x, &mut plain);
+            let (x, out) = (&x[..], &mut wide[..]);
+            widest!(both(x: &[f32], out: &mut [f32]));
+            assert_eq!(plain.map_bits(), wide.map_bits());
+        }
+    }
+
+    trait Bits {
+        fn map_bits(&self) -> Vec<u32>;
+    }
+
+    impl Bits for Vec<f32> {
+        fn map_bits(&self) -> Vec<u32> {
+            self.iter().map(|x| x.to_bits()).collect()
+        }
+    }
+}

@@ -1,0 +1,78 @@
+use candle_core::{Result, Tensor};
+
+use crate::kernels::{
+    linear::Linear,
+    norm::RmsNorm,
+    ragged_attention::{Attention, write_key_values},
+};
+
+/// Norm, q, k and v in one map, attention, output map, residual.
+#[derive(Debug)]
+pub struct SelfAttention {
+    /// Before the projections.
+    pub norm: RmsNorm,
+    /// `(rows, hidden) -> (rows, [q; k; v])`.
+    pub qkv: Linear,
+    /// `(rows, heads * dim) -> (rows, hidden)`.
+    pub out: Linear,
+}
+
+impl SelfAttention {
+    /// Every row attends to its own sequence's rows. `(rows, hidden) -> (rows, hidden)`
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn among_rows(&self, hidden: &Tensor, attention: &Attention<'_>) -> Result<Tensor> {
+        let qkv = self.qkv.forward(&self.norm.forward(hidden)?)?; // (rows, [q; k; v])
+        hidden + self.out.forward(&attention.among_rows(&qkv)?)?
+    }
+
+    /// Appends the rows' K/V to the slab at `slots`, then every row attends to its sequence's past.
+    /// `(rows, hidden) -> (rows, hidden)`
+    ///
+    /// # Errors
+    /// When shapes or slots do not fit.
+    pub fn cached(
+        &self,
+        hidden: &Tensor,
+        attention: &Attention<'_>,
+        slab: &Tensor,
+        slots: &[u32],
+    ) -> Result<Tensor> {
+        let qkv = self.qkv.forward(&self.norm.forward(hidden)?)?; // (rows, [q; k; v])
+        write_key_values(slab, &qkv, slots)?;
+        hidden + self.out.forward(&attention.over_slab(&qkv, slab)?)?
+    }
+}
+
+/// Attention of a decoder's rows to what the encoder made of the prompt.
+#[derive(Debug)]
+pub struct CrossAttention {
+    /// Before the query projection.
+    pub norm: RmsNorm,
+    /// `(rows, hidden) -> (rows, heads * dim)`.
+    pub query: Linear,
+    /// `(rows, hidden) -> (rows, [k; v])`, on the encoder's output, once a sequence.
+    pub key_value: Linear,
+    /// `(rows, heads * dim) -> (rows, hidden)`.
+    pub out: Linear,
+}
+
+impl CrossAttention {
+    /// Computes K/V of the encoder's output `(rows, hidden)` into the slab at `slots`.
+    ///
+    /// # Errors
+    /// When shapes or slots do not fit.
+    pub fn write(&self, encoded: &Tensor, slab: &Tensor, slots: &[u32]) -> Result<()> {
+        write_key_values(slab, &self.key_value.forward(encoded)?, slots)
+    }
+
+    /// Every row attends to its sequence's prompt in the slab. `(rows, hidden) -> (rows, hidden)`
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn forward(&self, hidden: &Tensor, attention: &Attention<'_>, slab: &Tensor) -> Result<Tensor> {
+        let q = self.query.forward(&self.norm.forward(hidden)?)?; // (rows, heads * dim)
+        hidden + self.out.forward(&attention.over_slab(&q, slab)?)?
+    }
+}

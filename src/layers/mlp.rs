@@ -1,0 +1,47 @@
+use candle_core::{Result, Tensor};
+
+use crate::kernels::{
+    gated::{Activation, gate},
+    linear::Linear,
+    norm::RmsNorm,
+    pool::ComputePool,
+};
+
+/// How the inner layer of an MLP is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MlpShape {
+    /// `relu(x W)`.
+    Relu,
+    /// `activation(x Wg) * (x Wu)`.
+    Gated(Activation),
+}
+
+/// Norm, one or two maps in one call, activation, output map, residual.
+#[derive(Debug)]
+pub struct Mlp {
+    /// Before the maps.
+    pub norm: RmsNorm,
+    /// `(rows, hidden) -> (rows, inner)`, or `[gate; up]` when gated.
+    pub inner: Linear,
+    /// The activation.
+    pub shape: MlpShape,
+    /// `(rows, inner) -> (rows, hidden)`.
+    pub out: Linear,
+    /// Where the activation is computed.
+    pub pool: ComputePool,
+}
+
+impl Mlp {
+    /// `(rows, hidden) -> (rows, hidden)`
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
+        let inner = self.inner.forward(&self.norm.forward(hidden)?)?;
+        let inner = match self.shape {
+            MlpShape::Relu => inner.relu()?,
+            MlpShape::Gated(activation) => gate(&inner, activation, &self.pool)?,
+        };
+        hidden + self.out.forward(&inner)?
+    }
+}

@@ -1,0 +1,55 @@
+//! A runner without a model, for tests of everything above it.
+
+use std::sync::{Arc, atomic::AtomicUsize, atomic::Ordering};
+
+use super::{Runner, RunnerError, StepOutput};
+use crate::{
+    sampling::{SampleError, Sampled},
+    scheduler::{Sequences, StepPlan},
+};
+
+/// Answers a prompt with its own tokens in order and then [`FakeRunner::EOS`]; checks what a real runner would rely on.
+#[derive(Debug, Default)]
+pub struct FakeRunner {
+    /// Steps taken so far.
+    pub steps: Arc<AtomicUsize>,
+}
+
+impl FakeRunner {
+    /// The end token.
+    pub const EOS: u32 = 1;
+    /// A prompt that begins with it fails its whole step.
+    pub const FAIL_STEP: u32 = 90;
+    /// A prompt that begins with it gets a row of NaN.
+    pub const FAIL_ROW: u32 = 91;
+    /// A prompt that begins with it is answered with token 7 for ever.
+    pub const ENDLESS: u32 = 92;
+}
+
+impl Runner for FakeRunner {
+    fn step(
+        &mut self,
+        plan: &StepPlan,
+        sequences: &mut Sequences,
+        output: &mut StepOutput,
+    ) -> Result<(), RunnerError> {
+        self.steps.fetch_add(1, Ordering::AcqRel);
+        for planned in &plan.decode {
+            let sequence =
+                sequences.get(planned.sequence).ok_or(RunnerError::NoSequence(planned.sequence))?;
+            assert!(sequence.encoded, "a sequence is decoded after its prompt is encoded");
+            assert_eq!(sequence.prompt.len(), sequence.prompt_rows());
+            assert_eq!(planned.rows, sequence.computed..sequence.decoder_rows());
+            assert_eq!(sequence.past.len(), planned.rows.end);
+            let sampled = match sequence.request.prompt[0] {
+                Self::FAIL_STEP => return Err(candle_core::Error::msg("as the test wants").into()),
+                Self::FAIL_ROW => Err(SampleError::NotFinite { token: 0 }),
+                Self::ENDLESS => Ok(7),
+                _ => Ok(sequence.request.prompt.get(sequence.generated.len()).copied().unwrap_or(Self::EOS)),
+            };
+            let sampled = sampled.map(|token| Sampled { token, logprob: None, top: Vec::new() });
+            output.tokens.push((planned.sequence, sampled));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,52 @@
+use std::ops::Range;
+
+use super::SequenceId;
+
+/// What one step computes. A runner does the encode first: sequences that it finishes may be decoded in the same step.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct StepPlan {
+    /// Prompts that go through some encoder blocks.
+    pub encode: Option<Encode>,
+    /// Decoder rows, by sequence.
+    pub decode: Vec<Decode>,
+}
+
+/// A cohort of prompts on its way through the encoder: a few blocks each step, so that decoding does not stall.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encode {
+    /// Names the cohort; another number than in the last step means that the former one was given up.
+    pub cohort: u64,
+    /// Its sequences, in order.
+    pub sequences: Vec<SequenceId>,
+    /// The encoder blocks to run now.
+    pub layers: Range<usize>,
+    /// Whether these are the last: the output's K/V go to the sequences' prompt tables.
+    pub last: bool,
+}
+
+/// Decoder rows of one sequence. The last one's logits choose a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decode {
+    /// The sequence.
+    pub sequence: SequenceId,
+    /// One row as a rule; more after a preemption, whose tokens are computed again.
+    pub rows: Range<usize>,
+}
+
+impl StepPlan {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.encode.is_none() && self.decode.is_empty()
+    }
+
+    /// Sequences that the step works on.
+    pub fn sequences(&self) -> impl Iterator<Item = SequenceId> + '_ {
+        let encoded = self.encode.iter().flat_map(|encode| encode.sequences.iter().copied());
+        encoded.chain(self.decode.iter().map(|decode| decode.sequence))
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.encode = None;
+        self.decode.clear();
+    }
+}

@@ -1,0 +1,110 @@
+use std::collections::HashMap;
+
+use crate::{adapter::AdapterLease, kv::BlockTable, sampling::Sampler};
+
+/// Names a sequence for as long as the process runs; grows in order of arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SequenceId(pub u64);
+
+/// A sequence as it arrives: everything in it has been checked.
+#[derive(Debug)]
+pub struct NewSequence {
+    /// Its name.
+    pub id: SequenceId,
+    /// The generation that it runs with; held until the sequence is removed.
+    pub adapter: Option<AdapterLease>,
+    /// Prompt token ids, at least one.
+    pub prompt: Vec<u32>,
+    /// How it draws its tokens.
+    pub sampler: Sampler,
+    /// Most tokens to generate, at least one.
+    pub max_tokens: usize,
+    /// No end token before this many tokens.
+    pub min_tokens: usize,
+    /// Larger runs earlier.
+    pub priority: i32,
+}
+
+/// A live sequence of an encoder-decoder model.
+#[derive(Debug)]
+pub struct Sequence {
+    /// What it arrived with.
+    pub request: NewSequence,
+    /// Tokens generated so far.
+    pub generated: Vec<u32>,
+    /// Decoder rows whose K/V are in `past`: the start token is row 0, token i is row i + 1.
+    pub computed: usize,
+    /// K/V of the encoder's output, as the decoder reads it; filled when `encoded`.
+    pub prompt: BlockTable,
+    /// The decoder's own K/V.
+    pub past: BlockTable,
+    /// Whether the encoder is through with it.
+    pub encoded: bool,
+    /// Whether its first step has been planned.
+    pub started: bool,
+}
+
+impl Sequence {
+    pub(super) fn new(request: NewSequence, prompt: BlockTable, past: BlockTable) -> Self {
+        Self { request, generated: Vec::new(), computed: 0, prompt, past, encoded: false, started: false }
+    }
+
+    /// Soft-prompt rows in front of the prompt, m.
+    pub fn virtual_tokens(&self) -> usize {
+        self.request.adapter.as_ref().map_or(0, |lease| lease.weights().prompt_length())
+    }
+
+    /// Rows that the encoder sees, m + n.
+    pub fn prompt_rows(&self) -> usize {
+        self.virtual_tokens() + self.request.prompt.len()
+    }
+
+    /// Decoder rows up to the one whose logits choose the next token.
+    pub fn decoder_rows(&self) -> usize {
+        self.generated.len() + 1
+    }
+
+    /// Whether the end token may not come yet.
+    pub fn must_go_on(&self) -> bool {
+        self.generated.len() < self.request.min_tokens
+    }
+}
+
+/// The live sequences by name.
+#[derive(Debug, Default)]
+pub struct Sequences(HashMap<SequenceId, Sequence>);
+
+impl Sequences {
+    /// A live sequence; `None` once it was removed.
+    pub fn get(&self, id: SequenceId) -> Option<&Sequence> {
+        self.0.get(&id)
+    }
+
+    /// A live sequence, to change it.
+    pub fn get_mut(&mut self, id: SequenceId) -> Option<&mut Sequence> {
+        self.0.get_mut(&id)
+    }
+
+    /// Number of live sequences.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn insert(&mut self, sequence: Sequence) {
+        self.0.insert(sequence.request.id, sequence);
+    }
+
+    pub(super) fn remove(&mut self, id: SequenceId) -> Option<Sequence> {
+        self.0.remove(&id)
+    }
+
+    /// A sequence that one of the scheduler's own lists names.
+    pub(super) fn listed(&mut self, id: SequenceId) -> &mut Sequence {
+        self.0.get_mut(&id).expect("the scheduler lists live sequences only")
+    }
+}

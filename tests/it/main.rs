@@ -1,0 +1,5 @@
+//! Integration tests: the library and the binary from outside.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod exactness;
+mod support;

@@ -1,0 +1,122 @@
+//! What several tests stand on: golden files and a model driven step by step, without a server.
+
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use dept::{
+    adapter::{AdapterLease, folder},
+    backbones::{
+        t5::{Reach, T5, T5Config},
+        weights::Weights,
+    },
+    domain::{RawSampling, SamplingParams},
+    kernels::pool::ComputePool,
+    layers::{Loader, Recipe},
+    runner::{Runner, RunnerConfig, StepOutput, T5Runner},
+    sampling::{Sampled, Sampler},
+    scheduler::{NewSequence, Scheduler, SchedulerConfig, SequenceId, StepPlan},
+};
+
+/// A file or folder of the repository.
+pub fn repo(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The golden file `path`.
+pub fn golden(path: &str) -> PathBuf {
+    repo("tests/golden").join(path)
+}
+
+/// A T5 on `threads` threads.
+pub fn load_t5(path: &Path, recipe: Recipe, threads: usize) -> T5 {
+    let weights = Weights::open(path).unwrap();
+    let pool = ComputePool::new(NonZeroUsize::new(threads).unwrap()).unwrap();
+    let config = T5Config::read(&weights).unwrap();
+    let loader = Loader { weights: &weights, recipe, pool };
+    T5::load(&loader, config, Reach { prompt: 512, new_tokens: 128 }).unwrap()
+}
+
+/// A lease on an adapter folder; `task` chooses among the tasks of an MPT adapter.
+pub fn lease(folder: &Path, task: Option<usize>) -> AdapterLease {
+    let loaded = folder::load_task(folder, task).unwrap();
+    AdapterLease::new(Arc::new(loaded.into_generation("golden".parse().unwrap())))
+}
+
+/// What to generate.
+#[derive(Clone)]
+pub struct Job {
+    pub prompt: Vec<u32>,
+    pub adapter: Option<AdapterLease>,
+    pub max_tokens: usize,
+}
+
+/// How to drive a batch.
+#[derive(Clone, Copy)]
+pub struct Memory {
+    pub num_blocks: u32,
+    pub block_size: usize,
+    pub max_batch_tokens: usize,
+    pub max_num_seqs: usize,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { num_blocks: 256, block_size: 8, max_batch_tokens: 256, max_num_seqs: 16 }
+    }
+}
+
+/// Generates greedily for all jobs in one ragged batch, with log-probabilities. Job `i` joins before step `3 i`.
+pub fn generate(model: T5, jobs: &[Job], memory: Memory) -> (Vec<Vec<Sampled>>, Scheduler) {
+    let config = model.config().clone();
+    let block_size = NonZeroUsize::new(memory.block_size).unwrap();
+    let mut scheduler = Scheduler::new(SchedulerConfig {
+        num_blocks: memory.num_blocks,
+        block_size,
+        max_num_seqs: memory.max_num_seqs,
+        max_batch_tokens: memory.max_batch_tokens,
+        encoder_layers: config.encoder_layers,
+        eos: vec![config.eos],
+    });
+    let mut runner =
+        T5Runner::new(model, RunnerConfig { num_blocks: memory.num_blocks, block_size }).unwrap();
+    let sampling = SamplingParams::new(RawSampling { logprobs: 1, ..RawSampling::default() }).unwrap();
+    let mut results = vec![Vec::new(); jobs.len()];
+    let mut done = 0;
+    let mut plan = StepPlan::default();
+    let mut output = StepOutput::default();
+    for step in 0.. {
+        if step % 3 == 0 && step / 3 < jobs.len() {
+            let job = jobs[step / 3].clone();
+            let added = NewSequence {
+                id: SequenceId(step as u64 / 3),
+                adapter: job.adapter,
+                prompt: job.prompt,
+                sampler: Sampler::new(&sampling, 0, &[], config.vocab),
+                max_tokens: job.max_tokens,
+                min_tokens: 0,
+                priority: 0,
+            };
+            scheduler.add(added).unwrap();
+        }
+        scheduler.plan_step(&mut plan);
+        output.tokens.clear();
+        runner.step(&plan, scheduler.sequences(), &mut output).unwrap();
+        for (id, sampled) in output.tokens.drain(..) {
+            let sampled = sampled.unwrap();
+            let ended = scheduler.commit(id, sampled.token);
+            results[id.0 as usize].push(sampled);
+            if ended.is_some() {
+                scheduler.remove(id);
+                done += 1;
+            }
+        }
+        if done == jobs.len() {
+            break;
+        }
+        assert!(step < 100_000, "the batch makes no progress");
+    }
+    (results, scheduler)
+}
