@@ -63,7 +63,7 @@ pub struct ServeArgs {
 #[derive(Debug, Clone, Args)]
 pub struct EngineArgs {
     /// A model's folder or file, or the id of a model on the hub (org/name), which is fetched once. Without it the
-    /// embedded model is looked for under $DEPT_HOME, the working directory and <executable>/../share/dept.
+    /// embedded model is looked for under `$DEPT_HOME`, the working directory and `<executable>/../share/dept`.
     #[arg(long, env = "DEPT_MODEL", value_name = "PATH|HUB_ID")]
     pub model: Option<String>,
 

@@ -223,7 +223,7 @@ impl Instrument for Loads {
     }
 }
 
-/// Requests by adapter. The first [`ADAPTER_LABELS`] adapters keep a label of their own until restart, later ones
+/// Requests by adapter. The first `ADAPTER_LABELS` adapters keep a label of their own until restart, later ones
 /// share `other`: thousands of adapters must not become thousands of series.
 #[derive(Debug)]
 pub struct AdapterRequests {

@@ -11,7 +11,7 @@ use axum::{
     response::Response,
 };
 
-use super::Door;
+use super::{Door, request_id::RequestId};
 use crate::{api::ApiError, telemetry::Metrics};
 
 const CANCELLED: &str = "cancelled";
@@ -22,6 +22,7 @@ const MEASURED: &str = "/v1/generate";
 /// The open account of one request; closes when its last holder lets go.
 pub(super) struct Account {
     metrics: Arc<Metrics>,
+    id: String,
     endpoint: String,
     started: Instant,
     outcome: Mutex<&'static str>,
@@ -42,12 +43,9 @@ impl Drop for Account {
         if self.endpoint == MEASURED {
             self.metrics.request_duration.observe(time);
         }
-        tracing::info!(
-            endpoint = self.endpoint,
-            outcome,
-            ms = time.as_micros() as f64 / 1e3,
-            "request ended"
-        );
+        // A stream ends after its handler, outside the request's span.
+        let (id, ms) = (&self.id, time.as_micros() as f64 / 1e3);
+        tracing::info!(parent: None, id, endpoint = self.endpoint, outcome, ms, "request ended");
     }
 }
 
@@ -61,6 +59,7 @@ pub(super) async fn account(State(door): State<Door>, mut request: Request, next
     let endpoint = matched.map_or("other".into(), |path| path.as_str().to_owned());
     let account = Arc::new(Account {
         metrics: Arc::clone(&door.service.metrics),
+        id: request.extensions().get::<RequestId>().map_or_else(String::new, |id| id.0.clone()),
         endpoint,
         started: Instant::now(),
         outcome: Mutex::new(CANCELLED),

@@ -1,6 +1,9 @@
 use axum::{
     Json as Answer,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
@@ -31,7 +34,7 @@ pub struct Page {
 /// The adapters in the order of their names.
 #[utoipa::path(
     get, path = "/v1/adapters", tag = "adapters", params(Page),
-    responses((status = 200, body = AdapterList), super::openapi::QueryFailures)
+    responses((status = 200, description = "A page of them", body = AdapterList), super::openapi::QueryFailures)
 )]
 pub(super) async fn list(
     State(door): State<Door>,
@@ -52,9 +55,13 @@ pub(super) async fn list(
 #[utoipa::path(
     get, path = "/v1/adapters/{name}", tag = "adapters",
     params(("name" = String, Path, description = "The adapter's name", example = "sst2")),
-    responses((status = 200, body = AdapterObject), super::openapi::AdapterFailures)
+    responses((status = 200, description = "What it is", body = AdapterObject), super::openapi::AdapterFailures)
 )]
-pub(super) async fn show(State(door): State<Door>, Path(name): Path<String>) -> Result<Response, ApiError> {
+pub(super) async fn show(
+    State(door): State<Door>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let Path(name) = name.map_err(|error| ApiError::invalid("name", error.body_text()))?;
     let adapter = door.service.get_adapter(name.parse()?)?;
     let mut response = Answer(AdapterObject::from(&*adapter)).into_response();
     let tag = HeaderValue::try_from(format!("\"{}\"", adapter.version()));

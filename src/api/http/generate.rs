@@ -27,7 +27,7 @@ use crate::{
 #[utoipa::path(
     post, path = "/v1/generate", tag = "generate", request_body = GenerateBody,
     responses(
-        (status = 200, content(
+        (status = 200, description = "The text, whole or as a stream of events", content(
             (GenerateResponse = "application/json"),
             (StreamEvent = "text/event-stream"),
         )),

@@ -20,7 +20,10 @@ pub(super) fn routes(metrics: bool) -> Router<Door> {
 }
 
 /// Whether the process answers at all.
-#[utoipa::path(get, path = "/health/live", tag = "health", responses((status = 200, body = Health)))]
+#[utoipa::path(
+    get, path = "/health/live", tag = "health",
+    responses((status = 200, description = "It does", body = Health))
+)]
 pub(super) async fn live() -> Json<Health> {
     Json(Health { status: "ok" })
 }
@@ -28,7 +31,7 @@ pub(super) async fn live() -> Json<Health> {
 /// Whether requests are served: 503 while the model loads and while the server drains.
 #[utoipa::path(
     get, path = "/health/ready", tag = "health",
-    responses((status = 200, body = Health), super::openapi::NotReady)
+    responses((status = 200, description = "They are", body = Health), super::openapi::NotReady)
 )]
 pub(super) async fn ready(State(door): State<Door>) -> Result<Json<Health>, ApiError> {
     door.service.readiness.check()?;

@@ -72,30 +72,36 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
         invalid(format!("the body is not UTF-8: byte {} is not part of a character", e.valid_up_to()))
     })?;
     let mut json = serde_json::Deserializer::from_str(text);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
-        let cause = error.into_inner();
-        // The unknown field is quoted in the message and missing from the path.
-        let unknown = quoted(&cause.to_string(), "unknown field `");
-        if cause.is_data() {
-            let param = match (unknown, path.as_str()) {
-                (Some(field), "." | "?") => Some(field),
-                (Some(field), path) if path.ends_with(&field) => Some(path.to_owned()),
-                (Some(field), path) => Some(format!("{path}.{field}")),
-                (None, "." | "?") => quoted(&cause.to_string(), "missing field `"),
-                (None, path) => Some(path.to_owned()),
-            };
-            let at = param.as_ref().map_or(String::new(), |param| format!("{param}: "));
-            ApiError { param, ..invalid(format!("{at}{cause}")) }
-        } else {
-            invalid(format!("the body is not JSON: {cause}"))
-        }
-    })?;
+    let value =
+        serde_path_to_error::deserialize(&mut json).map_err(|error| match error.inner().is_data() {
+            true => ApiError { param: blamed(&error), ..invalid(located(&error)) },
+            false => invalid(format!("the body is not JSON: {}", error.inner())),
+        })?;
     json.end().map_err(|cause| invalid(format!("the body is not JSON: {cause}")))?;
     Ok(value)
 }
 
-/// What stands in backquotes behind `start`.
-fn quoted(message: &str, start: &str) -> Option<String> {
-    Some(message.strip_prefix(start)?.split_once('`')?.0.to_owned())
+type PathError = serde_path_to_error::Error<serde_json::Error>;
+
+/// The path to the value at fault, as `stop[1]`; `None` is the whole body.
+fn path(error: &PathError) -> Option<String> {
+    Some(error.path().to_string()).filter(|path| path != "." && path != "?")
+}
+
+/// The message with the path in front.
+fn located(error: &PathError) -> String {
+    path(error).map_or_else(|| error.inner().to_string(), |path| format!("{path}: {}", error.inner()))
+}
+
+/// The field at fault: where a field itself is unknown, missing or there twice, serde names it in its message only.
+fn blamed(error: &PathError) -> Option<String> {
+    let message = error.inner().to_string();
+    let named = ["unknown field `", "missing field `", "duplicate field `"]
+        .iter()
+        .find_map(|start| message.strip_prefix(start)?.split_once('`'))
+        .map(|(field, _)| field.to_owned());
+    match (path(error), named) {
+        (Some(path), Some(field)) if path != field => Some(format!("{path}.{field}")),
+        (path, field) => path.or(field),
+    }
 }

@@ -31,9 +31,6 @@ pub use openapi::openapi;
 
 use super::{ApiError, ErrorCode, Service};
 
-/// Most requests that are read or answered at once on the HTTP address; streams count until their head is sent.
-const MAX_REQUESTS: usize = 1024;
-
 /// What the HTTP door is told.
 #[derive(Debug, Clone)]
 pub struct HttpOptions {
@@ -43,6 +40,8 @@ pub struct HttpOptions {
     pub body_timeout: Duration,
     /// Time between two comments that keep an idle stream open.
     pub ping_interval: Duration,
+    /// Most API requests in work at once; a stream counts until its head is sent. Health is not counted.
+    pub max_requests: usize,
     /// Whether `/metrics` answers here too.
     pub metrics: bool,
     /// The hosts that requests may name.
@@ -56,6 +55,7 @@ impl HttpOptions {
             max_body_bytes: 1 << 20,
             body_timeout: Duration::from_secs(30),
             ping_interval: Duration::from_secs(15),
+            max_requests: 1024,
             metrics: false,
             hosts,
         }
@@ -71,16 +71,16 @@ struct Door {
 
 /// The public routes: the API, and health without a limit on its callers.
 pub fn public(service: Arc<Service>, options: HttpOptions) -> Router {
-    let metrics = options.metrics;
+    let (metrics, most) = (options.metrics, options.max_requests);
     let door = Door { service, options: Arc::new(options) };
-    let busy = |_: BoxError| async {
-        let message = format!("{MAX_REQUESTS} requests are in work, the most this server takes: retry later");
+    let busy = move |_: BoxError| async move {
+        let message = format!("{most} requests are in work, the most this server takes: retry later");
         ApiError::new(ErrorCode::Overloaded, message)
     };
     let limits = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(busy))
         .layer(LoadShedLayer::new())
-        .layer(GlobalConcurrencyLimitLayer::new(MAX_REQUESTS));
+        .layer(GlobalConcurrencyLimitLayer::new(most));
     let api = Router::new()
         .route("/v1/generate", post(generate::generate))
         .route("/v1/tokenize", post(tokens::tokenize))

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::OnceLock};
 use axum::{http::header, response::IntoResponse};
 use serde_json::json;
 use utoipa::{
-    IntoResponses, OpenApi,
+    IntoResponses, Modify, OpenApi,
     openapi::{
         self, ContentBuilder, HeaderBuilder, Ref, RefOr, ResponseBuilder,
         schema::{ObjectBuilder, Type},
@@ -26,7 +26,8 @@ use crate::api::ErrorCode;
         generate::generate, tokens::tokenize, tokens::detokenize, adapters::list, adapters::show, health::live,
         health::ready,
     ),
-    components(schemas(dto::ErrorBody, dto::StreamEvent)),
+    components(schemas(dto::ErrorBody)),
+    modifiers(&Failures),
     tags(
         (name = "generate", description = "Text from prompts"),
         (name = "adapters", description = "What can be applied"),
@@ -50,13 +51,35 @@ pub(super) async fn serve() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], json.as_str())
 }
 
-/// The responses of some error codes, by status.
-fn failures(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<openapi::Response>> {
-    let mut by_status: BTreeMap<u16, Vec<ErrorCode>> = BTreeMap::new();
-    for &code in codes {
-        by_status.entry(code.row().status).or_default().push(code);
+/// Puts the failures where the routes refer to them.
+struct Failures;
+
+impl Modify for Failures {
+    fn modify(&self, description: &mut openapi::OpenApi) {
+        let components = description.components.get_or_insert_default();
+        for codes in ALL.iter().flat_map(|codes| by_status(codes.to_vec())) {
+            components.responses.entry(name(&codes)).or_insert_with(|| failure(&codes).into());
+        }
     }
-    by_status.into_iter().map(|(status, codes)| (status.to_string(), failure(&codes).into())).collect()
+}
+
+/// Codes that share a status, each group in the order of the table.
+fn by_status(mut codes: Vec<ErrorCode>) -> Vec<Vec<ErrorCode>> {
+    codes.sort_by_key(|&code| code as usize);
+    codes.chunk_by(|a, b| a.row().status == b.row().status).map(<[_]>::to_vec).collect()
+}
+
+/// The name of a group of codes among the components.
+fn name(codes: &[ErrorCode]) -> String {
+    codes.iter().map(|code| code.as_str()).collect::<Vec<_>>().join("_or_")
+}
+
+/// References to the responses of some error codes, by status.
+fn failures(codes: &[ErrorCode]) -> BTreeMap<String, RefOr<openapi::Response>> {
+    let groups = by_status(codes.to_vec()).into_iter();
+    groups
+        .map(|codes| (codes[0].row().status.to_string(), Ref::from_response_name(name(&codes)).into()))
+        .collect()
 }
 
 fn failure(codes: &[ErrorCode]) -> openapi::Response {
@@ -94,7 +117,11 @@ macro_rules! failures {
                 failures(&[$(ErrorCode::$code),+])
             }
         }
-    )+};
+    )+
+
+    /// The codes of every kind of route.
+    const ALL: &[&[ErrorCode]] = &[$(&[$(ErrorCode::$code),+]),+];
+    };
 }
 
 failures! {

@@ -65,7 +65,7 @@ fn written(error: &ApiError, id: &str) -> Response {
     response
 }
 
-/// Rides as an extension until [`identify`] writes it with the request's id.
+/// Rides as an extension until `identify` writes it with the request's id.
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();

@@ -11,7 +11,7 @@ use crate::api::ApiError;
 /// The tokens of a prompt, as generation would read them.
 #[utoipa::path(
     post, path = "/v1/tokenize", tag = "tokens", request_body = TokenizeBody,
-    responses((status = 200, body = TokenizeResponse), super::openapi::AdapterBodyFailures)
+    responses((status = 200, description = "The tokens", body = TokenizeResponse), super::openapi::AdapterBodyFailures)
 )]
 pub(super) async fn tokenize(
     State(door): State<Door>,
@@ -25,7 +25,7 @@ pub(super) async fn tokenize(
 /// The text of tokens.
 #[utoipa::path(
     post, path = "/v1/detokenize", tag = "tokens", request_body = DetokenizeBody,
-    responses((status = 200, body = DetokenizeResponse), super::openapi::BodyFailures)
+    responses((status = 200, description = "The text", body = DetokenizeResponse), super::openapi::BodyFailures)
 )]
 pub(super) async fn detokenize(
     State(door): State<Door>,

@@ -21,7 +21,6 @@ const MAX_STOP_BYTES: usize = 256;
 /// `prompt`: a text, a list of texts (a batch), or token ids.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(untagged)]
-#[schema(example = "sentence: a gripping story")]
 pub enum PromptField {
     /// One text.
     Text(String),
@@ -46,6 +45,7 @@ pub enum Truncate {
 /// The body of `POST /v1/generate`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"adapter": "sst2", "inputs": {"sentence": "a gripping story"}, "logprobs": 1}))]
 pub struct GenerateBody {
     /// The adapter's name, or `name@version`; absent or null is the bare backbone.
     #[schema(example = "sst2")]
@@ -55,7 +55,7 @@ pub struct GenerateBody {
     /// Named fields for the template of the adapter's card.
     pub inputs: Option<BTreeMap<String, String>>,
     /// Most tokens to generate, at least 1. The card's value, else 20.
-    #[schema(minimum = 1, default = 20)]
+    #[schema(minimum = 1)]
     pub max_tokens: Option<u32>,
     /// No end token before this many tokens.
     #[schema(default = 0)]

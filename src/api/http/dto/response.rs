@@ -7,6 +7,13 @@ use crate::domain::{Timings, Usage};
 
 /// The answer of `POST /v1/generate`.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "id": "019347e2-8c1a-7d3e-9f00-3a5b7c9d1e2f", "model": "flan-t5-small-en", "adapter": "sst2",
+    "adapter_version": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "text": "positive", "label": "positive", "finish_reason": "stop",
+    "usage": {"prompt_tokens": 12, "virtual_tokens": 20, "completion_tokens": 1, "cached_tokens": 0},
+    "timings": {"queue_ms": 0.2, "prefill_ms": 4.1, "decode_ms": 1.3, "total_ms": 5.6}
+}))]
 pub struct GenerateResponse {
     /// The request's id.
     #[schema(example = "019347e2-8c1a-7d3e-9f00-3a5b7c9d1e2f")]
