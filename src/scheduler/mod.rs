@@ -114,9 +114,6 @@ impl Scheduler {
             let held = self.sequences.listed(sequence);
             Decode { sequence, rows: held.computed..held.decoder_rows() }
         }));
-        for id in plan.sequences() {
-            self.sequences.listed(id).started = true;
-        }
     }
 
     /// Records the token that a planned decode chose. Returns why the sequence ends with it, if it does; an end token

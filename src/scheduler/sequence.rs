@@ -52,13 +52,11 @@ pub struct Sequence {
     pub past: BlockTable,
     /// Whether the encoder is through with it.
     pub encoded: bool,
-    /// Whether its first step has been planned.
-    pub started: bool,
 }
 
 impl Sequence {
     pub(super) fn new(request: NewSequence, prompt: BlockTable, past: BlockTable) -> Self {
-        Self { request, generated: Vec::new(), computed: 0, prompt, past, encoded: false, started: false }
+        Self { request, generated: Vec::new(), computed: 0, prompt, past, encoded: false }
     }
 
     /// Soft-prompt rows in front of the prompt, m.
