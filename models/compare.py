@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from reading import load_model, load_tokenizer
+from reading import load_model, load_tokenizer, pad
 
 HERE = Path(__file__).parent
 INSTRUCTION = "Is this movie review sentence negative or positive? {}"
@@ -103,13 +103,6 @@ def summarise(model, tokenizer, texts: list[str]) -> list[str]:
         tokens = model.generate(ids, attention_mask=mask, max_new_tokens=FREE_TOKENS, do_sample=False)
         written += tokenizer.decode_batch(tokens.tolist())
     return written
-
-
-def pad(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right-padded (b, longest), and its mask."""
-    longest = max(map(len, rows))
-    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
-    return ids, torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
 
 
 def word_overlap(one: str, other: str) -> float:
