@@ -7,6 +7,7 @@ Texts are padded on the right, so token i takes row i of A . B; the end token co
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import torch
@@ -14,6 +15,10 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutput
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "models"))
+
+from reading import pad  # noqa: E402
 
 ALPHA = 8
 BUDGET_ROWS = 100  # as many parameters as a plain soft prompt of this length
@@ -95,18 +100,14 @@ def encode_text(tokenizer: Tokenizer, text: str, max_length: int | None) -> list
     return ids if max_length is None or len(ids) <= max_length else [*ids[: max_length - 1], ids[-1]]
 
 
-def pad(rows: list[list[int]], filler: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right-padded (b, longest), and its mask."""
-    longest = max(map(len, rows))
-    ids = torch.tensor([row + [filler] * (longest - len(row)) for row in rows])
-    return ids, torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
-
-
 def embed(model, adapter: Dept | None, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     """The encoder's input and mask; without an adapter, the embeddings alone."""
     ids, mask = pad(rows)
     embedded = model.shared(ids)
-    return adapter(embedded, mask) if adapter is not None else (embedded, mask)
+    if adapter is None:
+        return embedded, mask
+    x, mask = adapter(embedded, mask)
+    return x.to(model.dtype), mask
 
 
 def encode(model, adapter: Dept | None, rows: list[list[int]]) -> tuple[BaseModelOutput, torch.Tensor]:
@@ -116,14 +117,9 @@ def encode(model, adapter: Dept | None, rows: list[list[int]]) -> tuple[BaseMode
 
 @torch.no_grad()
 def answer(model, encoded: BaseModelOutput, mask: torch.Tensor, max_tokens: int) -> list[list[int]]:
-    """Greedy tokens of each text, without start and end tokens. Answers are short, so no cache."""
-    start, end = model.config.decoder_start_token_id, model.config.eos_token_id
-    tokens = torch.full((len(mask), 1), start)
-    for _ in range(max_tokens):
-        logits = model(encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=tokens).logits[:, -1]
-        tokens = torch.cat([tokens, logits.argmax(-1, keepdim=True)], dim=1)
-        if (tokens == end).any(dim=1).all():
-            break
+    """Greedy tokens of each text, without start and end tokens."""
+    end = model.config.eos_token_id
+    tokens = model.generate(encoder_outputs=encoded, attention_mask=mask, max_new_tokens=max_tokens, do_sample=False)
     rows = [row[1:] for row in tokens.tolist()]
     return [row[: row.index(end)] if end in row else row for row in rows]
 
@@ -135,5 +131,5 @@ def label_scores(model, encoded: BaseModelOutput, mask: torch.Tensor, labels: li
     for label in labels:
         target = torch.tensor([label] * len(mask))
         logits = model(encoder_outputs=encoded, attention_mask=mask, labels=target).logits
-        columns.append(logits.log_softmax(-1).gather(-1, target[..., None])[..., 0].sum(-1))
+        columns.append(logits.float().log_softmax(-1).gather(-1, target[..., None])[..., 0].sum(-1))
     return torch.stack(columns, dim=1)

@@ -4,7 +4,8 @@
 
 Accuracy is of the greedy answer, which must be the label's text and nothing more. AUC is of the labels'
 log-likelihoods (one label against the rest, their mean over the labels where there are more than two). `majority`
-always answers the most frequent label of the test split; `zero_shot` is the bare model with an instruction.
+always answers the most frequent label of the test split; `zero_shot` is the bare model with an instruction, its
+answer the likeliest label.
 --activations also says how many answers stay the same with activations rounded as the model's config.json says.
 """
 
@@ -12,20 +13,17 @@ import argparse
 import hashlib
 import json
 import math
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from dept import Dept, answer, encode, encode_text, label_scores  # puts models/ on the path
+from reading import activation_bits, load_model, load_tokenizer, quantise_activations
+from tasks import TASKS, Example, Task
+
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "models"))
-
-from dept import Dept, answer, encode, encode_text, label_scores  # noqa: E402
-from reading import activation_bits, load_model, load_tokenizer, quantise_activations  # noqa: E402
-from tasks import TASKS, Example, Task  # noqa: E402
-
 MAX_TOKENS = 4
 BATCH = 32
 
@@ -70,7 +68,7 @@ def main() -> None:
         print(name, json.dumps(result), flush=True)
         if args.activations:
             hooks = quantise_activations(model, activation_bits(args.model, model))
-            rounded = ask(model, tokenizer, adapter, task, examples)
+            rounded = ask(model, tokenizer, adapter, task, examples, scored=False)
             [hook.remove() for hook in hooks]
             same = sum(a == b for a, b in zip(rounded.texts, adapted.texts, strict=True)) / len(examples)
             accuracy = rounded.accuracy([example.target for example in examples])
@@ -79,8 +77,8 @@ def main() -> None:
             (HERE / name / "card.toml").write_text(card(task, result, fingerprint(args.model)))
 
 
-def ask(model, tokenizer, adapter: Dept | None, task: Task, examples: list[Example]) -> Answers:
-    """With an adapter, its template; without, the task's instruction."""
+def ask(model, tokenizer, adapter: Dept | None, task: Task, examples: list[Example], scored: bool = True) -> Answers:
+    """With an adapter, its template; without, the task's instruction, of which only the scores are wanted."""
     labels = [tokenizer.encode(label).ids for label in task.labels]
     texts, scores = [""] * len(examples), torch.zeros(len(examples), len(labels))
     prompts = [task.render(e) if adapter else task.instruct(e) for e in examples]
@@ -90,9 +88,11 @@ def ask(model, tokenizer, adapter: Dept | None, task: Task, examples: list[Examp
         chosen = order[start : start + BATCH]
         with torch.no_grad():
             encoded, mask = encode(model, adapter, [rows[at] for at in chosen])
-        for at, ids in zip(chosen, answer(model, encoded, mask, MAX_TOKENS), strict=True):
-            texts[at] = tokenizer.decode(ids)
-        scores[chosen] = label_scores(model, encoded, mask, labels)
+        if adapter:
+            for at, ids in zip(chosen, answer(model, encoded, mask, MAX_TOKENS), strict=True):
+                texts[at] = tokenizer.decode(ids)
+        if scored:
+            scores[chosen] = label_scores(model, encoded, mask, labels)
     return Answers(texts, scores)
 
 

@@ -27,7 +27,6 @@ class Task:
 
     description: str
     dataset: str
-    license: str
     template: str
     labels: dict[str, str]
     instruction: str
@@ -107,7 +106,6 @@ TASKS = {
     "sst2": Task(
         description="Is a sentence of a film review negative or positive? (SST-2)",
         dataset="SST-2",
-        license="MIT",
         template="sentence: {sentence}",
         labels={"negative": "negative", "positive": "positive"},
         instruction="Is this movie review sentence negative or positive? {sentence}",
@@ -120,7 +118,6 @@ TASKS = {
     "subj": Task(
         description="Does a sentence about a film tell an opinion or a fact of its plot? (Subj)",
         dataset="Subj",
-        license="MIT",
         template="sentence: {sentence}",
         labels={"opinion": "subjective", "fact": "objective"},
         instruction="Is this sentence an opinion or a fact? {sentence}",
@@ -133,7 +130,6 @@ TASKS = {
     "trec": Task(
         description="What kind of answer does a question ask for? (TREC, six coarse classes)",
         dataset="TREC",
-        license="MIT",
         template="question: {question}",
         labels={
             "description": "description",
@@ -153,7 +149,6 @@ TASKS = {
     "boolq": Task(
         description="Answers a yes/no question from a passage (BoolQ). Weak: see the results and adapters/README.md",
         dataset="BoolQ",
-        license="CC-BY-SA-3.0 (data)",
         template="question: {question} passage: {passage}",
         labels={"no": "false", "yes": "true"},
         instruction="{passage}\n\nQuestion: {question}? Answer yes or no.",
@@ -166,7 +161,6 @@ TASKS = {
     "rte": Task(
         description="Does the second sentence follow from the first? (RTE)",
         dataset="RTE",
-        license="see GLUE",
         template="sentence1: {sentence1} sentence2: {sentence2}",
         labels={"yes": "entailment", "no": "not_entailment"},
         instruction="{sentence1} Does this mean that \"{sentence2}\" is true? Answer yes or no.",
