@@ -3,7 +3,7 @@ use crate::{
     kernels::{
         dept_embed::{EmbeddingTable, TableError},
         linear::{ActivationBits, Linear, LinearError, LinearPart, LinearShape, LinearWeights},
-        norm::{RmsNorm, RmsNormError},
+        norm::{Norm, NormError},
         pool::ComputePool,
     },
 };
@@ -40,7 +40,7 @@ pub enum LoadError {
         /// The module's name in the checkpoint.
         module: String,
         /// Why.
-        source: RmsNormError,
+        source: NormError,
     },
     /// The embedding table can't be built.
     #[error("'{module}' can't be used: {source}")]
@@ -102,9 +102,9 @@ impl Loader<'_> {
     ///
     /// # Errors
     /// When it is missing, has another shape or is not finite.
-    pub fn norm(&self, module: &str, d: usize, eps: f32) -> Result<RmsNorm, LoadError> {
+    pub fn norm(&self, module: &str, d: usize, eps: f32) -> Result<Norm, LoadError> {
         let weight = self.weights.tensor_f32(&format!("{module}.weight"), &[d])?;
-        RmsNorm::new(weight, eps, self.pool.clone())
+        Norm::rms(weight, eps, self.pool.clone())
             .map_err(|source| LoadError::Norm { module: module.to_owned(), source })
     }
 

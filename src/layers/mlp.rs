@@ -3,7 +3,7 @@ use candle_core::{Result, Tensor};
 use crate::kernels::{
     gated::{Activation, gate},
     linear::Linear,
-    norm::RmsNorm,
+    norm::Norm,
     pool::ComputePool,
 };
 
@@ -20,7 +20,7 @@ pub enum MlpShape {
 #[derive(Debug)]
 pub struct Mlp {
     /// Before the maps.
-    pub norm: RmsNorm,
+    pub norm: Norm,
     /// `(rows, hidden) -> (rows, inner)`, or `[gate; up]` when gated.
     pub inner: Linear,
     /// The activation.

@@ -11,7 +11,7 @@ use crate::{
     kernels::{
         dept_embed::{AdapterSlot, EmbeddingTable, RowTable, dept_embed},
         linear::Linear,
-        norm::RmsNorm,
+        norm::Norm,
         pool::ComputePool,
         ragged_attention::{Attention, BiasShape, Direction, HeadShape, RelativeBias, Span},
     },
@@ -29,10 +29,10 @@ pub struct T5 {
     table: EmbeddingTable,
     encoder: Vec<EncoderBlock>,
     encoder_bias: RelativeBias,
-    encoder_norm: RmsNorm,
+    encoder_norm: Norm,
     decoder: Vec<DecoderBlock>,
     decoder_bias: RelativeBias,
-    decoder_norm: RmsNorm,
+    decoder_norm: Norm,
     head: Linear,
     pool: ComputePool,
 }
@@ -120,7 +120,7 @@ impl T5 {
 
     fn attention<'a>(&'a self, spans: &'a [Span<'a>], bias: Option<&'a RelativeBias>) -> Attention<'a> {
         // T5 folds the usual 1 / sqrt(dim) into its initialisation.
-        Attention { heads: self.heads(), scale: 1.0, bias, spans, pool: &self.pool }
+        Attention { heads: self.heads(), scale: 1.0, bias, window: None, spans, pool: &self.pool }
     }
 
     /// Embeds rows, adapters applied. Returns `(rows, hidden)`.
@@ -211,7 +211,7 @@ impl Builder<'_> {
         })
     }
 
-    fn norm(&self, layer: &str) -> std::result::Result<RmsNorm, LoadError> {
+    fn norm(&self, layer: &str) -> std::result::Result<Norm, LoadError> {
         self.loader.norm(&format!("{layer}.layer_norm"), self.config.hidden, self.config.eps)
     }
 
