@@ -1,5 +1,6 @@
 //! Frozen language models over ragged batches.
 
+pub mod decoder;
 pub mod hub;
 mod source;
 pub mod t5;
