@@ -6,6 +6,6 @@ mod loader;
 mod mlp;
 
 pub use attention::{CrossAttention, SelfAttention};
-pub use decoder_block::{CausalAttention, DecoderBlock, RowPlaces, Rotary};
+pub use decoder_block::{CausalAttention, DecoderBlock, Rotary, RowPlaces};
 pub use loader::{LoadError, Loader, NormKind, Part, Recipe, Stored};
 pub use mlp::{Mlp, MlpShape};

@@ -80,7 +80,8 @@ impl Tokenizer {
         Self::new(tokenizer).map_err(malformed)
     }
 
-    /// From a GGUF file's metadata: T5's Unigram vocabulary.
+    /// From a GGUF file's metadata: T5's Unigram vocabulary, byte-level pairs (GPT-2, SmolLM2, Llama 3, Qwen) or
+    /// sentencepiece's pairs (Gemma).
     pub fn from_gguf(metadata: &Metadata) -> Result<Self, TokenizerError> {
         let tokenizer = gguf::build(metadata).map_err(TokenizerError::Gguf)?;
         Self::new(tokenizer).map_err(TokenizerError::Gguf)

@@ -80,10 +80,7 @@ impl Builder<'_> {
     fn block(&self, index: usize) -> Result<DecoderBlock, LoadError> {
         let names = &self.config.names;
         let at = format!("{}{}.{index}.", names.prefix, names.blocks);
-        Ok(DecoderBlock {
-            attention: self.attention(&at, self.config.windows[index])?,
-            mlp: self.mlp(&at)?,
-        })
+        Ok(DecoderBlock { attention: self.attention(&at, self.config.windows[index])?, mlp: self.mlp(&at)? })
     }
 
     fn attention(&self, at: &str, window: Option<usize>) -> Result<CausalAttention, LoadError> {

@@ -22,9 +22,6 @@ mod config;
 
 pub use config::{Architecture, Biases, ConfigError, DecoderConfig, Names, Positions};
 
-#[cfg(test)]
-mod tests;
-
 /// A resident decoder-only model.
 #[derive(Debug)]
 pub struct Decoder {

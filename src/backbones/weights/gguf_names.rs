@@ -73,7 +73,8 @@ fn decoder(name: &str, part: fn(&str) -> Option<&'static str>) -> Option<String>
         "lm_head" => "output",
         "rope_freqs" => "rope_freqs",
         _ => {
-            let rest = module.strip_prefix("model.layers.").or_else(|| module.strip_prefix("transformer.h."))?;
+            let rest =
+                module.strip_prefix("model.layers.").or_else(|| module.strip_prefix("transformer.h."))?;
             let (block, inner) = rest.split_once('.')?;
             let block: u32 = block.parse().ok()?;
             return Some(format!("blk.{block}.{}.{kind}", part(inner)?));

@@ -89,5 +89,7 @@ fn a_layer_norm_takes_the_mean_away_and_adds_its_bias() {
     let x = Tensor::new(&[[1.0f32, 3.0], [5.0, 1.0]], &Device::Cpu).unwrap();
     assert_eq!(norm.forward(&x).unwrap().to_vec2::<f32>().unwrap(), [[-0.5, 1.0], [1.5, -3.0]]);
     assert!(Norm::layer(vec![1.0; 2], vec![0.0; 3], 1e-6, pool(1)).is_err());
-    assert!(Norm::layer(vec![1.0], vec![f32::NAN], 1e-6, pool(1)).unwrap_err().to_string().contains("bias 0"));
+    assert!(
+        Norm::layer(vec![1.0], vec![f32::NAN], 1e-6, pool(1)).unwrap_err().to_string().contains("bias 0")
+    );
 }

@@ -137,7 +137,9 @@ fn what_does_not_fit_is_an_error() {
     let heads = HeadShape { heads: 1, kv_heads: 1, dim: 2 };
     let run = |span: Span<'_>, bias: Option<&RelativeBias>| {
         let q = Tensor::zeros((2, 2), DType::F32, &Device::Cpu).unwrap();
-        Attention { heads, scale: 1.0, bias, window: None, spans: &[span], pool: &pool }.over_slab(&q, &slab).map(|_| ())
+        Attention { heads, scale: 1.0, bias, window: None, spans: &[span], pool: &pool }
+            .over_slab(&q, &slab)
+            .map(|_| ())
     };
     let blocks = [1, 0].map(BlockId::new);
     let keys = Keys::Blocks { blocks: &blocks, block_size: 3 };

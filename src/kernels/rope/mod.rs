@@ -147,7 +147,8 @@ impl PrepareHeads<'_> {
         let (cos, sin) = self.rope.turn(position);
         let (q, rest) = row.split_at_mut(self.heads.query_width());
         let k = &mut rest[..self.heads.kv_width()];
-        for (part, norm) in [(q, self.norms.map(|norms| &norms.query)), (k, self.norms.map(|norms| &norms.key))]
+        for (part, norm) in
+            [(q, self.norms.map(|norms| &norms.query)), (k, self.norms.map(|norms| &norms.key))]
         {
             if let Some(norm) = norm {
                 part.chunks_exact_mut(self.heads.dim).for_each(|head| norm.normalise(head));

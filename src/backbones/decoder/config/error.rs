@@ -11,7 +11,10 @@ pub enum ConfigError {
     )]
     Missing(String),
     /// Another kind of model.
-    #[error("the model is of the architecture '{found}', which can't be run; supported decoders are {}", supported())]
+    #[error(
+        "the model is of the architecture '{found}', which can't be run; supported decoders are {}",
+        supported()
+    )]
     Unsupported {
         /// What the checkpoint calls it.
         found: String,

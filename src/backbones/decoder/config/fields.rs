@@ -22,7 +22,10 @@ pub(super) struct Fields<'a> {
 #[derive(Debug, Clone, Copy)]
 enum Source<'a> {
     /// The whole file, and the part about text, where there are others.
-    Json { whole: &'a Json, text: &'a Json },
+    Json {
+        whole: &'a Json,
+        text: &'a Json,
+    },
     Gguf(&'a Metadata),
 }
 
@@ -185,7 +188,8 @@ impl<'a> Fields<'a> {
             Source::Gguf(_) => return self.gguf_ids(&["eos_token_id", "eot_token_id", "eom_token_id"]),
         };
         let path = self.weights.path().join("generation_config.json");
-        let generation = std::fs::read(&path).ok().and_then(|file| serde_json::from_slice::<Json>(&file).ok());
+        let generation =
+            std::fs::read(&path).ok().and_then(|file| serde_json::from_slice::<Json>(&file).ok());
         let said = generation.map(|json| ids("eos_token_id", &json, &Json::Null)).transpose()?;
         match said.filter(|ids| !ids.is_empty()) {
             Some(ids) => Ok(ids),

@@ -43,7 +43,11 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<DecoderConfig, ConfigError> {
     let layers = count("n_layer", "block_count")?;
     ConfigError::limit("n_layer", layers, 1..=1 << 12)?;
     if heads == 0 || !hidden.is_multiple_of(heads) {
-        return Err(ConfigError::value("n_head", heads.to_string(), format!("a divisor of n_embd, {hidden}")));
+        return Err(ConfigError::value(
+            "n_head",
+            heads.to_string(),
+            format!("a divisor of n_embd, {hidden}"),
+        ));
     }
     let dim = hidden / heads;
     let inner = fields.some_count(Key { json: "n_inner", gguf: "feed_forward_length" })?;

@@ -16,7 +16,12 @@ pub(super) enum Scaling {
     /// All positions are divided by a factor.
     Linear(f64),
     /// Llama 3: slow turns are divided by a factor, fast ones stay, those between are mixed.
-    Llama3 { factor: f64, low: f64, high: f64, original: f64 },
+    Llama3 {
+        factor: f64,
+        low: f64,
+        high: f64,
+        original: f64,
+    },
 }
 
 /// `(dim / 2)` radians a position.
@@ -102,7 +107,11 @@ pub(super) fn of_gguf(fields: &Fields<'_>, default_base: f64, dim: usize) -> Res
     let base = fields.some_number(key("rope.freq_base"))?.unwrap_or(default_base);
     let turned = fields.some_count(key("rope.dimension_count"))?.unwrap_or(dim);
     if turned != dim {
-        return Err(ConfigError::value("rope.dimension_count", turned.to_string(), format!("whole heads, {dim}")));
+        return Err(ConfigError::value(
+            "rope.dimension_count",
+            turned.to_string(),
+            format!("whole heads, {dim}"),
+        ));
     }
     let kind_key = fields.gguf().map(|metadata| format!("{}.rope.scaling.type", metadata.architecture()));
     let kind = fields.gguf().zip(kind_key).and_then(|(metadata, key)| metadata.text(&key)).unwrap_or("none");
