@@ -25,9 +25,12 @@ OWN = ("t5-v1_0", "t5-v1_0-sharded", "t5-v1_1", "adapters", "expected", *DECODER
 
 
 def quiet() -> None:
+    import logging
+
     import torch
     import transformers
 
+    logging.getLogger("gguf.vocab").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     transformers.logging.set_verbosity_error()

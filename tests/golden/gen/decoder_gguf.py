@@ -55,6 +55,8 @@ def byte_level(out: gguf.GGUFWriter, folder: Path, family: str, tok, rows: int) 
     gguf.SpecialVocab(folder, load_merges=True).add_to_gguf(out, quiet=True)
     if family.startswith("llama") and "add_prefix_space" in config:
         out.add_add_space_prefix(config["add_prefix_space"])
+    if family == "llama":  # as in SmolLM2's files; the converter knows it by the size of its vocabulary
+        out.add_add_bos_token(False)
 
 
 def sentencepiece(out: gguf.GGUFWriter, folder: Path, proto) -> None:

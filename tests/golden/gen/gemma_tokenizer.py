@@ -54,8 +54,7 @@ def build(size: int):
         single=["<bos>", "$A"], pair=["<bos>", "$A", "<bos>:1", "$B:1"], special_tokens=[("<bos>", 2)])
     reference = spm.SentencePieceProcessor(model_proto=proto.SerializeToString())
     for text in TEXTS:
-        if "\0" not in text:  # sentencepiece's own BPE drops the text after it
-            assert tok.encode(text, add_special_tokens=False).ids == reference.encode(text), text
+        assert tok.encode(text, add_special_tokens=False).ids == reference.encode(text), text
     config = {
         "add_bos_token": True, "add_eos_token": False, "bos_token": "<bos>", "eos_token": "<eos>", "model_max_length": 128,
         "pad_token": "<pad>", "spaces_between_special_tokens": False, "tokenizer_class": "GemmaTokenizer", "unk_token": "<unk>",
