@@ -6,23 +6,69 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::num::NonZeroUsize;
+use std::rc::Rc;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput};
-use dept::kernels::linear::{ActivationBits, Linear, LinearShape, LinearWeights};
+use dept::kernels::linear::{Activation, ActivationBits, Linear, LinearPart, LinearShape, LinearWeights};
 use dept::kernels::pool::ComputePool;
 
-/// The maps of a layer and the head: name, k, n.
-const SHAPES: [(&str, usize, usize); 5] =
-    [("qkv", 512, 1152), ("o", 384, 512), ("wi", 512, 2048), ("wo", 1024, 512), ("lm_head", 512, 12288)];
+/// A linear map from `k` inputs to `n` products; a gate halves its outputs.
+#[derive(Clone, Copy)]
+struct Map {
+    k: usize,
+    n: usize,
+    gated: bool,
+}
+
+const fn map(k: usize, n: usize) -> Map {
+    Map { k, n, gated: false }
+}
+
+const QKV: Map = map(512, 1152);
+const Q: Map = map(512, 384);
+const O: Map = map(384, 512);
+const WI: Map = map(512, 2048);
+/// `WI` with its GELU and product.
+const GATED: Map = Map { gated: true, ..WI };
+const WO: Map = map(1024, 512);
+const HEAD: Map = map(512, 12288);
+
+/// What is measured: single maps, whose weights stay in the nearest cache, and all of the decoder's in turn, which do not.
+fn cases() -> Vec<(&'static str, Vec<Map>)> {
+    let mut decoder = [QKV, O, Q, O, GATED, WO].repeat(8);
+    decoder.push(HEAD);
+    let single = [("qkv", QKV), ("o", O), ("wi", WI), ("gated", GATED), ("wo", WO), ("lm_head", HEAD)];
+    let mut cases: Vec<_> = single.into_iter().map(|(name, map)| (name, vec![map])).collect();
+    cases.push(("decoder", decoder));
+    cases
+}
+
 /// One sequence's decode step, sixteen, a prompt, a batch of prompts.
 const ROWS: [usize; 4] = [1, 16, 85, 512];
 const KINDS: [&str; 4] = ["candle_f32", "f32", "i8x8", "i8x15"];
 
-/// The best time of a call by (rows, shape, kind).
+/// The best time of a call by (rows, case, kind).
 type Best = RefCell<BTreeMap<(usize, usize, usize), Duration>>;
+
+/// One map in every kind, with its input.
+struct Subject {
+    x: Tensor,
+    dense: Tensor,
+    gated: bool,
+    maps: Rc<[Linear; 3]>,
+}
+
+impl Subject {
+    fn run(&self, kind: usize) -> candle_core::Result<Tensor> {
+        match kind {
+            0 => by_candle(&self.x, &self.dense, self.gated),
+            _ => self.maps[kind - 1].forward(&self.x),
+        }
+    }
+}
 
 fn main() {
     let threads = available_parallelism().unwrap_or(NonZeroUsize::MIN);
@@ -33,30 +79,25 @@ fn main() {
         .sample_size(20)
         .configure_from_args();
     let best = Best::default();
-    for (shape_index, (name, k, n)) in SHAPES.into_iter().enumerate() {
-        let shape = LinearShape { n, k };
-        let values: Vec<f32> = (0..n * k).map(noise).collect();
-        let maps = maps(&values, shape, &pool);
-        let dense = Tensor::from_vec(values, (n, k), &Device::Cpu).expect("a tensor of the weights");
-        for rows in ROWS {
-            let x = (0..rows * k).map(noise).collect();
-            let x = Tensor::from_vec(x, (rows, k), &Device::Cpu).expect("a tensor of the activations");
+    for (case, (name, maps)) in cases().into_iter().enumerate() {
+        let built: Vec<_> = maps.iter().map(|map| build(map, &pool)).collect();
+        for rows in rows_of(&maps) {
+            let subjects: Vec<Subject> =
+                maps.iter().zip(&built).map(|(map, built)| subject(map, built, rows)).collect();
             let mut group = criterion.benchmark_group(format!("m{rows}"));
-            group.throughput(Throughput::Elements((2 * rows * n * k) as u64));
-            for (kind_index, kind) in KINDS.into_iter().enumerate() {
-                group.bench_function(BenchmarkId::new(kind, name), |bencher| {
+            group.throughput(Throughput::Elements(operations(&maps, rows)));
+            for (kind, kind_name) in KINDS.into_iter().enumerate() {
+                group.bench_function(BenchmarkId::new(kind_name, name), |bencher| {
                     bencher.iter_custom(|iterations| {
                         let start = Instant::now();
                         for _ in 0..iterations {
-                            let out = match kind_index {
-                                0 => dense.t().and_then(|dense| x.matmul(&dense)),
-                                _ => maps[kind_index - 1].forward(&x),
-                            };
-                            black_box(out).expect("shapes that fit");
+                            for subject in &subjects {
+                                black_box(subject.run(kind)).expect("shapes that fit");
+                            }
                         }
                         let elapsed = start.elapsed();
                         let mut best = best.borrow_mut();
-                        let entry = best.entry((rows, shape_index, kind_index)).or_insert(Duration::MAX);
+                        let entry = best.entry((rows, case, kind)).or_insert(Duration::MAX);
                         *entry = (*entry).min(elapsed.div_f64(iterations as f64));
                         elapsed
                     });
@@ -69,15 +110,60 @@ fn main() {
     criterion.final_summary();
 }
 
+/// The batch sizes of a case; a decoder sees no prompt.
+fn rows_of(maps: &[Map]) -> impl Iterator<Item = usize> {
+    let most = if maps.len() > 1 { 16 } else { usize::MAX };
+    ROWS.into_iter().filter(move |&rows| rows <= most)
+}
+
+/// Multiplications and additions of a case.
+fn operations(maps: &[Map], rows: usize) -> u64 {
+    maps.iter().map(|map| 2 * rows * map.n * map.k).sum::<usize>() as u64
+}
+
+/// A map's weights as candle's tensor and in each of our formats.
+fn build(map: &Map, pool: &ComputePool) -> (Tensor, Rc<[Linear; 3]>) {
+    let values: Vec<f32> = (0..map.n * map.k).map(noise).collect();
+    let maps = Rc::new(our_maps(&values, map, pool));
+    (Tensor::from_vec(values, (map.n, map.k), &Device::Cpu).expect("a tensor of the weights"), maps)
+}
+
+fn subject(map: &Map, (dense, maps): &(Tensor, Rc<[Linear; 3]>), rows: usize) -> Subject {
+    let x = (0..rows * map.k).map(noise).collect();
+    let x = Tensor::from_vec(x, (rows, map.k), &Device::Cpu).expect("a tensor of the activations");
+    Subject { x, dense: dense.clone(), gated: map.gated, maps: Rc::clone(maps) }
+}
+
+/// The map as separate candle ops.
+fn by_candle(x: &Tensor, dense: &Tensor, gated: bool) -> candle_core::Result<Tensor> {
+    let out = x.matmul(&dense.t()?)?;
+    if !gated {
+        return Ok(out);
+    }
+    let parts = out.chunk(2, 1)?;
+    parts[0].gelu()? * &parts[1]
+}
+
 /// The same weights in each of our formats, in the order of [`KINDS`] after candle's.
-fn maps(values: &[f32], shape: LinearShape, pool: &ComputePool) -> [Linear; 3] {
-    let int8 = |bits| LinearWeights::quantise(values, shape, bits).expect("finite weights");
-    let weights = [
-        LinearWeights::F32 { values: values.to_vec() },
-        int8(ActivationBits::Eight),
-        int8(ActivationBits::Fifteen),
-    ];
-    weights.map(|weights| Linear::new(shape, weights, None, pool.clone()).expect("a valid map"))
+fn our_maps(values: &[f32], map: &Map, pool: &ComputePool) -> [Linear; 3] {
+    let part = |values: &[f32], n, bits: Option<ActivationBits>| {
+        let shape = LinearShape { n, k: map.k };
+        let weights = match bits {
+            None => Ok(LinearWeights::F32 { values: values.to_vec() }),
+            Some(bits) => LinearWeights::quantise(values, shape, bits),
+        };
+        LinearPart { shape, weights: weights.expect("finite weights"), bias: None }
+    };
+    [None, Some(ActivationBits::Eight), Some(ActivationBits::Fifteen)].map(|bits| {
+        let built = if map.gated {
+            let (gate, up) = values.split_at(values.len() / 2);
+            let (gate, up) = (part(gate, map.n / 2, bits), part(up, map.n / 2, bits));
+            Linear::gated(gate, up, Activation::GeluTanh, pool.clone())
+        } else {
+            Linear::concat(vec![part(values, map.n, bits)], pool.clone())
+        };
+        built.expect("a valid map")
+    })
 }
 
 /// A fixed, patternless number in -1..1.
@@ -86,23 +172,26 @@ fn noise(index: usize) -> f32 {
     (mixed.wrapping_mul(mixed >> 15 | 1) >> 8) as f32 / (1 << 23) as f32 - 1.0
 }
 
-/// One line a shape: GOP/s (2 m n k over the best time) and how many times faster than candle's f32 matmul.
+/// One line a case and batch size: GOP/s (2 m n k over the best time) and how many times faster than candle's f32 matmul.
 fn print_table(best: &BTreeMap<(usize, usize, usize), Duration>, threads: NonZeroUsize) {
     println!("\n{threads} threads; microseconds, GOP/s (ratio to candle_f32)");
     println!("{:<20}{:>26}{:>26}{:>26}{:>26}", "m x k x n", KINDS[0], KINDS[1], KINDS[2], KINDS[3]);
-    for (shape_index, (name, k, n)) in SHAPES.into_iter().enumerate() {
+    for (case, (name, maps)) in cases().into_iter().enumerate() {
         for rows in ROWS {
-            let time = |kind| best.get(&(rows, shape_index, kind)).map(Duration::as_secs_f64);
+            let time = |kind| best.get(&(rows, case, kind)).map(Duration::as_secs_f64);
             if (0..KINDS.len()).all(|kind| time(kind).is_none()) {
                 continue;
             }
-            print!("{:<20}", format!("{name} {rows}x{k}x{n}"));
+            match maps[..] {
+                [Map { k, n, .. }] => print!("{:<20}", format!("{name} {rows}x{k}x{n}")),
+                _ => print!("{:<20}", format!("{name} {rows}")),
+            }
             for kind in 0..KINDS.len() {
                 let Some(seconds) = time(kind) else {
                     print!("{:>26}", "-");
                     continue;
                 };
-                let gops = (2 * rows * n * k) as f64 / seconds / 1e9;
+                let gops = operations(&maps, rows) as f64 / seconds / 1e9;
                 let ratio = time(0).map_or(f64::NAN, |candle| candle / seconds);
                 print!("{:>26}", format!("{:.1} {gops:.0} ({ratio:.1}x)", seconds * 1e6));
             }

@@ -6,6 +6,8 @@ pub mod app;
 pub mod backbones;
 pub mod cli;
 pub mod config;
+#[cfg(test)]
+mod contract;
 pub mod domain;
 pub mod engine;
 pub mod kernels;

@@ -1,1 +1,19 @@
 //! The front doors: one set of use cases behind HTTP and gRPC.
+//!
+//! [`Service`] is the use cases, free of any wire; [`http`] turns JSON into its requests and its results into JSON.
+//! [`ErrorCode`] is the only place that knows what a failure looks like on a wire.
+
+mod error;
+mod gather;
+pub mod http;
+mod prompts;
+mod readiness;
+mod service;
+
+pub use error::{ApiError, ErrorCode, ErrorRow};
+pub use gather::{Choice, Events, Gathering, Piece, Place, collect, merge};
+pub use readiness::{Readiness, State};
+pub use service::{Accepted, DEFAULT_MAX_TOKENS, Service, Tokens};
+
+#[cfg(test)]
+mod tests;

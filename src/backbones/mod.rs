@@ -1,9 +1,7 @@
 //! Frozen language models over ragged batches.
 
 pub mod decoder;
+pub(crate) mod digest;
 pub mod hub;
-mod source;
 pub mod t5;
 pub mod weights;
-
-pub use source::{ModelSource, SourceError};

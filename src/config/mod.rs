@@ -1,1 +1,25 @@
-//! Flags, environment and file become one validated configuration.
+//! Flags, environment and file become one validated configuration. Nothing else reads the environment.
+//!
+//! A flag wins over its `DEPT_…` variable, that over its key in `dept.toml`, that over the default. The order is
+//! clap's own: the file only replaces the defaults before clap reads the command line.
+
+mod args;
+mod file;
+mod hub;
+mod model_source;
+mod places;
+mod serve;
+mod units;
+
+pub use args::{EngineArgs, ServeArgs};
+pub use file::parse;
+pub use hub::{HubModel, HubSettings};
+pub use model_source::{ModelSource, SourceError};
+pub use places::Places;
+pub use serve::{ConfigError, EngineConfig, ServeConfig};
+pub use units::{Device, Dtype};
+
+pub use crate::telemetry::LogFormat;
+
+#[cfg(test)]
+mod tests;

@@ -52,11 +52,11 @@ impl Client {
         self.deadline.filter(|&deadline| now >= deadline).map(|deadline| deadline - self.arrived)
     }
 
-    /// Notes that a step works on the sequence; returns whether it is the first.
-    pub fn start(&mut self, now: Instant) -> bool {
+    /// Notes that a step works on the sequence; returns the time in the queue when it is the first.
+    pub fn start(&mut self, now: Instant) -> Option<Duration> {
         let first = self.started.is_none();
         self.started.get_or_insert(now);
-        first
+        first.then(|| now - self.arrived)
     }
 
     /// Whether a step has worked on the sequence.

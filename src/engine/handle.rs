@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Instant,
 };
 
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     adapter::AdapterLease,
-    domain::{ModelProfile, SamplingParams, TenantId, TokenEvent},
+    domain::{ModelProfile, SamplingParams, SequenceError, TenantId, TokenEvent},
 };
 
 /// One sequence, ready to run: everything in it has been checked against the adapter and the model.
@@ -65,17 +65,33 @@ pub enum SubmitError {
     Stopped,
 }
 
-/// The events of one sequence. Dropping it cancels the sequence.
+/// The events of one sequence: tokens, then exactly one end, whatever becomes of the engine. Dropping it cancels the
+/// sequence.
 #[derive(Debug)]
 pub struct TokenStream {
-    pub(super) events: mpsc::UnboundedReceiver<TokenEvent>,
+    events: mpsc::UnboundedReceiver<TokenEvent>,
+    load: Arc<Load>,
+    ended: bool,
+}
+
+impl TokenStream {
+    /// What to tell of a sequence that the engine let fall without a word: it was gone before it looked.
+    fn lost(&self) -> TokenEvent {
+        let draining = self.load.draining.load(Ordering::Acquire);
+        TokenEvent::Failed(if draining { SequenceError::Draining } else { SequenceError::Internal })
+    }
 }
 
 impl Stream for TokenStream {
     type Item = TokenEvent;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<TokenEvent>> {
-        self.events.poll_recv(context)
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let event = ready!(self.events.poll_recv(context)).unwrap_or_else(|| self.lost());
+        self.ended = !matches!(event, TokenEvent::Token(_));
+        Poll::Ready(Some(event))
     }
 }
 
@@ -168,9 +184,11 @@ impl EngineHandle {
         let arrival = Arrival { submission, arrived: Instant::now(), events: sender };
         self.commands.send(Command::Submit(Box::new(arrival))).map_err(|_| {
             self.load.waiting.fetch_sub(1, Ordering::AcqRel);
-            SubmitError::Stopped
+            // The drain may have begun and ended since the look above.
+            let draining = self.load.draining.load(Ordering::Acquire);
+            if draining { SubmitError::Draining } else { SubmitError::Stopped }
         })?;
-        Ok(TokenStream { events })
+        Ok(TokenStream { events, load: Arc::clone(&self.load), ended: false })
     }
 
     fn check_fits(&self, submission: &Submission) -> Result<(), SubmitError> {

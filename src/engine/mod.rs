@@ -22,6 +22,7 @@ use crate::{
     runner::{Runner, StepOutput},
     sampling::{SampleError, Sampled, Sampler},
     scheduler::{NewSequence, Scheduler, SequenceId, StepPlan},
+    telemetry::{Metrics, Phase},
     tokenizer::Tokenizer,
 };
 
@@ -44,39 +45,8 @@ pub struct EngineParts {
     /// The token that an encoder-decoder's text starts from. It counts as seen for the repetition penalty, and the
     /// prompt does not, as in transformers.
     pub decoder_start: u32,
-    /// Told of every step and token.
-    pub observer: Box<dyn Observer>,
-}
-
-/// Watches the engine, for metrics. Called on the engine's thread: implementations do not block.
-pub trait Observer: std::fmt::Debug + Send {
-    /// A step has ended.
-    fn step(&self, step: &StepReport);
-    /// A sequence has got a token, this long after its previous one (or after its submission).
-    fn token(&self, first: bool, since: std::time::Duration);
-    /// A sequence has ended regularly.
-    fn finished(&self, completion: &crate::domain::Completion);
-}
-
-/// What a step was.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct StepReport {
-    /// How long it took.
-    pub duration: std::time::Duration,
-    /// Whether it encoded prompts.
-    pub encoded: bool,
-    /// Sequences that it worked on.
-    pub sequences: usize,
-    /// Prompt and decoder rows that it computed.
-    pub rows: usize,
-    /// Sequences that wait.
-    pub waiting: usize,
-    /// Sequences that run.
-    pub running: usize,
-    /// Used K/V blocks over all K/V blocks.
-    pub kv_usage: f64,
-    /// Preemptions since the start.
-    pub preemptions: u64,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The engine. [`Engine::spawn`] starts it.
@@ -119,6 +89,7 @@ impl<R: Runner + 'static> Engine<R> {
             if !self.plan.is_empty() {
                 self.step();
             }
+            self.show_load();
         }
     }
 
@@ -208,47 +179,52 @@ impl<R: Runner + 'static> Engine<R> {
             Ok(Err(error)) => Some(error.to_string()),
             Err(_) => Some("the runner panicked".to_owned()),
         };
-        let report = self.report(began);
+        self.account(began);
         match failure {
             None => self.hand_out(),
             Some(error) => self.fail_step(&error),
         }
-        self.parts.observer.step(&report);
     }
 
     /// Sequences that this step is the first to work on leave the queue.
     fn note_started(&mut self, now: Instant) {
         let load = &self.parts.load;
         for id in self.plan.sequences() {
-            if self.clients.get_mut(&id).is_some_and(|client| client.start(now)) {
+            if let Some(queued) = self.clients.get_mut(&id).and_then(|client| client.start(now)) {
+                self.parts.metrics.queue_duration.observe(queued);
                 load.waiting.fetch_sub(1, Ordering::AcqRel);
                 load.running.fetch_add(1, Ordering::AcqRel);
             }
         }
     }
 
-    fn report(&mut self, began: Instant) -> StepReport {
+    /// Counts what the step was.
+    fn account(&mut self, began: Instant) {
+        let metrics = &self.parts.metrics;
         let scheduler = &mut self.parts.scheduler;
-        let (waiting, running) = (scheduler.waiting(), scheduler.running());
-        let (kv_usage, preemptions) = (scheduler.kv_usage(), scheduler.preemptions());
+        let phase = if self.plan.encode.is_some() { Phase::Encode } else { Phase::Decode };
+        metrics.step_duration.observe(phase, began.elapsed());
+        metrics.kv_cache_usage.set(scheduler.kv_usage());
+        metrics.preemptions.inc_by(scheduler.preemptions() - metrics.preemptions.get());
+        let cohort = self.plan.encode.as_ref();
+        let encoded = cohort.map_or(&[][..], |encode| &encode.sequences);
+        let decoded = self.plan.decode.len();
+        // A cohort's last step decodes it too: its sequences are in both lists.
+        let both = cohort.filter(|encode| encode.last).map_or(0, |encode| encode.sequences.len());
+        metrics.batch_sequences.observe(encoded.len() + decoded - both);
+        let fresh = if cohort.is_some_and(|encode| encode.layers.start == 0) { encoded } else { &[] };
         let sequences = scheduler.sequences();
-        let encode = self.plan.encode.as_ref();
-        let prompts =
-            encode.filter(|encode| encode.layers.start == 0).map_or(&[][..], |encode| &encode.sequences);
         let prompt_rows: usize =
-            prompts.iter().filter_map(|&id| sequences.get(id)).map(|held| held.prompt_rows()).sum();
+            fresh.iter().filter_map(|&id| sequences.get(id)).map(|held| held.prompt_rows()).sum();
         let decoder_rows: usize = self.plan.decode.iter().map(|decode| decode.rows.len()).sum();
-        StepReport {
-            duration: began.elapsed(),
-            encoded: encode.is_some(),
-            sequences: encode.filter(|encode| !encode.last).map_or(0, |encode| encode.sequences.len())
-                + self.plan.decode.len(),
-            rows: prompt_rows + decoder_rows,
-            waiting,
-            running,
-            kv_usage,
-            preemptions,
-        }
+        metrics.batch_tokens.observe(prompt_rows + decoder_rows);
+    }
+
+    /// Shows how many wait and run.
+    fn show_load(&self) {
+        let Load { waiting, running, .. } = &*self.parts.load;
+        self.parts.metrics.requests_waiting.set(waiting.load(Ordering::Relaxed) as i64);
+        self.parts.metrics.requests_running.set(running.load(Ordering::Relaxed) as i64);
     }
 
     /// Gives every sequence its token, and ends those that are done.
@@ -274,7 +250,9 @@ impl<R: Runner + 'static> Engine<R> {
             }
             other => {
                 let (first, since) = client.see(now);
-                self.parts.observer.token(first, since);
+                let metrics = &self.parts.metrics;
+                let latency = if first { &metrics.time_to_first_token } else { &metrics.inter_token_latency };
+                latency.observe(since);
                 let stopped = client.send(sampled);
                 if stopped { Some(FinishReason::StopSequence) } else { other }
             }
@@ -290,7 +268,10 @@ impl<R: Runner + 'static> Engine<R> {
         let Some(mut client) = self.clients.remove(&id) else { return };
         self.forget(id, &client);
         let completion = client.complete(reason, usage);
-        self.parts.observer.finished(&completion);
+        let metrics = &self.parts.metrics;
+        metrics.prompt_tokens.inc_by(usage.prompt_tokens as u64);
+        metrics.virtual_tokens.inc_by(usage.virtual_tokens as u64);
+        metrics.generated_tokens.inc_by(usage.completion_tokens as u64);
         client.deliver(TokenEvent::Finished(completion));
     }
 
@@ -321,14 +302,4 @@ impl<R: Runner + 'static> Engine<R> {
         let counted = if client.has_started() { &load.running } else { &load.waiting };
         counted.fetch_sub(1, Ordering::AcqRel);
     }
-}
-
-/// Watches nothing.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Unobserved;
-
-impl Observer for Unobserved {
-    fn step(&self, _: &StepReport) {}
-    fn token(&self, _: bool, _: std::time::Duration) {}
-    fn finished(&self, _: &crate::domain::Completion) {}
 }

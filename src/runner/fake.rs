@@ -8,7 +8,8 @@ use crate::{
     scheduler::{Sequences, StepPlan},
 };
 
-/// Answers a prompt with its own tokens in order and then [`FakeRunner::EOS`]; checks what a real runner would rely on.
+/// Answers a prompt with its own tokens in order and then [`FakeRunner::EOS`], or [`FakeRunner::FILLER`] where the end may
+/// not come yet; checks what a real runner would rely on.
 #[derive(Debug, Default)]
 pub struct FakeRunner {
     /// Steps taken so far.
@@ -18,11 +19,13 @@ pub struct FakeRunner {
 impl FakeRunner {
     /// The end token.
     pub const EOS: u32 = 1;
+    /// What comes where the end token is banned.
+    pub const FILLER: u32 = 7;
     /// A prompt that begins with it fails its whole step.
     pub const FAIL_STEP: u32 = 90;
     /// A prompt that begins with it gets a row of NaN.
     pub const FAIL_ROW: u32 = 91;
-    /// A prompt that begins with it is answered with token 7 for ever.
+    /// A prompt that begins with it is answered with [`FakeRunner::FILLER`] for ever.
     pub const ENDLESS: u32 = 92;
 }
 
@@ -44,8 +47,12 @@ impl Runner for FakeRunner {
             let sampled = match sequence.request.prompt[0] {
                 Self::FAIL_STEP => return Err(candle_core::Error::msg("as the test wants").into()),
                 Self::FAIL_ROW => Err(SampleError::NotFinite { token: 0 }),
-                Self::ENDLESS => Ok(7),
-                _ => Ok(sequence.request.prompt.get(sequence.generated.len()).copied().unwrap_or(Self::EOS)),
+                Self::ENDLESS => Ok(Self::FILLER),
+                _ => match sequence.request.prompt.get(sequence.generated.len()) {
+                    Some(&token) if token != Self::EOS => Ok(token),
+                    _ if sequence.must_go_on() => Ok(Self::FILLER),
+                    _ => Ok(Self::EOS),
+                },
             };
             let sampled = sampled.map(|token| Sampled { token, logprob: None, top: Vec::new() });
             output.tokens.push((planned.sequence, sampled));

@@ -89,15 +89,13 @@ impl Scheduler {
     /// # Errors
     /// When it could not run even alone.
     pub fn add(&mut self, request: NewSequence) -> Result<(), NeverFits> {
-        let past_rows = request.max_tokens;
-        let mut sequence = Sequence::new(request, self.pool.table(0), self.pool.table(past_rows));
-        let rows = sequence.prompt_rows();
-        let needed = self.pool.blocks_needed(rows) + self.pool.blocks_needed(past_rows);
+        let (rows, past_rows) = (request.prompt_rows(), request.max_tokens);
+        let needed = self.pool.blocks_needed(rows).saturating_add(self.pool.blocks_needed(past_rows));
+        // Before a table makes room for it: the request says how long, and it may say anything.
         if needed > self.pool.num_blocks() {
-            self.release_blocks(&mut sequence);
             return Err(NeverFits { needed, pool: self.pool.num_blocks() });
         }
-        sequence.prompt = self.pool.table(rows);
+        let sequence = Sequence::new(request, self.pool.table(rows), self.pool.table(past_rows));
         self.waiting.insert((Reverse(sequence.request.priority), sequence.request.id));
         self.sequences.insert(sequence);
         Ok(())
@@ -116,9 +114,6 @@ impl Scheduler {
             let held = self.sequences.listed(sequence);
             Decode { sequence, rows: held.computed..held.decoder_rows() }
         }));
-        for id in plan.sequences() {
-            self.sequences.listed(id).started = true;
-        }
     }
 
     /// Records the token that a planned decode chose. Returns why the sequence ends with it, if it does; an end token

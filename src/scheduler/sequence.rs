@@ -25,6 +25,18 @@ pub struct NewSequence {
     pub priority: i32,
 }
 
+impl NewSequence {
+    /// Soft-prompt rows in front of the prompt, m.
+    pub fn virtual_tokens(&self) -> usize {
+        self.adapter.as_ref().map_or(0, |lease| lease.weights().prompt_length())
+    }
+
+    /// Rows that the encoder sees, m + n.
+    pub fn prompt_rows(&self) -> usize {
+        self.virtual_tokens() + self.prompt.len()
+    }
+}
+
 /// A live sequence of an encoder-decoder model.
 #[derive(Debug)]
 pub struct Sequence {
@@ -40,23 +52,21 @@ pub struct Sequence {
     pub past: BlockTable,
     /// Whether the encoder is through with it.
     pub encoded: bool,
-    /// Whether its first step has been planned.
-    pub started: bool,
 }
 
 impl Sequence {
     pub(super) fn new(request: NewSequence, prompt: BlockTable, past: BlockTable) -> Self {
-        Self { request, generated: Vec::new(), computed: 0, prompt, past, encoded: false, started: false }
+        Self { request, generated: Vec::new(), computed: 0, prompt, past, encoded: false }
     }
 
     /// Soft-prompt rows in front of the prompt, m.
     pub fn virtual_tokens(&self) -> usize {
-        self.request.adapter.as_ref().map_or(0, |lease| lease.weights().prompt_length())
+        self.request.virtual_tokens()
     }
 
     /// Rows that the encoder sees, m + n.
     pub fn prompt_rows(&self) -> usize {
-        self.virtual_tokens() + self.request.prompt.len()
+        self.request.prompt_rows()
     }
 
     /// Decoder rows up to the one whose logits choose the next token.

@@ -1,8 +1,11 @@
 //! Text to token ids and back.
 
+mod byte_level;
 mod detokenizer;
-mod gguf;
+mod pieces;
+mod scored;
 mod stop;
+mod unigram;
 
 use std::{
     fs,
@@ -11,10 +14,12 @@ use std::{
     sync::Arc,
 };
 
+pub use byte_level::{ByteLevelVocabulary, Cut};
 pub use detokenizer::Detokenizer;
+pub use pieces::{Piece, PieceKind, Pieces};
+pub use scored::ScoredVocabulary;
 pub use stop::{Released, StopStrings};
-
-use crate::backbones::weights::Metadata;
+pub use unigram::UnigramVocabulary;
 
 #[cfg(test)]
 mod tests;
@@ -38,9 +43,9 @@ pub enum TokenizerError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The GGUF file's vocabulary can't serve.
-    #[error("the GGUF file's tokenizer can't be used: {0}")]
-    Gguf(String),
+    /// A model file's vocabulary can't serve.
+    #[error("the vocabulary in the model's file can't be used: {0}")]
+    Vocabulary(String),
     /// A text can't be encoded.
     #[error("the text can't be tokenized: {0}")]
     Encode(String),
@@ -80,11 +85,22 @@ impl Tokenizer {
         Self::new(tokenizer).map_err(malformed)
     }
 
-    /// From a GGUF file's metadata: T5's Unigram vocabulary, byte-level pairs (GPT-2, SmolLM2, Llama 3, Qwen) or
-    /// sentencepiece's pairs (Gemma).
-    pub fn from_gguf(metadata: &Metadata) -> Result<Self, TokenizerError> {
-        let tokenizer = gguf::build(metadata).map_err(TokenizerError::Gguf)?;
-        Self::new(tokenizer).map_err(TokenizerError::Gguf)
+    /// From a bare Unigram vocabulary, such as a GGUF file of T5 holds.
+    pub fn from_unigram(vocabulary: &UnigramVocabulary) -> Result<Self, TokenizerError> {
+        let tokenizer = unigram::build(vocabulary).map_err(TokenizerError::Vocabulary)?;
+        Self::new(tokenizer).map_err(TokenizerError::Vocabulary)
+    }
+
+    /// From a bare byte-level vocabulary, such as GGUF files of GPT-2, Llama 3 and Qwen hold.
+    pub fn from_byte_level(vocabulary: &ByteLevelVocabulary) -> Result<Self, TokenizerError> {
+        let tokenizer = byte_level::build(vocabulary).map_err(TokenizerError::Vocabulary)?;
+        Self::new(tokenizer).map_err(TokenizerError::Vocabulary)
+    }
+
+    /// From a bare vocabulary of scored pairs, such as a GGUF file of Gemma holds.
+    pub fn from_scored(vocabulary: &ScoredVocabulary) -> Result<Self, TokenizerError> {
+        let tokenizer = scored::build(vocabulary).map_err(TokenizerError::Vocabulary)?;
+        Self::new(tokenizer).map_err(TokenizerError::Vocabulary)
     }
 
     fn new(mut tokenizer: tokenizers::Tokenizer) -> Result<Self, String> {

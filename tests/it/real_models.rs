@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use dept::{backbones::weights::Weights, layers::Recipe, tokenizer::Tokenizer};
+use dept::{backbones::weights::Weights, layers::Recipe};
 
 use crate::support::causal::{CausalJob, Pieces, generate, load_decoder};
 
@@ -13,7 +13,7 @@ fn smollm2_answers_a_question() {
         return;
     };
     let weights = Weights::open(&path).unwrap();
-    let tokenizer = Tokenizer::from_gguf(weights.metadata().unwrap()).unwrap();
+    let tokenizer = weights.tokenizer().unwrap();
     let text = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n";
     let prompt = tokenizer.encode(text).unwrap();
     assert_eq!(prompt[..4], [1, 4093, 198, 1780], "as the published tokenizer cuts it");

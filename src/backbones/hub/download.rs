@@ -5,10 +5,9 @@ use std::{
 
 use hf_hub::api::sync::Metadata;
 use indicatif::{ProgressBar, ProgressDrawTarget};
-use sha2::{Digest, Sha256};
 
 use super::{HubError, Session, failure, status};
-use crate::backbones::weights::hex;
+use crate::backbones::digest::sha256_file;
 
 impl Session<'_> {
     /// Downloads a file into the cache and checks it. A cut connection is taken up again for as long as each
@@ -82,25 +81,12 @@ fn check(what: &str, listed: &Metadata, path: &Path) -> Result<(), HubError> {
     let etag = listed.etag();
     // 64 digits are a SHA-256; small files carry git's 40-digit name instead.
     if etag.len() == 64 && etag.bytes().all(|b| b.is_ascii_hexdigit()) {
-        let found = sha256(path).map_err(|source| cache(path, source))?;
+        let found = sha256_file(path).map_err(|source| cache(path, source))?;
         if !found.eq_ignore_ascii_case(etag) {
             return Err(damaged("SHA-256", &etag, &found));
         }
     }
     Ok(())
-}
-
-fn sha256(path: &Path) -> io::Result<String> {
-    let mut file = fs::File::open(path)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let read = io::Read::read(&mut file, &mut buffer)?;
-        if read == 0 {
-            return Ok(hex(&hash.finalize()));
-        }
-        hash.update(&buffer[..read]);
-    }
 }
 
 fn cache(path: &Path, source: io::Error) -> HubError {

@@ -1,7 +1,6 @@
 //! Models from the hub, through the cache that its other tools share.
 
 mod download;
-mod model;
 
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -10,9 +9,8 @@ use hf_hub::{
     api::sync::{Api, ApiBuilder, ApiError, ApiRepo},
 };
 
-pub use model::HubModel;
-
 use super::weights::{self, WeightsError};
+use crate::config::{HubModel, HubSettings};
 
 #[cfg(test)]
 mod tests;
@@ -92,22 +90,12 @@ pub enum HubError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// No place for the cache.
+    #[error("no home folder is known for the hub's cache: set HF_HOME")]
+    NoHome,
     /// The shard index is broken.
     #[error(transparent)]
     Index(#[from] WeightsError),
-}
-
-/// How to reach the hub. The defaults are the public hub, no token, and the cache in the home folder.
-#[derive(Debug, Clone, Default)]
-pub struct HubSettings {
-    /// The hub's address (`HF_ENDPOINT`).
-    pub endpoint: Option<String>,
-    /// A token for private and gated models (`HF_TOKEN`); else the one that the hub's own tool has stored.
-    pub token: Option<String>,
-    /// The cache's home (`HF_HOME`); files go to `hub/` in it.
-    pub home: Option<PathBuf>,
-    /// Draw a progress bar on standard error.
-    pub progress: bool,
 }
 
 /// The hub and its local cache. Blocking: call it outside the async runtime.
@@ -121,7 +109,9 @@ pub struct Hub {
 impl Hub {
     /// Prepares a client; nothing is fetched yet.
     pub fn new(settings: HubSettings) -> Result<Self, HubError> {
-        let cache = settings.home.map_or_else(Cache::default, |home| Cache::new(home.join("hub")));
+        let user = || std::env::home_dir().map(|user| user.join(".cache/huggingface"));
+        let home = settings.home.or_else(user).ok_or(HubError::NoHome)?;
+        let cache = Cache::new(home.join("hub"));
         let mut builder = ApiBuilder::from_cache(cache.clone()).with_progress(settings.progress);
         if let Some(endpoint) = settings.endpoint {
             builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());

@@ -8,24 +8,28 @@ mod folder;
 mod format;
 mod gguf;
 mod gguf_names;
+mod mapped;
+mod metadata;
 mod quantization;
+mod vocabulary;
 
 use std::{
     collections::BTreeMap,
-    fs::File,
     ops::Range,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
 
-use memmap2::Mmap;
 use sha2::{Digest, Sha256};
 
 pub use error::WeightsError;
 pub(crate) use folder::{INDEX, SINGLE, plain_shard_names, shard_names};
 pub use format::Format;
-pub use gguf::{Metadata, Value};
+use mapped::MappedFile;
+pub use metadata::{Metadata, Value};
 use quantization::Quantization;
+
+use super::digest::hex;
 
 #[cfg(test)]
 mod tests;
@@ -276,44 +280,9 @@ impl Weights {
     }
 }
 
-/// A file in memory by the system's grace: pages come when touched.
-#[derive(Debug)]
-struct MappedFile {
-    path: PathBuf,
-    map: Mmap,
-}
-
-impl MappedFile {
-    fn open(path: &Path) -> Result<Self, WeightsError> {
-        let io = |source| WeightsError::Io { path: path.to_owned(), source };
-        let file = File::open(path).map_err(io)?;
-        if file.metadata().map_err(io)?.is_dir() {
-            return Err(WeightsError::NoWeights(path.to_owned()));
-        }
-        // SAFETY: the map is read-only and private to this process, and every byte pattern is a valid u8.
-        // Another process that cuts the file short while we hold it would fault us: model files are
-        // replaced by renaming, never edited in place.
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        Ok(Self { path: path.to_owned(), map })
-    }
-
-    fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.map
-    }
-}
-
 /// Reads a JSON file.
 fn json(path: &Path) -> Result<serde_json::Value, WeightsError> {
     let text = std::fs::read(path).map_err(|source| WeightsError::Io { path: path.to_owned(), source })?;
     serde_json::from_slice(&text)
         .map_err(|e| WeightsError::Malformed { path: path.to_owned(), reason: format!("not JSON: {e}") })
-}
-
-/// Bytes as lower-case hexadecimal digits.
-pub(crate) fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -7,11 +7,12 @@ use std::arch::x86_64::{
     _mm256_storeu_si256,
 };
 
+use super::activation::Epilogue;
 use super::isa::ROWS;
 use super::pack::{BLOCK, F32Line, I8Columns, I8Line, LANES, LINES};
 use super::quantise::Group;
 use super::weights::ActivationBits;
-use super::{portable, quantise};
+use super::{activation, portable, quantise};
 
 /// See [`super::isa::Kernels::sums_i8`].
 #[target_feature(enable = "avx2,fma")]
@@ -128,10 +129,16 @@ fn load_half(line: &F32Line, half: usize) -> __m256 {
     unsafe { _mm256_load_ps(half.as_ptr()) }
 }
 
-/// See [`super::isa::Kernels::finish_i8`].
+/// See [`super::isa::Kernels::scale_i8`].
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn finish_i8(sums: &[[i32; BLOCK]], columns: &I8Columns, scale: f32, out: &mut [f32; BLOCK]) {
-    portable::finish_i8(sums, columns, scale, out);
+pub(super) fn scale_i8(sums: &[[i32; BLOCK]], columns: &I8Columns, scale: f32, out: &mut [f32; BLOCK]) {
+    portable::scale_i8(sums, columns, scale, out);
+}
+
+/// See [`super::activation`].
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn finish(epilogue: Epilogue, block: &mut [f32; BLOCK]) {
+    activation::finish(epilogue, block);
 }
 
 /// See [`super::quantise`].

@@ -6,11 +6,12 @@ use std::arch::x86_64::{
     _mm512_storeu_si512,
 };
 
+use super::activation::Epilogue;
 use super::isa::ROWS;
 use super::pack::{BLOCK, F32Line, I8Columns, I8Line, LANES, LINES};
 use super::quantise::Group;
 use super::weights::ActivationBits;
-use super::{portable, quantise};
+use super::{activation, portable, quantise};
 
 /// See [`super::isa::Kernels::sums_i8`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
@@ -102,10 +103,16 @@ fn load_f32(line: &F32Line) -> __m512 {
     unsafe { _mm512_load_ps(line.0.as_ptr()) }
 }
 
-/// See [`super::isa::Kernels::finish_i8`].
+/// See [`super::isa::Kernels::scale_i8`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn finish_i8(sums: &[[i32; BLOCK]], columns: &I8Columns, scale: f32, out: &mut [f32; BLOCK]) {
-    portable::finish_i8(sums, columns, scale, out);
+pub(super) fn scale_i8(sums: &[[i32; BLOCK]], columns: &I8Columns, scale: f32, out: &mut [f32; BLOCK]) {
+    portable::scale_i8(sums, columns, scale, out);
+}
+
+/// See [`super::activation`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn finish(epilogue: Epilogue, block: &mut [f32; BLOCK]) {
+    activation::finish(epilogue, block);
 }
 
 /// See [`super::quantise`].

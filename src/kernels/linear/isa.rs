@@ -1,5 +1,6 @@
 //! The instruction sets with micro-kernels of their own, and the choice among them at run time.
 
+use super::activation::Epilogue;
 use super::pack::{BLOCK, F32Line, I8Columns, I8Line};
 use super::portable;
 use super::quantise::Group;
@@ -92,15 +93,20 @@ impl Kernels {
         dispatch!(self, sums_f32(rows, lines, sums));
     }
 
-    /// Turns the sums of one row's planes into outputs.
-    pub(super) fn finish_i8(
+    /// Turns the sums of one row's planes into f32 and adds the bias.
+    pub(super) fn scale_i8(
         self,
         sums: &[[i32; BLOCK]],
         columns: &I8Columns,
         scale: f32,
         out: &mut [f32; BLOCK],
     ) {
-        dispatch!(self, finish_i8(sums, columns, scale, out));
+        dispatch!(self, scale_i8(sums, columns, scale, out));
+    }
+
+    /// Applies the last part of a map to a block of one row.
+    pub(super) fn finish(self, epilogue: Epilogue, block: &mut [f32; BLOCK]) {
+        dispatch!(self, finish(epilogue, block));
     }
 
     /// Quantises one row of activations, see [`super::quantise`].

@@ -6,7 +6,10 @@
 //! - `I8`: activations are quantised by row, products are summed exactly as integers, and an output is
 //!   `sum as f32 * activation_scale * weight_scale + bias`, rounded at each of these steps.
 //! - `F32`: one fused multiply-add per input, in order, from zero; then the bias is added.
+//!
+//! An activation or a gate can be part of the map: it costs a tenth of the map, where separate ops cost several of them.
 
+mod activation;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -26,9 +29,12 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
+pub use self::activation::Activation;
+use self::activation::Epilogue;
+use self::forward::Call;
 pub use self::isa::Isa;
 use self::isa::Kernels;
-use self::pack::{Packed, PackedF32, PackedI8};
+use self::pack::{BLOCK, I8Values, Packed, PackedF32, PackedI8};
 use self::weights::MAX_K;
 pub use self::weights::{ActivationBits, LinearPart, LinearShape, LinearWeights};
 use super::pool::ComputePool;
@@ -77,6 +83,14 @@ pub enum LinearError {
         /// Inputs of this part.
         got: usize,
     },
+    /// A gate and the map that it gates with different numbers of outputs.
+    #[error("the gate has {gate} outputs, the map that it gates {up}")]
+    MixedOutputs {
+        /// Outputs of the gate.
+        gate: usize,
+        /// Outputs of the gated map.
+        up: usize,
+    },
     /// A part with another weight format or other activation bits.
     #[error("part {part} has another weight format than the parts before it; convert them to one")]
     MixedRecipes {
@@ -92,7 +106,9 @@ pub enum LinearError {
 #[derive(Clone, Debug)]
 pub struct Linear {
     packed: Arc<Packed>,
+    /// Outputs after the epilogue, and inputs.
     shape: LinearShape,
+    epilogue: Epilogue,
     kernels: Kernels,
     pool: ComputePool,
 }
@@ -118,15 +134,49 @@ impl Linear {
     /// # Errors
     /// As [`Linear::new`], and when the parts differ in `k` or in their weight format.
     pub fn concat(parts: Vec<LinearPart>, pool: ComputePool) -> Result<Linear, LinearError> {
+        Linear::pack(parts, Epilogue::Plain, pool)
+    }
+
+    /// A map whose outputs go through `activation`.
+    ///
+    /// # Errors
+    /// As [`Linear::new`].
+    pub fn activated(
+        part: LinearPart,
+        activation: Activation,
+        pool: ComputePool,
+    ) -> Result<Linear, LinearError> {
+        Linear::pack(vec![part], Epilogue::Activated(activation), pool)
+    }
+
+    /// Two maps of the same input as one: `activation(gate(x)) * up(x)`, with the outputs of one of them.
+    ///
+    /// # Errors
+    /// As [`Linear::concat`], and when the parts differ in `n`.
+    pub fn gated(
+        gate: LinearPart,
+        up: LinearPart,
+        activation: Activation,
+        pool: ComputePool,
+    ) -> Result<Linear, LinearError> {
+        if gate.shape.n != up.shape.n {
+            return Err(LinearError::MixedOutputs { gate: gate.shape.n, up: up.shape.n });
+        }
+        Linear::pack(vec![gate, up], Epilogue::Gated(activation), pool)
+    }
+
+    fn pack(parts: Vec<LinearPart>, epilogue: Epilogue, pool: ComputePool) -> Result<Linear, LinearError> {
         let LinearPart { shape, weights, bias } = LinearPart::stack(parts)?;
-        let bias = bias.as_deref();
+        let (bias, order) = (bias.as_deref(), epilogue.order());
         let packed = match weights {
-            LinearWeights::F32 { values } => Packed::F32(PackedF32::pack(&values, shape, bias)),
+            LinearWeights::F32 { values } => Packed::F32(PackedF32::pack(&values, shape, bias, order)),
             LinearWeights::I8 { values, scales, activations } => {
-                Packed::I8(PackedI8::pack(&values, &scales, shape, bias, activations))
+                let values = I8Values { values: &values, scales: &scales, activations };
+                Packed::I8(PackedI8::pack(values, shape, bias, order))
             }
         };
-        Ok(Linear { packed: Arc::new(packed), shape, kernels: Kernels::fastest(), pool })
+        let shape = LinearShape { n: shape.n * epilogue.block_outputs() / BLOCK, ..shape };
+        Ok(Linear { packed: Arc::new(packed), shape, epilogue, kernels: Kernels::fastest(), pool })
     }
 
     /// The same map computed with another instruction set, for tests and measurements.
@@ -167,7 +217,14 @@ impl Linear {
         };
         length("activations", x.len(), rows.saturating_mul(self.shape.k))?;
         length("outputs", out.len(), rows.saturating_mul(self.shape.n))?;
-        forward::forward(&self.packed, self.shape, self.kernels, &self.pool, x, out);
+        let call = Call {
+            packed: &self.packed,
+            shape: self.shape,
+            epilogue: self.epilogue,
+            kernels: self.kernels,
+            pool: &self.pool,
+        };
+        call.forward(x, out);
         Ok(())
     }
 }

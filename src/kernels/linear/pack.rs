@@ -1,6 +1,6 @@
 //! Weights in the order in which the micro-kernels read them.
 //!
-//! Outputs are cut into blocks of 64, the last one padded with zeros. A block is one contiguous stream over k of cache
+//! Outputs are cut into blocks of 64, padded with zeros. A block is one contiguous stream over k of cache
 //! lines. For int8, four lines hold four inputs of the 64 outputs: line `p` holds outputs `16 p..16 p + 16`, and of each
 //! its four inputs side by side. For f32, four lines hold one input of the 64 outputs.
 
@@ -14,6 +14,45 @@ pub(super) const LINES: usize = 4;
 pub(super) const LANES: usize = BLOCK / LINES;
 /// Inputs in a step of an int8 block.
 pub(super) const GROUP: usize = 4;
+
+/// Which outputs share a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// 64 that follow each other.
+    Rows,
+    /// 32 of the first half of all outputs, and the 32 of the second half that belong to them.
+    Halves,
+}
+
+impl Order {
+    /// Blocks for `n` outputs.
+    fn blocks(self, n: usize) -> usize {
+        match self {
+            Order::Rows => n.div_ceil(BLOCK),
+            Order::Halves => (n / 2).div_ceil(BLOCK / 2),
+        }
+    }
+
+    /// The block of an output among `n`, and its place there.
+    fn place(self, row: usize, n: usize) -> (usize, usize) {
+        const HALF: usize = BLOCK / 2;
+        match self {
+            Order::Rows => (row / BLOCK, row % BLOCK),
+            Order::Halves if row < n / 2 => (row / HALF, row % HALF),
+            Order::Halves => ((row - n / 2) / HALF, HALF + (row - n / 2) % HALF),
+        }
+    }
+
+    /// A vector over outputs by block, padded with zeros.
+    fn columns(self, values: Option<&[f32]>, n: usize) -> Vec<[f32; BLOCK]> {
+        let mut columns = vec![[0.0; BLOCK]; self.blocks(n)];
+        for (row, &value) in values.into_iter().flatten().enumerate() {
+            let (block, column) = self.place(row, n);
+            columns[block][column] = value;
+        }
+        columns
+    }
+}
 
 /// One cache line of packed weights.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +71,16 @@ pub(super) enum Packed {
     I8(PackedI8),
 }
 
+impl Packed {
+    /// How many blocks there are.
+    pub(super) fn blocks(&self) -> usize {
+        match self {
+            Packed::F32(packed) => packed.bias.len(),
+            Packed::I8(packed) => packed.columns.len(),
+        }
+    }
+}
+
 /// f32 weights, packed.
 #[derive(Debug)]
 pub(super) struct PackedF32 {
@@ -47,6 +96,14 @@ pub(super) struct PackedI8 {
     pub(super) activations: ActivationBits,
 }
 
+/// int8 weights to be packed: (n, k) row-major values, and a scale an output.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct I8Values<'a> {
+    pub(super) values: &'a [i8],
+    pub(super) scales: &'a [f32],
+    pub(super) activations: ActivationBits,
+}
+
 /// What turns a block's integer sums into outputs.
 #[derive(Clone, Debug)]
 pub(super) struct I8Columns {
@@ -58,17 +115,18 @@ pub(super) struct I8Columns {
 
 impl PackedF32 {
     /// Packs (n, k) row-major `values`.
-    pub(super) fn pack(values: &[f32], shape: LinearShape, bias: Option<&[f32]>) -> PackedF32 {
-        let blocks = shape.n.div_ceil(BLOCK);
+    pub(super) fn pack(values: &[f32], shape: LinearShape, bias: Option<&[f32]>, order: Order) -> PackedF32 {
+        let blocks = order.blocks(shape.n);
         let mut lines = vec![Line([0.0; LANES]); blocks * shape.k * LINES];
         for (row, weights) in values.chunks_exact(shape.k).enumerate() {
-            let (block, line, lane) = place(row);
+            let (block, column) = order.place(row, shape.n);
+            let (line, lane) = (column / LANES, column % LANES);
             let stream = &mut lines[block * shape.k * LINES..];
             for (step, &weight) in weights.iter().enumerate() {
                 stream[step * LINES + line].0[lane] = weight;
             }
         }
-        PackedF32 { lines, bias: (0..blocks).map(|block| columns_of(bias, block)).collect() }
+        PackedF32 { lines, bias: order.columns(bias, shape.n) }
     }
 
     /// A block's stream and its bias.
@@ -81,30 +139,25 @@ impl PackedF32 {
 impl PackedI8 {
     /// Packs (n, k) row-major `values` with their `scales`, one an output.
     pub(super) fn pack(
-        values: &[i8],
-        scales: &[f32],
+        values: I8Values<'_>,
         shape: LinearShape,
         bias: Option<&[f32]>,
-        activations: ActivationBits,
+        order: Order,
     ) -> PackedI8 {
-        let blocks = shape.n.div_ceil(BLOCK);
+        let I8Values { values, scales, activations } = values;
         let len = shape.k.div_ceil(GROUP) * LINES;
-        let mut lines = vec![Line([0; 64]); blocks * len];
-        let mut columns: Vec<I8Columns> = (0..blocks)
-            .map(|block| I8Columns {
-                correction: [0; BLOCK],
-                scale: columns_of(Some(scales), block),
-                bias: columns_of(bias, block),
-            })
-            .collect();
+        let mut lines = vec![Line([0; 64]); order.blocks(shape.n) * len];
+        let by_block = order.columns(Some(scales), shape.n).into_iter().zip(order.columns(bias, shape.n));
+        let mut columns: Vec<I8Columns> =
+            by_block.map(|(scale, bias)| I8Columns { correction: [0; BLOCK], scale, bias }).collect();
         for (row, weights) in values.chunks_exact(shape.k).enumerate() {
-            let (block, line, lane) = place(row);
+            let (block, column) = order.place(row, shape.n);
+            let (line, lane) = (column / LANES, column % LANES);
             let stream = &mut lines[block * len..];
             for (step, group) in weights.chunks(GROUP).enumerate() {
                 stream[step * LINES + line].0[lane * GROUP..][..group.len()].copy_from_slice(group);
             }
-            columns[block].correction[row % BLOCK] =
-                -128 * weights.iter().map(|&w| i32::from(w)).sum::<i32>();
+            columns[block].correction[column] = -128 * weights.iter().map(|&w| i32::from(w)).sum::<i32>();
         }
         PackedI8 { lines, columns, activations }
     }
@@ -114,19 +167,4 @@ impl PackedI8 {
         let len = self.lines.len() / self.columns.len();
         (&self.lines[block * len..(block + 1) * len], &self.columns[block])
     }
-}
-
-/// The block, line and lane of an output.
-fn place(row: usize) -> (usize, usize, usize) {
-    (row / BLOCK, row % BLOCK / LANES, row % LANES)
-}
-
-/// A block's share of a vector over outputs, padded with zeros.
-fn columns_of(values: Option<&[f32]>, block: usize) -> [f32; BLOCK] {
-    let mut columns = [0.0; BLOCK];
-    if let Some(values) = values {
-        let own = &values[block * BLOCK..values.len().min((block + 1) * BLOCK)];
-        columns[..own.len()].copy_from_slice(own);
-    }
-    columns
 }

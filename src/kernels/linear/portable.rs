@@ -1,5 +1,6 @@
 //! The micro-kernels in plain Rust, and the parts that every instruction set compiles for itself.
 
+pub(super) use super::activation::finish;
 use super::isa::ROWS;
 use super::pack::{BLOCK, F32Line, GROUP, I8Columns, I8Line, LANES, LINES};
 use super::quantise::Group;
@@ -33,12 +34,12 @@ pub(super) fn sums_f32(rows: &[&[f32]], lines: &[F32Line], sums: &mut [[f32; BLO
     }
 }
 
-/// See [`super::isa::Kernels::finish_i8`]. Inlined into a function per instruction set.
+/// See [`super::isa::Kernels::scale_i8`]. Inlined into a function per instruction set.
 ///
 /// The sums are exact, so the one rounding on the way to f32 is the same by any route: from i32 at 8 bits, from f64, which
 /// holds `128 * h + l` exactly, at 15.
 #[inline(always)]
-pub(super) fn finish_i8(sums: &[[i32; BLOCK]], columns: &I8Columns, scale: f32, out: &mut [f32; BLOCK]) {
+pub(super) fn scale_i8(sums: &[[i32; BLOCK]], columns: &I8Columns, scale: f32, out: &mut [f32; BLOCK]) {
     let I8Columns { correction, scale: weight_scale, bias } = columns;
     match sums {
         [high, low] => {

@@ -43,7 +43,7 @@ impl RowLayout {
 
 /// 1.5 * 2^23. Adding it to a value below 2^22 in magnitude rounds that to an integer, ties to even, and leaves the integer
 /// in the low bits: the same on every machine, and vectorised wherever an addition is.
-const ROUND: f32 = 12_582_912.0;
+pub(super) const ROUND: f32 = 12_582_912.0;
 
 /// Quantises one row of activations into its record.
 ///

@@ -2,6 +2,9 @@
 
 use super::LinearError;
 
+/// 1.5 * 2^52. Adding it rounds to an integer, ties to even, and leaves the integer in the low bits, two's complement.
+const ROUND: f64 = 6_755_399_441_055_744.0;
+
 /// How many bits an activation keeps when it meets int8 weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ActivationBits {
@@ -76,7 +79,7 @@ impl LinearWeights {
             let scale = largest / 127.0;
             // In f64, where the quotient of two tiny numbers neither overflows nor loses its rounding.
             let inverse = if scale > 0.0 { 127.0 / f64::from(largest) } else { 0.0 };
-            quantised.extend(row.iter().map(|&value| (f64::from(value) * inverse).round_ties_even() as i8));
+            quantised.extend(row.iter().map(|&value| (f64::from(value) * inverse + ROUND).to_bits() as i8));
             scales.push(scale);
         }
         Ok(LinearWeights::I8 { values: quantised, scales, activations })

@@ -1,6 +1,6 @@
 //! The norms of transformer blocks: root-mean-square (no mean, no bias) and layer norm.
 //!
-//! A row is summed in [`LANES`] running sums, element `i` into sum `i % LANES`, and these are added pair by pair. The
+//! A row is summed in `LANES` = 32 running sums, element `i` into sum `i % LANES`, and these are added pair by pair. The
 //! order is part of the op's definition: it does not depend on the batch, the threads or the machine.
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 mod detokenizing;
 mod encoding;
-mod from_gguf;
 mod golden;
 mod stopping;
 

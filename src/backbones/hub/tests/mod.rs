@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use self::server::{File, Server};
 use super::*;
-use crate::backbones::ModelSource;
+use crate::config::ModelSource;
 
 fn weights_bytes() -> Vec<u8> {
     (0..5000u32).flat_map(u32::to_le_bytes).collect()
@@ -140,6 +140,21 @@ fn wrong_bytes_are_refused_and_removed() {
 
     server.change(|state| state.files.get_mut("model.safetensors").unwrap().bytes[9] ^= 1);
     assert!(fetch(&server, &home).is_ok());
+}
+
+#[test]
+fn a_file_that_lies_elsewhere_is_followed_and_checked() {
+    let (server, home) = (whole_model(), TempDir::new().unwrap());
+    server.change(|state| {
+        let file = state.files.get_mut("model.safetensors").unwrap();
+        (file.moved, file.cut_after, file.cuts) = (true, 7000, 1);
+    });
+    let folder = fetch(&server, &home).unwrap();
+    assert_eq!(fs::read(folder.join("model.safetensors")).unwrap(), weights_bytes());
+
+    server.change(|state| state.files.get_mut("model.safetensors").unwrap().bytes[9] ^= 1);
+    let error = fetch(&server, &TempDir::new().unwrap()).unwrap_err();
+    assert!(matches!(error, HubError::Damaged { what: "SHA-256", .. }), "{error}");
 }
 
 #[test]

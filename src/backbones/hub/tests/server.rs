@@ -11,7 +11,7 @@ use std::{
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::backbones::weights::hex;
+use crate::backbones::digest::hex;
 
 pub const COMMIT: &str = "c0ffee";
 
@@ -22,6 +22,8 @@ pub struct File {
     /// Bodies end after so many bytes, so many times.
     pub cut_after: usize,
     pub cuts: usize,
+    /// The bytes lie elsewhere, under `/store/`, without the hub's own headers.
+    pub moved: bool,
 }
 
 impl File {
@@ -106,8 +108,16 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
         return stream.write_all(format!("{head}{body}").as_bytes());
     }
-    let file = path.strip_prefix("/org/name/resolve/main/").and_then(|name| state.files.get_mut(name));
-    match file {
+    let resolved = path.strip_prefix("/org/name/resolve/main/");
+    let name = resolved.or_else(|| path.strip_prefix("/store/")).unwrap_or_default();
+    match state.files.get_mut(name) {
+        Some(file) if file.moved && resolved.is_some() => write!(
+            stream,
+            "HTTP/1.1 302 Found\r\nLocation: http://{}/store/{name}\r\nX-Linked-ETag: \"{}\"\r\n\
+             X-Repo-Commit: {COMMIT}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            stream.local_addr()?,
+            file.etag
+        ),
         Some(file) => send(stream, file, &range),
         None => write!(stream, "HTTP/1.1 404 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
     }

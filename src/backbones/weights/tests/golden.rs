@@ -56,3 +56,33 @@ fn shards_hold_what_the_single_file_holds() {
         assert_eq!(shards.tensor_f32(info.name, info.shape).unwrap(), expected, "{}", info.name);
     }
 }
+
+#[test]
+fn a_gguf_file_s_tokenizer_is_the_folder_s_but_for_sentinels() {
+    let (folder, file) =
+        (golden("t5-v1_1").tokenizer().unwrap(), golden("t5-v1_1.f32.gguf").tokenizer().unwrap());
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tokenizer_cases.json");
+    let cases: serde_json::Value = serde_json::from_slice(&fs::read(cases).unwrap()).unwrap();
+    let texts = cases["encode"].as_array().unwrap().iter().map(|case| case["text"].as_str().unwrap());
+    for text in texts.filter(|text| !text.contains("extra_id")) {
+        let ids = folder.encode(text).unwrap();
+        assert_eq!(file.encode(text).unwrap(), ids, "{text:?}");
+        assert_eq!(file.decode(&ids), folder.decode(&ids), "{text:?}");
+    }
+}
+
+#[test]
+fn decoders_gguf_tokenizers_are_their_folders() {
+    for family in ["gpt2", "llama", "llama3", "qwen2", "qwen3", "gemma3"] {
+        let tokenizer = golden(&format!("{family}.f32.gguf")).tokenizer().unwrap();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/expected");
+        let cases = fs::read(folder.join(format!("{family}.tokenizer.json"))).unwrap();
+        let cases: serde_json::Value = serde_json::from_slice(&cases).unwrap();
+        for case in cases["encode"].as_array().unwrap() {
+            let text = case["text"].as_str().unwrap();
+            let ids: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
+            assert_eq!(tokenizer.encode(text).unwrap(), ids, "{family} {text:?}");
+            assert_eq!(tokenizer.decode(&ids), case["decoded"].as_str().unwrap(), "{family} {text:?}");
+        }
+    }
+}

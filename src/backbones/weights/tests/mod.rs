@@ -4,6 +4,7 @@ mod compressed;
 mod files;
 mod ggufs;
 mod golden;
+mod vocabulary;
 
 use std::{fs, path::Path};
 

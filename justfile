@@ -1,0 +1,43 @@
+# What people type often. `just` lists it.
+
+default:
+    @just --list
+
+# Serve the embedded model
+serve *args:
+    cargo run --release -- serve {{args}}
+
+# The tests
+test:
+    cargo test
+
+# Format, lint and docs, as CI checks them
+lint:
+    cargo fmt --all
+    cargo clippy --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+# Write openapi.yaml and the tables in docs/ anew from the code
+contract:
+    UPDATE_CONTRACT=1 cargo test --lib
+
+# Criterion benchmarks
+bench *args:
+    cargo bench {{args}}
+
+# dept beside transformers on this machine (makes a virtual environment)
+peers:
+    benches/peers/run.sh
+
+# The golden data from transformers and PEFT
+golden:
+    python3 -m venv target/golden-venv
+    target/golden-venv/bin/pip install -q -r tests/golden/requirements.txt
+    target/golden-venv/bin/python tests/golden/make.py
+
+# What CI runs
+ci:
+    .ci/run
+
+# CI and everything that takes too long for it
+full: ci bench peers

@@ -1,0 +1,226 @@
+use crate::{
+    adapter::RegistryError,
+    domain::{NameError, SamplingError, SequenceError},
+    engine::SubmitError,
+};
+
+/// What went wrong, as a client's program sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// The request is malformed or a value is out of its range.
+    InvalidRequest,
+    /// The Host or the Origin is not one that this server answers to.
+    Forbidden,
+    /// No adapter of that name or version.
+    AdapterNotFound,
+    /// No such path.
+    NotFound,
+    /// The path takes other methods.
+    MethodNotAllowed,
+    /// The body arrived too slowly.
+    RequestTimeout,
+    /// The body is over the limit.
+    TooLarge,
+    /// The body is not JSON by its content type.
+    UnsupportedMediaType,
+    /// The adapter's files are not usable.
+    InvalidAdapter,
+    /// The prompt is longer than the adapter or the model takes.
+    InputTooLong,
+    /// The queue is full.
+    Overloaded,
+    /// A fault of the server.
+    Internal,
+    /// The server is shutting down.
+    Draining,
+    /// The model is not loaded yet, or the engine has stopped.
+    NotReady,
+    /// The request's own deadline passed.
+    DeadlineExceeded,
+}
+
+/// One line of the error table: how a code looks on each wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ErrorRow {
+    /// The code that the line is about.
+    pub code: ErrorCode,
+    /// `error.code` in the body.
+    pub name: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// `error.type` in the body.
+    pub kind: &'static str,
+    /// The canonical gRPC code.
+    pub grpc: &'static str,
+    /// Seconds in `Retry-After`, where a retry can help.
+    pub retry_after: Option<u32>,
+    /// `x-should-retry`, where a client library would guess wrong.
+    pub should_retry: Option<bool>,
+    /// When it happens and what to do.
+    pub meaning: &'static str,
+}
+
+const fn row(
+    code: ErrorCode,
+    name: &'static str,
+    status: u16,
+    kind: &'static str,
+    grpc: &'static str,
+    meaning: &'static str,
+) -> ErrorRow {
+    ErrorRow { code, name, status, kind, grpc, retry_after: None, should_retry: None, meaning }
+}
+
+impl ErrorRow {
+    const fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    const fn never_retry(mut self) -> Self {
+        self.should_retry = Some(false);
+        self
+    }
+}
+
+const REQUEST: &str = "invalid_request_error";
+const SERVER: &str = "server_error";
+const UNAVAILABLE: &str = "unavailable_error";
+
+#[rustfmt::skip]
+const TABLE: [ErrorRow; 15] = [
+    row(ErrorCode::InvalidRequest, "invalid_request", 400, REQUEST, "INVALID_ARGUMENT",
+        "The request is malformed, names an unknown field or holds a value out of range; `param` names the field."),
+    row(ErrorCode::Forbidden, "forbidden", 403, "permission_error", "PERMISSION_DENIED",
+        "The Host or Origin header names a host that a server without keys does not answer to."),
+    row(ErrorCode::AdapterNotFound, "adapter_not_found", 404, "not_found_error", "NOT_FOUND",
+        "No adapter has this name or version; `GET /v1/adapters` lists them."),
+    row(ErrorCode::NotFound, "not_found", 404, "not_found_error", "UNIMPLEMENTED",
+        "No such path; `GET /openapi.json` lists them."),
+    row(ErrorCode::MethodNotAllowed, "method_not_allowed", 405, REQUEST, "UNIMPLEMENTED",
+        "The path takes other methods; the Allow header lists them."),
+    row(ErrorCode::RequestTimeout, "request_timeout", 408, REQUEST, "DEADLINE_EXCEEDED",
+        "The request's body did not arrive in time."),
+    row(ErrorCode::TooLarge, "too_large", 413, REQUEST, "RESOURCE_EXHAUSTED",
+        "The request's body is over `--max-body-bytes`."),
+    row(ErrorCode::UnsupportedMediaType, "unsupported_media_type", 415, REQUEST, "INVALID_ARGUMENT",
+        "The body is not sent as `content-type: application/json`."),
+    row(ErrorCode::InvalidAdapter, "invalid_adapter", 422, REQUEST, "INVALID_ARGUMENT",
+        "The adapter's files are not usable with this model; the message names tensor, expected and found."),
+    row(ErrorCode::InputTooLong, "input_too_long", 422, REQUEST, "INVALID_ARGUMENT",
+        "The prompt is longer than the adapter or the model takes; shorten it or set `truncate`."),
+    row(ErrorCode::Overloaded, "overloaded", 429, "rate_limit_error", "RESOURCE_EXHAUSTED",
+        "The queue is full; retry later.").retry_after(1),
+    row(ErrorCode::Internal, "internal", 500, SERVER, "INTERNAL",
+        "A fault of the server; its log has the cause under the request's id."),
+    row(ErrorCode::Draining, "draining", 503, UNAVAILABLE, "UNAVAILABLE",
+        "The server is shutting down; retry on another replica.").retry_after(1),
+    row(ErrorCode::NotReady, "not_ready", 503, UNAVAILABLE, "UNAVAILABLE",
+        "The model is not loaded yet, or the engine has stopped.").retry_after(5),
+    row(ErrorCode::DeadlineExceeded, "deadline_exceeded", 504, "timeout_error", "DEADLINE_EXCEEDED",
+        "The request did not finish within its own `timeout_ms`.").never_retry(),
+];
+
+impl ErrorCode {
+    /// Every line of the table.
+    pub fn table() -> &'static [ErrorRow] {
+        &TABLE
+    }
+
+    /// How this code looks on each wire.
+    pub fn row(self) -> &'static ErrorRow {
+        &TABLE[self as usize]
+    }
+
+    /// `error.code` in the body.
+    pub fn as_str(self) -> &'static str {
+        self.row().name
+    }
+}
+
+/// Any failure that a client is told of. The code decides the status on every wire.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// What went wrong, for programs.
+    pub code: ErrorCode,
+    /// What went wrong with which values and what to do, for people.
+    pub message: String,
+    /// The field that the error is about.
+    pub param: Option<String>,
+}
+
+impl ApiError {
+    /// An error that no single field is to blame for.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), param: None }
+    }
+
+    /// A value that is malformed or out of its range.
+    pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::InvalidRequest, message).about(param)
+    }
+
+    /// A fault of the server. Its cause belongs into the log, never to a client.
+    pub fn internal() -> Self {
+        let message = "the server failed on this request: its log has the cause under this request's id";
+        Self::new(ErrorCode::Internal, message)
+    }
+
+    /// The same error, blamed on the field `param`.
+    pub fn about(mut self, param: impl Into<String>) -> Self {
+        self.param = Some(param.into());
+        self
+    }
+}
+
+impl From<NameError> for ApiError {
+    fn from(error: NameError) -> Self {
+        Self::invalid("adapter", error.to_string())
+    }
+}
+
+impl From<SamplingError> for ApiError {
+    fn from(error: SamplingError) -> Self {
+        Self::invalid(error.param, error.to_string())
+    }
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> Self {
+        let code = match error {
+            SubmitError::Overloaded { .. } => ErrorCode::Overloaded,
+            SubmitError::NeverFits { .. } => ErrorCode::InputTooLong,
+            SubmitError::Draining => ErrorCode::Draining,
+            SubmitError::Stopped => ErrorCode::NotReady,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<SequenceError> for ApiError {
+    fn from(error: SequenceError) -> Self {
+        let code = match error {
+            SequenceError::DeadlineExceeded(_) => ErrorCode::DeadlineExceeded,
+            SequenceError::Draining => ErrorCode::Draining,
+            SequenceError::Internal => ErrorCode::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<RegistryError> for ApiError {
+    fn from(error: RegistryError) -> Self {
+        let code = match error {
+            RegistryError::UnknownAdapter { .. } | RegistryError::UnknownVersion { .. } => {
+                ErrorCode::AdapterNotFound
+            }
+            RegistryError::AmbiguousVersion { .. } => ErrorCode::InvalidRequest,
+            RegistryError::ModelName(_)
+            | RegistryError::Hidden { .. }
+            | RegistryError::Task { .. }
+            | RegistryError::Fingerprint { .. } => ErrorCode::InvalidAdapter,
+        };
+        Self::new(code, error.to_string()).about("adapter")
+    }
+}

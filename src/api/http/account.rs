@@ -1,0 +1,75 @@
+//! Counts every request with its outcome, however it ends: answered, failed, streamed to the end or abandoned.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    middleware::Next,
+    response::Response,
+};
+
+use super::{Door, request_id::RequestId};
+use crate::{api::ApiError, telemetry::Metrics};
+
+const CANCELLED: &str = "cancelled";
+
+/// The route whose whole time is measured.
+const MEASURED: &str = "/v1/generate";
+
+/// The open account of one request; closes when its last holder lets go.
+pub(super) struct Account {
+    metrics: Arc<Metrics>,
+    id: String,
+    endpoint: String,
+    started: Instant,
+    outcome: Mutex<&'static str>,
+}
+
+impl Account {
+    /// Says how the request ends; without a word it was abandoned by its client.
+    pub fn settle(&self, outcome: &'static str) {
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let outcome = *self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        let time = self.started.elapsed();
+        self.metrics.requests.count(&self.endpoint, outcome);
+        if self.endpoint == MEASURED {
+            self.metrics.request_duration.observe(time);
+        }
+        // A stream ends after its handler, outside the request's span.
+        let (id, ms) = (&self.id, time.as_micros() as f64 / 1e3);
+        tracing::info!(parent: None, id, endpoint = self.endpoint, outcome, ms, "request ended");
+    }
+}
+
+/// Marks a response whose account its body settles.
+#[derive(Clone, Copy)]
+pub(super) struct Streams;
+
+/// Opens an account for the request and, unless its body is a stream, closes it with the response.
+pub(super) async fn account(State(door): State<Door>, mut request: Request, next: Next) -> Response {
+    let matched = request.extensions().get::<MatchedPath>();
+    let endpoint = matched.map_or("other".into(), |path| path.as_str().to_owned());
+    let account = Arc::new(Account {
+        metrics: Arc::clone(&door.service.metrics),
+        id: request.extensions().get::<RequestId>().map_or_else(String::new, |id| id.0.clone()),
+        endpoint,
+        started: Instant::now(),
+        outcome: Mutex::new(CANCELLED),
+    });
+    request.extensions_mut().insert(Arc::clone(&account));
+    let response = next.run(request).await;
+    match response.extensions().get::<ApiError>() {
+        Some(error) => account.settle(error.code.as_str()),
+        None if response.extensions().get::<Streams>().is_none() => account.settle("ok"),
+        None => {}
+    }
+    response
+}

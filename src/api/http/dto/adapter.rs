@@ -1,0 +1,117 @@
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::adapter::Generation;
+
+/// One page of adapters, in the order of their names.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AdapterList {
+    /// The adapters.
+    pub adapters: Vec<AdapterObject>,
+    /// What to give as `after` for the next page; null on the last one.
+    pub next: Option<String>,
+}
+
+/// An adapter.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AdapterObject {
+    /// Its name.
+    #[schema(example = "sst2")]
+    pub name: String,
+    /// The content address of its current generation.
+    #[schema(example = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
+    pub version: String,
+    /// How it was trained.
+    #[schema(example = "dept")]
+    pub method: &'static str,
+    /// Rows of its soft prompt, m.
+    #[schema(example = 20)]
+    pub prompt_length: usize,
+    /// Rank of its low-rank pair, r; 0 without one.
+    #[schema(example = 53)]
+    pub rank: usize,
+    /// Longest input in tokens, s; null where it sets no limit.
+    #[schema(example = 256)]
+    pub max_length: Option<usize>,
+    /// Trained numbers.
+    #[schema(example = 50944)]
+    pub parameters: usize,
+    /// Bytes in memory.
+    #[schema(example = 203776)]
+    pub bytes: usize,
+    /// When it was made, RFC 3339 in UTC.
+    #[schema(example = "2026-11-23T15:00:00Z")]
+    pub created_at: String,
+    /// Where it is held.
+    #[schema(example = "host")]
+    pub residency: &'static str,
+    /// Whether it stays where it is held.
+    pub pinned: bool,
+    /// Its card: description, template, labels, measured results.
+    #[schema(value_type = Object)]
+    pub card: serde_json::Value,
+}
+
+impl From<&Generation> for AdapterObject {
+    fn from(adapter: &Generation) -> Self {
+        let weights = adapter.weights();
+        Self {
+            name: adapter.name().to_string(),
+            version: adapter.version().to_string(),
+            method: adapter.manifest().method.as_str(),
+            prompt_length: weights.prompt_length(),
+            rank: weights.rank(),
+            max_length: weights.max_length(),
+            parameters: weights.parameters(),
+            bytes: weights.bytes(),
+            created_at: rfc3339(adapter.created_at()),
+            residency: "host",
+            pinned: false,
+            card: serde_json::to_value(adapter.card()).expect("a card is strings and finite numbers"),
+        }
+    }
+}
+
+/// `2026-11-23T15:00:00Z`; times before 1970 read as its start.
+fn rfc3339(time: SystemTime) -> String {
+    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Year, month and day of the day `days` after 1970-01-01, counting years from March so that leap days come last.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468; // since 0000-03-01
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn times_are_rfc_3339() {
+        let cases = [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_251_199, "2024-02-29T23:59:59Z"),
+            (1_795_446_245, "2026-11-23T15:04:05Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ];
+        for (seconds, text) in cases {
+            assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)), text);
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The JSON forms. They are checked here and never leave this folder.
+
+mod adapter;
+mod error;
+mod request;
+mod response;
+mod tokens;
+mod writer;
+
+pub use adapter::{AdapterList, AdapterObject};
+pub use error::{ErrorBody, ErrorObject};
+pub use request::{GenerateBody, PromptField, Truncate};
+pub use response::{
+    ChoiceObject, GenerateResponse, Outcome, Output, ResultObject, StreamEvent, StreamToken, TimingsObject,
+    TokenObject, TopToken, UsageObject,
+};
+pub use tokens::{DetokenizeBody, DetokenizeResponse, TokenizeBody, TokenizeResponse};
+pub use writer::Writer;

@@ -1,0 +1,263 @@
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, SeqAccess, Visitor},
+};
+use utoipa::ToSchema;
+
+use crate::{
+    api::ApiError,
+    domain::{GenerateRequest, OverLength, Prompt, RawSampling, SamplingParams, TenantId},
+};
+
+/// Most choices for one prompt.
+const MAX_CHOICES: u32 = 64;
+
+/// Most stop strings, and most bytes of one.
+const MAX_STOPS: usize = 16;
+const MAX_STOP_BYTES: usize = 256;
+
+/// `prompt`: a text, a list of texts (a batch), or token ids.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum PromptField {
+    /// One text.
+    Text(String),
+    /// A batch of texts; `results` comes back in their order.
+    Texts(Vec<String>),
+    /// Token ids, used as they are.
+    Ids(Vec<u32>),
+}
+
+/// What to do with a prompt that is too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Truncate {
+    /// Refuse it with both lengths.
+    Error,
+    /// Drop tokens from the start.
+    Left,
+    /// Drop tokens from the end.
+    Right,
+}
+
+/// The body of `POST /v1/generate`.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"adapter": "sst2", "inputs": {"sentence": "a gripping story"}, "logprobs": 1}))]
+pub struct GenerateBody {
+    /// The adapter's name, or `name@version`; absent or null is the bare backbone.
+    #[schema(example = "sst2")]
+    pub adapter: Option<String>,
+    /// A text, a list of texts, or token ids. Either this or `inputs`.
+    pub prompt: Option<PromptField>,
+    /// Named fields for the template of the adapter's card.
+    pub inputs: Option<BTreeMap<String, String>>,
+    /// Most tokens to generate, at least 1. The card's value, else 20.
+    #[schema(minimum = 1)]
+    pub max_tokens: Option<u32>,
+    /// No end token before this many tokens.
+    #[schema(default = 0)]
+    pub min_tokens: Option<u32>,
+    /// 0 takes the most probable token; larger values flatten the distribution.
+    #[schema(minimum = 0, maximum = 100, default = 0.0)]
+    pub temperature: Option<f64>,
+    /// Keep the k most probable tokens; 0 keeps all.
+    #[schema(default = 0)]
+    pub top_k: Option<u32>,
+    /// Keep the smallest set of tokens whose probability reaches this.
+    #[schema(exclusive_minimum = 0, maximum = 1, default = 1.0)]
+    pub top_p: Option<f64>,
+    /// Keep tokens at least this fraction as probable as the most probable one.
+    #[schema(minimum = 0, maximum = 1, default = 0.0)]
+    pub min_p: Option<f64>,
+    /// Fixes the random choices; choice i draws with seed + i. Random when absent.
+    pub seed: Option<u64>,
+    /// Makes tokens seen in prompt or output less likely; 1 is none.
+    #[schema(exclusive_minimum = 0, maximum = 10, default = 1.0)]
+    pub repetition_penalty: Option<f64>,
+    /// Subtracted once from the logits of generated tokens.
+    #[schema(minimum = -2, maximum = 2, default = 0.0)]
+    pub presence_penalty: Option<f64>,
+    /// Subtracted from the logits of generated tokens for each occurrence.
+    #[schema(minimum = -2, maximum = 2, default = 0.0)]
+    pub frequency_penalty: Option<f64>,
+    /// Generation ends in front of any of these.
+    #[schema(max_items = 16)]
+    pub stop: Option<Vec<String>>,
+    /// How many alternatives to report with their log-probabilities; 0 reports none.
+    #[schema(maximum = 20, default = 0)]
+    pub logprobs: Option<u8>,
+    /// Choices for each prompt.
+    #[schema(minimum = 1, maximum = 64, default = 1)]
+    pub n: Option<u32>,
+    /// What to do with a prompt that is too long. The card's policy, else `error`.
+    pub truncate: Option<Truncate>,
+    /// Send tokens as they come, as server-sent events.
+    #[schema(default = false)]
+    pub stream: Option<bool>,
+    /// Larger runs earlier.
+    #[schema(default = 0)]
+    pub priority: Option<i32>,
+    /// Give up after this many milliseconds; 0 waits.
+    #[schema(default = 0)]
+    pub timeout_ms: Option<u64>,
+    /// Who the request is for, in the client's words. Taken, neither stored nor logged.
+    pub user: Option<String>,
+}
+
+impl GenerateBody {
+    /// Whether the response is to be streamed.
+    pub fn streams(&self) -> bool {
+        self.stream.unwrap_or(false)
+    }
+
+    /// Whether `prompt` is a list of texts, so that the response has `results`.
+    pub fn is_batch(&self) -> bool {
+        matches!(self.prompt, Some(PromptField::Texts(_)))
+    }
+
+    fn sampling(&self) -> Result<SamplingParams, ApiError> {
+        let default = RawSampling::default();
+        let raw = RawSampling {
+            temperature: self.temperature.unwrap_or(default.temperature),
+            top_k: self.top_k.unwrap_or(default.top_k),
+            top_p: self.top_p.unwrap_or(default.top_p),
+            min_p: self.min_p.unwrap_or(default.min_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(default.repetition_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(default.presence_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(default.frequency_penalty),
+            seed: self.seed,
+            logprobs: self.logprobs.unwrap_or(default.logprobs),
+        };
+        Ok(SamplingParams::new(raw)?)
+    }
+}
+
+impl TryFrom<GenerateBody> for GenerateRequest {
+    type Error = ApiError;
+
+    fn try_from(body: GenerateBody) -> Result<Self, ApiError> {
+        let sampling = body.sampling()?;
+        let n = body.n.unwrap_or(1);
+        if !(1..=MAX_CHOICES).contains(&n) {
+            return Err(ApiError::invalid("n", format!("n is {n}: use 1 to {MAX_CHOICES}")));
+        }
+        if body.max_tokens == Some(0) {
+            return Err(ApiError::invalid("max_tokens", "max_tokens is 0: ask for at least 1 token"));
+        }
+        Ok(Self {
+            tenant: TenantId::default_tenant(),
+            adapter: body.adapter.as_deref().map(str::parse).transpose()?,
+            prompts: prompts(body.prompt, body.inputs)?,
+            max_tokens: body.max_tokens,
+            min_tokens: body.min_tokens.unwrap_or(0),
+            sampling,
+            stop: stop(body.stop.unwrap_or_default())?,
+            n,
+            truncate: body.truncate.map(OverLength::from),
+            priority: body.priority.unwrap_or(0),
+            timeout: body.timeout_ms.filter(|&ms| ms > 0).map(Duration::from_millis),
+        })
+    }
+}
+
+impl From<Truncate> for OverLength {
+    fn from(truncate: Truncate) -> Self {
+        match truncate {
+            Truncate::Error => Self::Error,
+            Truncate::Left => Self::Left,
+            Truncate::Right => Self::Right,
+        }
+    }
+}
+
+/// The prompts of a request: `prompt` or `inputs`, not both, nothing empty.
+pub(super) fn prompts(
+    prompt: Option<PromptField>,
+    inputs: Option<BTreeMap<String, String>>,
+) -> Result<Vec<Prompt>, ApiError> {
+    let empty = |param: String| ApiError::invalid(param.clone(), format!("{param} is empty: send some text"));
+    match (prompt, inputs) {
+        (Some(_), Some(_)) => {
+            Err(ApiError::invalid("inputs", "prompt and inputs exclude each other: send one"))
+        }
+        (None, None) => Err(ApiError::invalid("prompt", "prompt is missing: send a prompt, or inputs")),
+        (None, Some(inputs)) if inputs.is_empty() => Err(empty("inputs".into())),
+        (None, Some(inputs)) => Ok(vec![Prompt::Inputs(inputs)]),
+        (Some(PromptField::Text(text)), None) if text.is_empty() => Err(empty("prompt".into())),
+        (Some(PromptField::Text(text)), None) => Ok(vec![Prompt::Text(text)]),
+        (Some(PromptField::Ids(ids)), None) => Ok(vec![Prompt::Ids(ids)]),
+        (Some(PromptField::Texts(texts)), None) if texts.is_empty() => Err(empty("prompt".into())),
+        (Some(PromptField::Texts(texts)), None) => {
+            let checked = |(at, text): (usize, String)| match text.is_empty() {
+                true => Err(empty(format!("prompt[{at}]"))),
+                false => Ok(Prompt::Text(text)),
+            };
+            texts.into_iter().enumerate().map(checked).collect()
+        }
+    }
+}
+
+fn stop(stop: Vec<String>) -> Result<Vec<String>, ApiError> {
+    if stop.len() > MAX_STOPS {
+        let message = format!("stop has {} strings: use at most {MAX_STOPS}", stop.len());
+        return Err(ApiError::invalid("stop", message));
+    }
+    for (at, text) in stop.iter().enumerate() {
+        if text.is_empty() || text.len() > MAX_STOP_BYTES {
+            let message = format!("stop[{at}] has {} bytes: use 1 to {MAX_STOP_BYTES}", text.len());
+            return Err(ApiError::invalid(format!("stop[{at}]"), message));
+        }
+    }
+    Ok(stop)
+}
+
+/// Written out so that a wrong type is named, which an untagged enum cannot do.
+impl<'de> Deserialize<'de> for PromptField {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PromptVisitor)
+    }
+}
+
+struct PromptVisitor;
+
+impl<'de> Visitor<'de> for PromptVisitor {
+    type Value = PromptField;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string, a list of strings, or a list of token ids")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<PromptField, E> {
+        Ok(PromptField::Text(text.into()))
+    }
+
+    fn visit_string<E: de::Error>(self, text: String) -> Result<PromptField, E> {
+        Ok(PromptField::Text(text))
+    }
+
+    /// The first item says what the list is of.
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<PromptField, A::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected a string or a token id in the list")]
+        enum Item {
+            Text(String),
+            Id(u32),
+        }
+        match list.next_element()? {
+            None => Ok(PromptField::Texts(Vec::new())),
+            Some(Item::Text(first)) => rest(first, list).map(PromptField::Texts),
+            Some(Item::Id(first)) => rest(first, list).map(PromptField::Ids),
+        }
+    }
+}
+
+fn rest<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(first: T, mut list: A) -> Result<Vec<T>, A::Error> {
+    let mut items = vec![first];
+    while let Some(item) = list.next_element()? {
+        items.push(item);
+    }
+    Ok(items)
+}

@@ -1,0 +1,64 @@
+use std::sync::Arc;
+
+use axum::{
+    Extension, Json as Answer,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+
+use super::{
+    Door,
+    account::Account,
+    dto::{GenerateBody, GenerateResponse, StreamEvent, Writer},
+    json::Json,
+    request_id::RequestId,
+    stream,
+};
+use crate::{
+    api::{Accepted, ApiError, collect},
+    domain::GenerateRequest,
+};
+
+/// Generates text, with an adapter or without.
+///
+/// With `"stream": true` the answer is server-sent events: `data: {"index", "position", "token"}` for each token, one
+/// `data:` with the whole response, then `data: [DONE]`. A failure in between is one `data: {"error": …}` and no
+/// `[DONE]`. Closing the connection cancels the request.
+#[utoipa::path(
+    post, path = "/v1/generate", tag = "generate", request_body = GenerateBody,
+    responses(
+        (status = 200, description = "The text, whole or as a stream of events", content(
+            (GenerateResponse = "application/json"),
+            (StreamEvent = "text/event-stream"),
+        )),
+        super::openapi::GenerateFailures,
+    )
+)]
+pub(super) async fn generate(
+    State(door): State<Door>,
+    Extension(RequestId(id)): Extension<RequestId>,
+    Extension(account): Extension<Arc<Account>>,
+    Json(body): Json<GenerateBody>,
+) -> Result<Response, ApiError> {
+    let (streams, batch) = (body.streams(), body.is_batch());
+    let request = GenerateRequest::try_from(body)?;
+    let tokens = request.sampling.logprobs > 0;
+    let service = Arc::clone(&door.service);
+    let accepted = off_the_loop(move || service.generate(&request)).await?;
+    let Accepted { model, adapter, events, gathering } = accepted;
+    let tokenizer = door.service.tokenizer.clone();
+    let writer = Writer { id, model: model.name.clone(), adapter, batch, tokens, tokenizer };
+    if streams {
+        return Ok(stream::respond(writer, events, gathering, account, door.options.ping_interval));
+    }
+    let results = collect(events, gathering).await?;
+    Ok(Answer(writer.response(results)).into_response())
+}
+
+/// Runs work that may take milliseconds (a long prompt's tokens) off the thread that serves connections.
+pub(super) async fn off_the_loop<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    // The task fails only by a panic, which has been reported by then.
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(ApiError::internal()))
+}

@@ -1,0 +1,107 @@
+//! Reads a JSON body. Every way in which it can be wrong has its own answer.
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, Request},
+    http::{HeaderMap, header},
+};
+use futures::StreamExt;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use super::Door;
+use crate::api::{ApiError, ErrorCode};
+
+/// A request's body, read as JSON.
+pub(super) struct Json<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Door> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, door: &Door) -> Result<Self, ApiError> {
+        check_media_type(request.headers())?;
+        let (limit, patience) = (door.options.max_body_bytes, door.options.body_timeout);
+        let declared = request.headers().get(header::CONTENT_LENGTH);
+        let declared: Option<usize> = declared.and_then(|length| length.to_str().ok()?.parse().ok());
+        if declared.is_some_and(|length| length > limit) {
+            return Err(too_large(limit));
+        }
+        let body = timeout(patience, read(request.into_body(), limit)).await.map_err(|_| {
+            let message = format!("the request's body did not arrive within {patience:?}: send it faster");
+            ApiError::new(ErrorCode::RequestTimeout, message)
+        })??;
+        parse(&body).map(Self)
+    }
+}
+
+fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let sent = headers.get(header::CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let essence = sent.as_deref().unwrap_or_default().split(';').next().unwrap_or_default();
+    let essence = essence.trim().to_ascii_lowercase();
+    if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
+        return Ok(());
+    }
+    let found =
+        sent.map_or("there is no content-type".into(), |sent| format!("the content-type is '{sent}'"));
+    let message = format!("{found}: send the body as application/json");
+    Err(ApiError::new(ErrorCode::UnsupportedMediaType, message).about("content-type"))
+}
+
+fn too_large(limit: usize) -> ApiError {
+    let message = format!("the request's body is over {limit} bytes: send less, or raise --max-body-bytes");
+    ApiError::new(ErrorCode::TooLarge, message)
+}
+
+async fn read(body: Body, limit: usize) -> Result<Vec<u8>, ApiError> {
+    let mut chunks = body.into_data_stream();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = chunks.next().await {
+        let broken = |_| ApiError::new(ErrorCode::InvalidRequest, "the request's body broke off");
+        let chunk = chunk.map_err(broken)?;
+        if bytes.len() + chunk.len() > limit {
+            return Err(too_large(limit));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    let invalid = |message: String| ApiError::new(ErrorCode::InvalidRequest, message);
+    let text = std::str::from_utf8(body).map_err(|e| {
+        invalid(format!("the body is not UTF-8: byte {} is not part of a character", e.valid_up_to()))
+    })?;
+    let mut json = serde_json::Deserializer::from_str(text);
+    let value =
+        serde_path_to_error::deserialize(&mut json).map_err(|error| match error.inner().is_data() {
+            true => ApiError { param: blamed(&error), ..invalid(located(&error)) },
+            false => invalid(format!("the body is not JSON: {}", error.inner())),
+        })?;
+    json.end().map_err(|cause| invalid(format!("the body is not JSON: {cause}")))?;
+    Ok(value)
+}
+
+type PathError = serde_path_to_error::Error<serde_json::Error>;
+
+/// The path to the value at fault, as `stop[1]`; `None` is the whole body.
+fn path(error: &PathError) -> Option<String> {
+    Some(error.path().to_string()).filter(|path| path != "." && path != "?")
+}
+
+/// The message with the path in front.
+fn located(error: &PathError) -> String {
+    path(error).map_or_else(|| error.inner().to_string(), |path| format!("{path}: {}", error.inner()))
+}
+
+/// The field at fault: where a field itself is unknown, missing or there twice, serde names it in its message only.
+fn blamed(error: &PathError) -> Option<String> {
+    let message = error.inner().to_string();
+    let named = ["unknown field `", "missing field `", "duplicate field `"]
+        .iter()
+        .find_map(|start| message.strip_prefix(start)?.split_once('`'))
+        .map(|(field, _)| field.to_owned());
+    match (path(error), named) {
+        (Some(path), Some(field)) if path != field => Some(format!("{path}.{field}")),
+        (path, field) => path.or(field),
+    }
+}

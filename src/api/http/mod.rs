@@ -1,0 +1,127 @@
+//! The HTTP door: routes, JSON, server-sent events.
+
+mod account;
+mod adapters;
+pub mod dto;
+mod generate;
+mod guard;
+mod health;
+mod json;
+mod openapi;
+mod request_id;
+mod stream;
+mod tokens;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    error_handling::HandleErrorLayer,
+    extract::{OriginalUri, Request},
+    http::Method,
+    middleware::{from_fn, from_fn_with_state},
+    response::IntoResponse,
+    routing::{get, post},
+};
+use tower::{BoxError, ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed::LoadShedLayer};
+use tower_http::catch_panic::CatchPanicLayer;
+
+pub use guard::Hosts;
+pub use openapi::openapi;
+
+use super::{ApiError, ErrorCode, Service};
+
+/// What the HTTP door is told.
+#[derive(Debug, Clone)]
+pub struct HttpOptions {
+    /// Largest request body, in bytes.
+    pub max_body_bytes: usize,
+    /// How long a request's body may take to arrive.
+    pub body_timeout: Duration,
+    /// Time between two comments that keep an idle stream open.
+    pub ping_interval: Duration,
+    /// Most API requests in work at once; a stream counts until its head is sent. Health is not counted.
+    pub max_requests: usize,
+    /// Whether `/metrics` answers here too.
+    pub metrics: bool,
+    /// The hosts that requests may name.
+    pub hosts: Hosts,
+}
+
+impl HttpOptions {
+    /// The defaults for a server that answers to `hosts`.
+    pub fn new(hosts: Hosts) -> Self {
+        Self {
+            max_body_bytes: 1 << 20,
+            body_timeout: Duration::from_secs(30),
+            ping_interval: Duration::from_secs(15),
+            max_requests: 1024,
+            metrics: false,
+            hosts,
+        }
+    }
+}
+
+/// What handlers share. Cheap to clone.
+#[derive(Clone)]
+struct Door {
+    service: Arc<Service>,
+    options: Arc<HttpOptions>,
+}
+
+/// The public routes: the API, and health without a limit on its callers.
+pub fn public(service: Arc<Service>, options: HttpOptions) -> Router {
+    let (metrics, most) = (options.metrics, options.max_requests);
+    let door = Door { service, options: Arc::new(options) };
+    let busy = move |_: BoxError| async move {
+        let message = format!("{most} requests are in work, the most this server takes: retry later");
+        ApiError::new(ErrorCode::Overloaded, message)
+    };
+    let limits = ServiceBuilder::new()
+        .layer(HandleErrorLayer::new(busy))
+        .layer(LoadShedLayer::new())
+        .layer(GlobalConcurrencyLimitLayer::new(most));
+    let api = Router::new()
+        .route("/v1/generate", post(generate::generate))
+        .route("/v1/tokenize", post(tokens::tokenize))
+        .route("/v1/detokenize", post(tokens::detokenize))
+        .route("/v1/adapters", get(adapters::list))
+        .route("/v1/adapters/{name}", get(adapters::show))
+        .route("/openapi.json", get(openapi::serve))
+        .layer(limits);
+    dressed(api.merge(health::routes(metrics)), door)
+}
+
+/// The routes of the admin address: health and metrics.
+pub fn admin(service: Arc<Service>, hosts: Hosts) -> Router {
+    let options = Arc::new(HttpOptions::new(hosts));
+    dressed(health::routes(true), Door { service, options })
+}
+
+/// `routes` with what every answer has: an id, its account, the one shape of errors, a check of the host.
+fn dressed(routes: Router<Door>, door: Door) -> Router {
+    routes
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(from_fn_with_state(door.clone(), guard::check))
+        .layer(CatchPanicLayer::custom(|_| ApiError::internal().into_response()))
+        .layer(from_fn_with_state(door.clone(), account::account))
+        .layer(from_fn(request_id::identify))
+        .with_state(door)
+}
+
+async fn no_such_path(OriginalUri(uri): OriginalUri) -> ApiError {
+    ApiError::new(
+        ErrorCode::NotFound,
+        format!("there is no {}: GET /openapi.json lists the paths", uri.path()),
+    )
+}
+
+async fn no_such_method(method: Method, request: Request) -> ApiError {
+    let path = request.uri().path();
+    let message = format!("{path} does not take {method}: GET /openapi.json lists the methods");
+    ApiError::new(ErrorCode::MethodNotAllowed, message)
+}
+
+#[cfg(test)]
+mod tests;

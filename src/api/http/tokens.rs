@@ -1,0 +1,36 @@
+use axum::{Json as Answer, extract::State};
+
+use super::{
+    Door,
+    dto::{DetokenizeBody, DetokenizeResponse, TokenizeBody, TokenizeResponse},
+    generate::off_the_loop,
+    json::Json,
+};
+use crate::api::ApiError;
+
+/// The tokens of a prompt, as generation would read them.
+#[utoipa::path(
+    post, path = "/v1/tokenize", tag = "tokens", request_body = TokenizeBody,
+    responses((status = 200, description = "The tokens", body = TokenizeResponse), super::openapi::AdapterBodyFailures)
+)]
+pub(super) async fn tokenize(
+    State(door): State<Door>,
+    Json(body): Json<TokenizeBody>,
+) -> Result<Answer<TokenizeResponse>, ApiError> {
+    let (adapter, prompt) = body.read()?;
+    let tokens = off_the_loop(move || door.service.tokenize(adapter.as_ref(), &prompt)).await?;
+    Ok(Answer(tokens.into()))
+}
+
+/// The text of tokens.
+#[utoipa::path(
+    post, path = "/v1/detokenize", tag = "tokens", request_body = DetokenizeBody,
+    responses((status = 200, description = "The text", body = DetokenizeResponse), super::openapi::BodyFailures)
+)]
+pub(super) async fn detokenize(
+    State(door): State<Door>,
+    Json(body): Json<DetokenizeBody>,
+) -> Result<Answer<DetokenizeResponse>, ApiError> {
+    let text = off_the_loop(move || door.service.detokenize(&body.ids)).await?;
+    Ok(Answer(DetokenizeResponse { text }))
+}

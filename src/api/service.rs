@@ -1,0 +1,209 @@
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use super::{ApiError, Events, Gathering, Readiness, merge, prompts::Prompts};
+use crate::{
+    adapter::{AdapterLease, Generation, Registry},
+    domain::{AdapterName, AdapterRef, GenerateRequest, ModelProfile, Prompt, SamplingParams},
+    engine::{EngineHandle, Submission, TokenStream},
+    telemetry::Metrics,
+    tokenizer::Tokenizer,
+};
+
+/// Tokens to generate where neither the request nor the card says.
+pub const DEFAULT_MAX_TOKENS: u32 = 20;
+
+/// The use cases of the server, once, whatever the wire. Only the wires' own forms are left to HTTP and gRPC.
+#[derive(Clone)]
+pub struct Service {
+    /// The engines, each with the same model; a request goes to the least loaded one. Never empty.
+    pub engines: Vec<EngineHandle>,
+    /// The adapters.
+    pub registry: Arc<Registry>,
+    /// The model's tokenizer.
+    pub tokenizer: Tokenizer,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Whether requests are served.
+    pub readiness: Readiness,
+    /// Most sequences (prompts times choices) of one request: more than the queue holds could never be taken.
+    pub max_sequences: usize,
+}
+
+/// A request that runs.
+pub struct Accepted {
+    /// The model that runs it.
+    pub model: Arc<ModelProfile>,
+    /// The adapter generation that it runs with.
+    pub adapter: Option<AdapterLease>,
+    /// What its sequences say, as it comes. Dropping it cancels them.
+    pub events: Events,
+    /// Takes the events up.
+    pub gathering: Gathering,
+}
+
+/// A text and its tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// Token ids, the tokenizer's own included.
+    pub ids: Vec<u32>,
+    /// The vocabulary's entries, one for each id.
+    pub pieces: Vec<String>,
+}
+
+impl Service {
+    /// Starts a request: adapter, template, tokens and limits are settled here, then its sequences are queued.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the request or the moment; nothing of it then runs on.
+    pub fn generate(&self, request: &GenerateRequest) -> Result<Accepted, ApiError> {
+        self.start(request).inspect_err(|error| self.metrics.rejected.count(error.code.as_str()))
+    }
+
+    fn start(&self, request: &GenerateRequest) -> Result<Accepted, ApiError> {
+        self.readiness.check()?;
+        let engine = self.engine();
+        let model = Arc::clone(engine.model());
+        let adapter = request.adapter.as_ref().map(|wanted| self.registry.acquire(wanted)).transpose()?;
+        self.check_sequences(request)?;
+        let template = self.submission(request, &model, adapter.clone())?;
+        let prompts = Prompts { tokenizer: &self.tokenizer, model: &model, adapter: adapter.as_ref() };
+        let policy = request.truncate.unwrap_or_else(|| prompts.card_policy());
+        let tokens = request.prompts.iter().enumerate().map(|(at, prompt)| {
+            let param = if request.prompts.len() == 1 { "prompt".into() } else { format!("prompt[{at}]") };
+            let blamed = if matches!(prompt, Prompt::Inputs(_)) { "inputs" } else { &param };
+            prompts.fit(prompts.encode(prompt, blamed)?, policy, blamed)
+        });
+        let tokens = tokens.collect::<Result<Vec<_>, ApiError>>()?;
+        let (count, n) = (tokens.len(), request.n as usize);
+        let submit = |tokens| self.submit(engine, &Submission { tokens, ..template.clone() }, n);
+        let streams = tokens.into_iter().map(submit).collect::<Result<_, _>>()?;
+        let gathering = Gathering::new(count, n, request.sampling.logprobs > 0);
+        Ok(Accepted { model, adapter, events: merge(streams), gathering })
+    }
+
+    /// The current generations in the order of their names: at most `limit`, behind the name `after`.
+    /// Also whether there are more.
+    pub fn list_adapters(&self, limit: usize, after: Option<&str>) -> (Vec<Arc<Generation>>, bool) {
+        let mut list = self.registry.list();
+        list.retain(|adapter| after.is_none_or(|after| adapter.name().as_str() > after));
+        let more = list.len() > limit;
+        list.truncate(limit);
+        (list, more)
+    }
+
+    /// The current generation of `name`.
+    ///
+    /// # Errors
+    /// `adapter_not_found`.
+    pub fn get_adapter(&self, name: AdapterName) -> Result<AdapterLease, ApiError> {
+        Ok(self.registry.acquire(&AdapterRef { name, version: None })?)
+    }
+
+    /// The tokens of `prompt` as `generate` would read them, however long.
+    ///
+    /// # Errors
+    /// An unknown adapter or inputs that its template does not take.
+    pub fn tokenize(&self, adapter: Option<&AdapterRef>, prompt: &Prompt) -> Result<Tokens, ApiError> {
+        let adapter = adapter.map(|wanted| self.registry.acquire(wanted)).transpose()?;
+        let model = self.engine().model();
+        let prompts = Prompts { tokenizer: &self.tokenizer, model, adapter: adapter.as_ref() };
+        let ids = prompts.encode(prompt, "prompt")?;
+        let pieces = ids.iter().map(|&id| self.tokenizer.piece(id).unwrap_or_default()).collect();
+        Ok(Tokens { ids, pieces })
+    }
+
+    /// The text of `ids`.
+    ///
+    /// # Errors
+    /// An id outside the vocabulary.
+    pub fn detokenize(&self, ids: &[u32]) -> Result<String, ApiError> {
+        let size = self.engine().model().vocab_size;
+        if let Some(at) = ids.iter().position(|&id| id as usize >= size) {
+            let message =
+                format!("token id {} is outside the vocabulary: ids are 0 to {}", ids[at], size - 1);
+            return Err(ApiError::invalid(format!("ids[{at}]"), message));
+        }
+        Ok(self.tokenizer.decode(ids))
+    }
+
+    /// The least loaded engine.
+    fn engine(&self) -> &EngineHandle {
+        let load = |engine: &&EngineHandle| {
+            let load = engine.load();
+            load.waiting.load(Ordering::Relaxed) + load.running.load(Ordering::Relaxed)
+        };
+        self.engines.iter().min_by_key(load).expect("a service has an engine")
+    }
+
+    fn check_sequences(&self, request: &GenerateRequest) -> Result<(), ApiError> {
+        let (prompts, n) = (request.prompts.len(), request.n as usize);
+        let most = self.max_sequences;
+        if prompts.saturating_mul(n) <= most {
+            return Ok(());
+        }
+        let param = if prompts > 1 { "prompt" } else { "n" };
+        let message = format!(
+            "{prompts} prompts of {n} choices are {} sequences and one request takes {most}: send several requests",
+            prompts.saturating_mul(n)
+        );
+        Err(ApiError::invalid(param, message))
+    }
+
+    /// What all sequences of a request have in common; the tokens are still to come.
+    fn submission(
+        &self,
+        request: &GenerateRequest,
+        model: &ModelProfile,
+        adapter: Option<AdapterLease>,
+    ) -> Result<Submission, ApiError> {
+        let most = u32::try_from(model.max_new_tokens).unwrap_or(u32::MAX);
+        let by_card = adapter.as_ref().and_then(|adapter| adapter.card().max_tokens);
+        let max_tokens =
+            request.max_tokens.unwrap_or_else(|| by_card.unwrap_or(DEFAULT_MAX_TOKENS).min(most));
+        if !(1..=most).contains(&max_tokens) {
+            let message =
+                format!("max_tokens is {max_tokens}: model '{}' generates 1 to {most} tokens", model.name);
+            return Err(ApiError::invalid("max_tokens", message));
+        }
+        if request.min_tokens > max_tokens {
+            let message = format!("min_tokens is {}: use 0 to max_tokens ({max_tokens})", request.min_tokens);
+            return Err(ApiError::invalid("min_tokens", message));
+        }
+        Ok(Submission {
+            tenant: request.tenant.clone(),
+            adapter,
+            tokens: Vec::new(),
+            sampling: request.sampling.clone(),
+            max_tokens,
+            min_tokens: request.min_tokens,
+            stop: request.stop.clone(),
+            priority: request.priority,
+            // A deadline beyond the clock's end is none.
+            deadline: request.timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+        })
+    }
+
+    /// Queues the `n` choices of one prompt: choice i draws with seed + i.
+    fn submit(
+        &self,
+        engine: &EngineHandle,
+        submission: &Submission,
+        n: usize,
+    ) -> Result<Vec<TokenStream>, ApiError> {
+        let seed = submission.sampling.seed.unwrap_or_else(rand::random);
+        (0..n as u64)
+            .map(|choice| {
+                let sampling =
+                    SamplingParams::with_seed(submission.sampling.clone(), seed.wrapping_add(choice));
+                let stream = engine.submit(Submission { sampling, ..submission.clone() })?;
+                if let Some(adapter) = &submission.adapter {
+                    self.metrics.adapter_requests.count(adapter.name());
+                }
+                Ok(stream)
+            })
+            .collect()
+    }
+}

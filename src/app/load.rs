@@ -1,0 +1,191 @@
+//! From a model's name to an engine that runs it.
+
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::JoinHandle,
+};
+
+use crate::{
+    backbones::{
+        hub::{Hub, HubError},
+        t5::{ConfigError, Reach, T5, T5Config},
+        weights::{Weights, WeightsError},
+    },
+    config::{Device, Dtype, EngineConfig, HubSettings, ModelSource},
+    domain::{ModelKind, ModelProfile},
+    engine::{Engine, EngineHandle, EngineParts},
+    kernels::pool::{ComputePool, PoolError},
+    layers::{LoadError, Loader, Recipe},
+    runner::{RunnerConfig, RunnerError, T5Runner},
+    scheduler::{Scheduler, SchedulerConfig},
+    telemetry::Metrics,
+    tokenizer::{Tokenizer, TokenizerError},
+};
+
+/// Positions a K/V block: small enough that a short answer wastes little, large enough that tables stay short.
+const BLOCK_SIZE: NonZeroUsize = NonZeroUsize::new(16).expect("16 is not 0");
+
+/// Why a model can't be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadModelError {
+    /// The checkpoint can't be read.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The hub has not given it.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// The configuration is not one that can be run.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A layer can't be made.
+    #[error(transparent)]
+    Layers(#[from] LoadError),
+    /// The tokenizer can't be read.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The threads can't be started.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// The K/V memory can't be had.
+    #[error(transparent)]
+    Runner(#[from] RunnerError),
+    /// The K/V memory is too small for a single sequence.
+    #[error(
+        "--kv-cache-bytes gives {found} blocks of K/V memory and the longest sequence needs {needed}: give at least \
+         {bytes} bytes, or lower --max-model-len"
+    )]
+    KvMemory {
+        /// Blocks that the memory holds.
+        found: usize,
+        /// Blocks that a sequence of the greatest length needs.
+        needed: usize,
+        /// Memory that would do.
+        bytes: usize,
+    },
+    /// The engine's thread can't be started.
+    #[error("the system refused a thread for the engine: {0}")]
+    Thread(std::io::Error),
+    /// A GPU was asked for.
+    #[error("--device cuda:{0}: this build computes on the CPU only. Use --device cpu or auto")]
+    NoCuda(usize),
+}
+
+impl From<Dtype> for Recipe {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::Auto => Self::Stored,
+            Dtype::F32 => Self::F32,
+            Dtype::I8 => Self::I8,
+        }
+    }
+}
+
+/// A resident model with its tokenizer.
+#[derive(Debug)]
+pub struct LoadedModel {
+    /// What the rest of the server knows of it.
+    pub profile: Arc<ModelProfile>,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    model: T5,
+}
+
+/// Loads a model. Takes as long as reading and packing its weights takes.
+///
+/// # Errors
+/// When a file is missing, broken or of a model that can't be run.
+pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> {
+    if let Device::Cuda(ordinal) = config.device {
+        return Err(LoadModelError::NoCuda(ordinal));
+    }
+    let path = locate(&config.model)?;
+    let weights = Weights::open(&path)?;
+    let dimensions = T5Config::read(&weights)?;
+    let threads = NonZeroUsize::new(config.threads).unwrap_or(NonZeroUsize::MIN);
+    let loader = Loader { weights: &weights, recipe: config.dtype.into(), pool: ComputePool::new(threads)? };
+    let reach = Reach { prompt: config.max_model_len, new_tokens: config.max_model_len };
+    // Reading the vocabulary, hashing the file and packing it take about as long, and none needs the other.
+    let (model, tokenizer) = std::thread::scope(|scope| {
+        let aside = scope.spawn(|| {
+            weights.fingerprint();
+            read_tokenizer(&path, &weights)
+        });
+        (T5::load(&loader, dimensions, reach), aside.join())
+    });
+    let model = model?;
+    let tokenizer = tokenizer.unwrap_or_else(|_| read_tokenizer(&path, &weights))?;
+    let profile = ModelProfile {
+        name: config.model_name.clone(),
+        fingerprint: weights.fingerprint().to_owned(),
+        kind: ModelKind::Seq2Seq,
+        hidden: model.config().hidden,
+        vocab_size: model.config().vocab,
+        max_prompt_rows: reach.prompt,
+        max_new_tokens: reach.new_tokens,
+    };
+    Ok(LoadedModel { profile: Arc::new(profile), tokenizer, model })
+}
+
+/// The model's folder or file, fetched from the hub where it is one of the hub's.
+fn locate(source: &ModelSource) -> Result<PathBuf, LoadModelError> {
+    match source {
+        ModelSource::Folder(path) | ModelSource::Gguf(path) => Ok(path.clone()),
+        ModelSource::Hub(model) => Ok(Hub::new(HubSettings::from_environment())?.fetch(model)?),
+    }
+}
+
+/// The model's own tokenizer, unless a tokenizer.json lies beside a GGUF file: then that one.
+fn read_tokenizer(path: &Path, weights: &Weights) -> Result<Tokenizer, TokenizerError> {
+    let beside = path.with_file_name("tokenizer.json");
+    if path.is_file() && beside.is_file() { Tokenizer::from_file(&beside) } else { weights.tokenizer() }
+}
+
+impl LoadedModel {
+    /// Starts an engine on the model.
+    ///
+    /// # Errors
+    /// When there is not enough K/V memory or no thread.
+    pub fn start(
+        self,
+        config: &EngineConfig,
+        metrics: Arc<Metrics>,
+    ) -> Result<(EngineHandle, JoinHandle<()>), LoadModelError> {
+        let num_blocks = self.num_blocks(config.kv_cache_bytes)?;
+        let Self { profile, tokenizer, model } = self;
+        let (handle, inbox) = EngineHandle::channel(profile, config.queue_requests);
+        let handle = handle.with_pool(num_blocks as usize, BLOCK_SIZE);
+        let scheduler = Scheduler::new(SchedulerConfig {
+            num_blocks,
+            block_size: BLOCK_SIZE,
+            max_num_seqs: config.max_num_seqs,
+            max_batch_tokens: config.max_batch_tokens,
+            encoder_layers: model.config().encoder_layers,
+            eos: vec![model.config().eos],
+        });
+        let parts = EngineParts {
+            inbox,
+            load: Arc::clone(handle.load()),
+            scheduler,
+            tokenizer,
+            vocab: model.config().vocab,
+            decoder_start: model.config().decoder_start,
+            metrics,
+        };
+        let runner = T5Runner::new(model, RunnerConfig { num_blocks, block_size: BLOCK_SIZE })?;
+        Ok((handle, Engine::spawn(parts, runner).map_err(LoadModelError::Thread)?))
+    }
+
+    /// The blocks that fit `bytes`, at least what the longest sequence needs.
+    fn num_blocks(&self, bytes: u64) -> Result<u32, LoadModelError> {
+        let block = T5Runner::block_bytes(&self.model, BLOCK_SIZE);
+        let blocks = |rows: usize| rows.div_ceil(BLOCK_SIZE.get());
+        let needed = blocks(self.profile.max_prompt_rows) + blocks(self.profile.max_new_tokens);
+        let found = usize::try_from(bytes).unwrap_or(usize::MAX) / block;
+        if found < needed {
+            return Err(LoadModelError::KvMemory { found, needed, bytes: needed * block });
+        }
+        Ok(u32::try_from(found).unwrap_or(u32::MAX))
+    }
+}

@@ -1,0 +1,129 @@
+//! `dept generate`: one answer, without a server.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    path::Path,
+    time::Instant,
+};
+
+use anyhow::Context;
+use futures::StreamExt;
+
+use crate::{
+    adapter::{Registry, folder},
+    api::State,
+    app::Resident,
+    config::{EngineArgs, EngineConfig, LogFormat, Places},
+    domain::{
+        AdapterName, AdapterRef, GenerateRequest, OverLength, Prompt, RawSampling, SamplingParams, TenantId,
+        TokenEvent,
+    },
+    telemetry::start_logging,
+};
+
+/// The flags of `dept generate`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    engine: EngineArgs,
+
+    /// The text that the model reads
+    #[arg(long, value_name = "TEXT", required_unless_present = "input", conflicts_with = "input")]
+    prompt: Option<String>,
+
+    /// A field of the adapter's template, as name=text; once for each field
+    #[arg(long, value_name = "NAME=TEXT", value_parser = field, requires = "adapter")]
+    input: Vec<(String, String)>,
+
+    /// An adapter's name under the adapters' root, or its folder. Without it the bare model answers
+    #[arg(long, value_name = "NAME|DIR")]
+    adapter: Option<String>,
+
+    /// Most tokens to generate; the card's number, else 20
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<u32>,
+
+    /// 0 takes the most probable token, more draws more freely
+    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    temperature: f64,
+
+    /// Fixes the draws
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+
+    /// Cut a prompt that is too long, at its end, instead of refusing it
+    #[arg(long)]
+    truncate: bool,
+}
+
+fn field(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write name=text")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Prints the answer as it comes.
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    start_logging(LogFormat::Text, "warn")?;
+    let config = EngineConfig::new(args.engine.clone(), &Places::from_environment())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let resident = Resident::start(config).await?;
+        resident.readiness().set(State::Ready);
+        let request = args.request(&resident.service.registry)?;
+        let answered = answer(&resident, &request).await;
+        resident.drain()(Instant::now());
+        resident.join().await;
+        answered
+    })
+}
+
+async fn answer(resident: &Resident, request: &GenerateRequest) -> anyhow::Result<()> {
+    let mut accepted =
+        resident.service.generate(request).map_err(|error| anyhow::anyhow!("{}", error.message))?;
+    let mut out = io::stdout().lock();
+    while let Some((_, event)) = accepted.events.next().await {
+        match event {
+            TokenEvent::Token(token) => out.write_all(token.text.as_bytes())?,
+            TokenEvent::Finished(completion) => writeln!(out, "{}", completion.tail)?,
+            TokenEvent::Failed(error) => return Err(error.into()),
+        }
+        out.flush()?;
+    }
+    Ok(())
+}
+
+impl Args {
+    fn request(&self, registry: &Registry) -> anyhow::Result<GenerateRequest> {
+        let adapter = self.adapter.as_deref().map(|named| adapter(named, registry)).transpose()?;
+        let inputs = || Prompt::Inputs(self.input.iter().cloned().collect::<BTreeMap<_, _>>());
+        let raw = RawSampling { temperature: self.temperature, seed: self.seed, ..RawSampling::default() };
+        Ok(GenerateRequest {
+            tenant: TenantId::default_tenant(),
+            adapter,
+            prompts: vec![self.prompt.clone().map_or_else(inputs, Prompt::Text)],
+            max_tokens: self.max_tokens,
+            min_tokens: 0,
+            sampling: SamplingParams::new(raw)?,
+            stop: Vec::new(),
+            n: 1,
+            truncate: self.truncate.then_some(OverLength::Right),
+            priority: 0,
+            timeout: None,
+        })
+    }
+}
+
+/// The adapter of this name, or the one in this folder, which is published under the folder's name first.
+fn adapter(named: &str, registry: &Registry) -> anyhow::Result<AdapterRef> {
+    let path = Path::new(named);
+    if !path.is_dir() {
+        return Ok(named.parse()?);
+    }
+    let whole = path.canonicalize()?;
+    let last =
+        whole.file_name().and_then(|name| name.to_str()).context("the adapter's folder has no name")?;
+    let name: AdapterName = last.parse()?;
+    registry.publish(folder::load(&whole)?.into_generation(name.clone()))?;
+    Ok(AdapterRef { name, version: None })
+}

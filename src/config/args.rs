@@ -1,0 +1,109 @@
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, builder::BoolishValueParser};
+
+use super::units::{Device, Dtype, bytes, count, duration};
+use crate::telemetry::LogFormat;
+
+/// The flags of `dept serve`: each has a `DEPT_…` variable and a key in `dept.toml`, which is its name with `_` for `-`.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// The configuration file; `dept.toml` in the working directory when there is one.
+    #[arg(long, env = "DEPT_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// The model and its engine.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+
+    /// The address of the HTTP API. Port 0 takes a free one.
+    #[arg(long, env = "DEPT_HTTP", value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub http: SocketAddr,
+
+    /// The address of health and metrics, which answers while the engine is busy. Port 0 takes a free one.
+    #[arg(long, env = "DEPT_ADMIN", value_name = "ADDR", default_value = "127.0.0.1:8081")]
+    pub admin: SocketAddr,
+
+    /// Serve anyone who can reach an address beyond loopback. There are no keys: put a proxy in front that asks for them.
+    #[arg(
+        long, env = "DEPT_ALLOW_ANONYMOUS", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+        default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true
+    )]
+    pub allow_anonymous: bool,
+
+    /// Answer /metrics on the HTTP address too, where clients can read it.
+    #[arg(
+        long, env = "DEPT_METRICS_ON_HTTP", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+        default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true
+    )]
+    pub metrics_on_http: bool,
+
+    /// Write the bound addresses as JSON to this file once the server is ready.
+    #[arg(long, env = "DEPT_PORT_FILE", value_name = "FILE")]
+    pub port_file: Option<PathBuf>,
+
+    /// Largest request body; one more byte is refused with 413.
+    #[arg(long, env = "DEPT_MAX_BODY_BYTES", value_name = "SIZE", default_value = "1MiB", value_parser = bytes)]
+    pub max_body_bytes: u64,
+
+    /// After SIGTERM, how long running requests may take to end; what is left then fails with 503.
+    #[arg(long, env = "DEPT_DRAIN_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub drain_timeout: Duration,
+
+    /// What is logged to stderr: a level, or targets with levels (info,dept::engine=debug). Never prompts or texts.
+    #[arg(long, env = "DEPT_LOG", value_name = "FILTER", default_value = "info")]
+    pub log: String,
+
+    /// How a log line looks: text for people, json for collectors.
+    #[arg(long, env = "DEPT_LOG_FORMAT", value_enum, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// The flags that choose a model, its adapters and its engine's limits; `dept serve` and `dept generate` share them.
+#[derive(Debug, Clone, Args)]
+pub struct EngineArgs {
+    /// A model's folder or file, or the id of a model on the hub (org/name), which is fetched once. Without it the
+    /// embedded model is looked for under `$DEPT_HOME`, the working directory and `<executable>/../share/dept`.
+    #[arg(long, env = "DEPT_MODEL", value_name = "PATH|HUB_ID")]
+    pub model: Option<String>,
+
+    /// The model's name on the wire; no adapter can bear it. Without it, the last part of the model's path.
+    #[arg(long, env = "DEPT_MODEL_NAME", value_name = "NAME")]
+    pub model_name: Option<String>,
+
+    /// The folder whose sub-folders are the adapters. Without it, `adapters/` is looked for as the model is.
+    #[arg(long, env = "DEPT_ADAPTERS", value_name = "DIR")]
+    pub adapters: Option<PathBuf>,
+
+    /// Where the model computes: auto, cpu or cuda:N.
+    #[arg(long, env = "DEPT_DEVICE", value_name = "DEVICE", default_value = "auto")]
+    pub device: Device,
+
+    /// How the weights are held: i8 is fast, f32 is exact and takes four times the memory, auto goes by the file.
+    #[arg(long, env = "DEPT_DTYPE", value_enum, value_name = "DTYPE", default_value = "auto")]
+    pub dtype: Dtype,
+
+    /// Threads that compute; 0 takes every core. More threads than cores make every step slower.
+    #[arg(long, env = "DEPT_THREADS", value_name = "N", default_value = "0")]
+    pub threads: usize,
+
+    /// Most rows (tokens and soft-prompt rows) of one prompt, and most tokens of one answer. More take more K/V memory.
+    #[arg(long, env = "DEPT_MAX_MODEL_LEN", value_name = "N", default_value = "1024", value_parser = count)]
+    pub max_model_len: usize,
+
+    /// Most sequences in one step. More raise throughput and the time between two tokens.
+    #[arg(long, env = "DEPT_MAX_NUM_SEQS", value_name = "N", default_value = "32", value_parser = count)]
+    pub max_num_seqs: usize,
+
+    /// Most rows (tokens and soft-prompt rows) in one step. More raise throughput and the time between two tokens.
+    #[arg(long, env = "DEPT_MAX_BATCH_TOKENS", value_name = "N", default_value = "2048", value_parser = count)]
+    pub max_batch_tokens: usize,
+
+    /// Memory for keys and values. It bounds how many tokens can be in work at once.
+    #[arg(long, env = "DEPT_KV_CACHE_BYTES", value_name = "SIZE", default_value = "256MiB", value_parser = bytes)]
+    pub kv_cache_bytes: u64,
+
+    /// Most sequences that wait; one more is refused with 429. A longer queue refuses later and answers later.
+    #[arg(long, env = "DEPT_QUEUE_REQUESTS", value_name = "N", default_value = "256", value_parser = count)]
+    pub queue_requests: usize,
+}

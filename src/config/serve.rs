@@ -1,0 +1,202 @@
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
+
+use super::{Device, Dtype, EngineArgs, ModelSource, Places, ServeArgs, SourceError};
+use crate::telemetry::LogFormat;
+
+/// The model that ships with the server.
+const EMBEDDED_MODEL: &str = "models/flan-t5-small-en";
+
+/// The adapters that ship with the server.
+const EMBEDDED_ADAPTERS: &str = "adapters";
+
+/// Why the server cannot be configured so.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The command line is wrong, or asked for help.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// The configuration file cannot be read.
+    #[error("cannot read {}: {cause}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// The configuration file is not TOML.
+    #[error("{} is not TOML: {cause}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        cause: String,
+    },
+    /// The configuration file has a key that means nothing.
+    #[error("unknown key '{key}' in {}: the keys are {known}", path.display())]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// The keys that it may have.
+        known: String,
+    },
+    /// The configuration file has a value that its key does not take.
+    #[error("{}, key '{key}': {cause}", path.display())]
+    BadValue {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// What is wrong with the value.
+        cause: String,
+    },
+    /// No model was named and the embedded one is not there.
+    #[error("there is no {EMBEDDED_MODEL} under {looked_in}: name a model with --model, or set DEPT_HOME")]
+    NoModel {
+        /// Where it was looked for.
+        looked_in: String,
+    },
+    /// What `--model` names is no model.
+    #[error("--model: {0}")]
+    Model(#[from] SourceError),
+    /// The named adapters are not there.
+    #[error("--adapters {}: no such folder", .0.display())]
+    AdaptersNotFound(PathBuf),
+    /// An address beyond loopback without the word that this is wanted.
+    #[error(
+        "--http {0} can be reached from other machines and this server asks for no keys: \
+         listen on 127.0.0.1, or say --allow-anonymous"
+    )]
+    Anonymous(SocketAddr),
+    /// Two doors at one address.
+    #[error("--http and --admin are both {0}: give each a port of its own")]
+    SameAddress(SocketAddr),
+}
+
+impl ConfigError {
+    /// The process's exit code: 2 for the command line (0 where it asked for help), 78 for the configuration.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(error) => u8::try_from(error.exit_code()).unwrap_or(2),
+            _ => 78,
+        }
+    }
+}
+
+/// A model, its adapters and its engine's limits, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EngineConfig {
+    /// Where the model comes from.
+    pub model: ModelSource,
+    /// The model's name on the wire.
+    pub model_name: String,
+    /// The adapters' root, a folder that exists; `None` serves the bare backbone.
+    pub adapters: Option<PathBuf>,
+    /// Where the model computes.
+    pub device: Device,
+    /// How the weights are held.
+    pub dtype: Dtype,
+    /// Threads that compute, at least 1.
+    pub threads: usize,
+    /// Most rows of a prompt and most tokens of an answer, at least 1.
+    pub max_model_len: usize,
+    /// Most sequences in one step, at least 1.
+    pub max_num_seqs: usize,
+    /// Most rows in one step, at least 1.
+    pub max_batch_tokens: usize,
+    /// Memory for keys and values, in bytes.
+    pub kv_cache_bytes: u64,
+    /// Most sequences that wait, at least 1.
+    pub queue_requests: usize,
+}
+
+impl EngineConfig {
+    /// Checks the flags and looks up what they leave open.
+    ///
+    /// # Errors
+    /// What is not there.
+    pub fn new(args: EngineArgs, places: &Places) -> Result<Self, ConfigError> {
+        let model = match args.model {
+            Some(named) => named.parse()?,
+            None => embedded_model(places)?,
+        };
+        let adapters = match args.adapters {
+            Some(folder) if !folder.is_dir() => return Err(ConfigError::AdaptersNotFound(folder)),
+            Some(folder) => Some(folder),
+            None => places.folder(EMBEDDED_ADAPTERS),
+        };
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            model_name: args.model_name.unwrap_or_else(|| model.default_name()),
+            model,
+            adapters,
+            device: args.device,
+            dtype: args.dtype,
+            threads: if args.threads == 0 { cores() } else { args.threads },
+            max_model_len: args.max_model_len,
+            max_num_seqs: args.max_num_seqs,
+            max_batch_tokens: args.max_batch_tokens,
+            kv_cache_bytes: args.kv_cache_bytes,
+            queue_requests: args.queue_requests,
+        })
+    }
+}
+
+/// The model that ships with the server.
+fn embedded_model(places: &Places) -> Result<ModelSource, ConfigError> {
+    let looked_in = places.describe();
+    places.folder(EMBEDDED_MODEL).map(ModelSource::Folder).ok_or(ConfigError::NoModel { looked_in })
+}
+
+/// Everything that `dept serve` is told, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServeConfig {
+    /// The model and its engine.
+    pub engine: EngineConfig,
+    /// Address of the HTTP API.
+    pub http: SocketAddr,
+    /// Address of health and metrics.
+    pub admin: SocketAddr,
+    /// Whether anyone may ask on an address beyond loopback.
+    pub allow_anonymous: bool,
+    /// Whether the HTTP address answers /metrics.
+    pub metrics_on_http: bool,
+    /// Where to write the bound addresses.
+    pub port_file: Option<PathBuf>,
+    /// Largest request body, in bytes.
+    pub max_body_bytes: usize,
+    /// How long running requests may take to end.
+    pub drain_timeout: Duration,
+    /// What is logged.
+    pub log: String,
+    /// How a log line looks.
+    pub log_format: LogFormat,
+}
+
+impl ServeConfig {
+    /// Checks the flags and looks up what they leave open.
+    ///
+    /// # Errors
+    /// What is not there, what contradicts, what would be unsafe.
+    pub fn new(args: ServeArgs, places: &Places) -> Result<Self, ConfigError> {
+        if !args.http.ip().is_loopback() && !args.allow_anonymous {
+            return Err(ConfigError::Anonymous(args.http));
+        }
+        if args.http == args.admin && args.http.port() != 0 {
+            return Err(ConfigError::SameAddress(args.http));
+        }
+        Ok(Self {
+            engine: EngineConfig::new(args.engine, places)?,
+            http: args.http,
+            admin: args.admin,
+            allow_anonymous: args.allow_anonymous,
+            metrics_on_http: args.metrics_on_http,
+            port_file: args.port_file,
+            max_body_bytes: usize::try_from(args.max_body_bytes).unwrap_or(usize::MAX),
+            drain_timeout: args.drain_timeout,
+            log: args.log,
+            log_format: args.log_format,
+        })
+    }
+}

@@ -1,0 +1,195 @@
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::{ffi::OsString, fs, path::Path, time::Duration};
+
+use clap::{Args as _, Command, CommandFactory, Parser};
+
+use super::{
+    ConfigError, Device, HubModel, ModelSource, Places, ServeArgs, ServeConfig, SourceError, file, parse,
+    units::{bytes, count, duration},
+};
+use crate::contract;
+
+#[derive(Debug, Parser)]
+enum Cli {
+    Serve(Box<ServeArgs>),
+    Other,
+}
+
+fn serve() -> Command {
+    ServeArgs::augment_args(Command::new("serve"))
+}
+
+fn read(argv: &[&str]) -> Result<ServeArgs, ConfigError> {
+    let argv = ["dept", "serve"].iter().chain(argv).map(OsString::from);
+    parse(argv).map(|cli| match cli {
+        Cli::Serve(args) => *args,
+        Cli::Other => unreachable!(),
+    })
+}
+
+/// The arguments with a `dept.toml` of this text in place.
+fn read_file(text: &str, argv: &[&str]) -> Result<ServeArgs, ConfigError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dept.toml");
+    fs::write(&path, text).unwrap();
+    read(&[&["--config", path.to_str().unwrap()], argv].concat())
+}
+
+fn checked(argv: &[&str], home: &Path) -> Result<ServeConfig, ConfigError> {
+    ServeConfig::new(read(argv).unwrap(), &Places::new([home.to_owned()]))
+}
+
+fn home() -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir_all(home.path().join("models/flan-t5-small-en")).unwrap();
+    fs::create_dir_all(home.path().join("adapters")).unwrap();
+    home
+}
+
+#[test]
+fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+    let text = "max_num_seqs = 7\nhttp = \"127.0.0.1:9\"\nallow_anonymous = true\nkv_cache_bytes = \"1GiB\"";
+    let args = read_file(text, &["--http", "127.0.0.1:10"]).unwrap();
+    assert_eq!(args.engine.max_num_seqs, 7);
+    assert_eq!(args.http.port(), 10);
+    assert_eq!(args.admin.port(), 8081);
+    assert_eq!(args.engine.kv_cache_bytes, 1 << 30);
+    assert!(args.allow_anonymous);
+    assert!(!read_file(text, &["--allow-anonymous=false"]).unwrap().allow_anonymous);
+    assert!(read(&["--allow-anonymous"]).unwrap().allow_anonymous);
+}
+
+#[test]
+fn a_variable_wins_over_the_file() {
+    // The file replaces a default, and clap reads variables before defaults; PATH is a variable that every test has.
+    let command = Command::new("t").arg(clap::Arg::new("log").long("log").env("PATH").default_value("info"));
+    let command = file::with_defaults(command, Path::new("dept.toml"), "log = \"debug\"").unwrap();
+    let matches = command.try_get_matches_from(["t"]).unwrap();
+    assert_eq!(matches.get_one::<String>("log"), std::env::var("PATH").ok().as_ref());
+}
+
+#[test]
+fn a_bad_file_is_an_error_that_names_key_and_cause() {
+    let cases = [
+        ("max_num_seq = 7", "unknown key 'max_num_seq'"),
+        ("config = \"x\"", "unknown key 'config'"),
+        ("[http]\naddress = 1", "key 'http': write one string, number or boolean"),
+        ("threads = \"many\"", "key 'threads': invalid value 'many'"),
+        ("max_num_seqs = 0", "write a whole number of 1 or more"),
+        ("http = 8080", "key 'http': invalid value '8080'"),
+        ("dtype = \"q3\"", "key 'dtype': invalid value 'q3'"),
+        ("allow_anonymous = \"maybe\"", "key 'allow_anonymous'"),
+        ("threads = ", "is not TOML"),
+    ];
+    for (text, message) in cases {
+        let error = read_file(text, &[]).unwrap_err();
+        assert!(error.to_string().contains(message), "{error}");
+        assert_eq!(error.exit_code(), 78, "{error}");
+    }
+    let missing = read(&["--config", "/nonexistent/dept.toml"]).unwrap_err();
+    assert!(matches!(missing, ConfigError::Unreadable { .. }));
+}
+
+#[test]
+fn a_bad_command_line_exits_2_and_help_0() {
+    for argv in [&["--nope"][..], &["--threads", "x"], &["--max-body-bytes", "1 apple"], &["--device", "tpu"]]
+    {
+        assert_eq!(read(argv).unwrap_err().exit_code(), 2, "{argv:?}");
+    }
+    let help = read(&["--help"]).unwrap_err();
+    assert_eq!(help.exit_code(), 0);
+    let text = help.to_string();
+    assert!(text.contains("[default: 127.0.0.1:8080]") && text.contains("DEPT_HTTP"), "{text}");
+    assert!(matches!(parse(["dept", "other"].map(OsString::from)), Ok(Cli::Other)));
+}
+
+#[test]
+fn what_ships_with_the_server_is_found_and_what_is_named_must_exist() {
+    let home = home();
+    let config = checked(&[], home.path()).unwrap();
+    assert_eq!(config.engine.model, ModelSource::Folder(home.path().join("models/flan-t5-small-en")));
+    assert_eq!(config.engine.model_name, "flan-t5-small-en");
+    assert_eq!(config.engine.adapters, Some(home.path().join("adapters")));
+    assert!(config.engine.threads > 0);
+    assert_eq!(config.engine.device, Device::Auto);
+
+    let hub = checked(&["--model", "google/flan-t5-small"], home.path()).unwrap();
+    assert_eq!(hub.engine.model, ModelSource::Hub(HubModel::parse("google/flan-t5-small").unwrap()));
+    assert_eq!(hub.engine.model_name, "flan-t5-small");
+
+    for typo in ["./models/none", "src/none", "none", "/nonexistent/model"] {
+        let error = checked(&["--model", typo], home.path()).unwrap_err();
+        assert!(matches!(&error, ConfigError::Model(SourceError::Missing(name)) if name == typo), "{error}");
+    }
+    let error = checked(&["--adapters", "/nonexistent"], home.path()).unwrap_err();
+    assert!(matches!(error, ConfigError::AdaptersNotFound(_)));
+    let error = checked(&[], &home.path().join("models")).unwrap_err();
+    assert!(error.to_string().contains("--model, or set DEPT_HOME"), "{error}");
+}
+
+#[test]
+fn an_open_address_needs_the_word() {
+    let home = home();
+    for open in ["0.0.0.0:8080", "[::]:8080", "192.0.2.1:80"] {
+        let error = checked(&["--http", open], home.path()).unwrap_err();
+        assert!(matches!(error, ConfigError::Anonymous(_)), "{error}");
+        assert!(checked(&["--http", open, "--allow-anonymous"], home.path()).is_ok());
+    }
+    assert!(checked(&["--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"], home.path()).is_ok());
+    let error = checked(&["--http", "127.0.0.1:8081"], home.path()).unwrap_err();
+    assert!(matches!(error, ConfigError::SameAddress(_)));
+}
+
+#[test]
+fn sizes_and_times_have_units() {
+    let sizes =
+        [("0", 0), ("1048576", 1 << 20), ("512MiB", 512 << 20), ("2 GiB", 2 << 30), ("3MB", 3_000_000)];
+    for (text, size) in sizes {
+        assert_eq!(bytes(text), Ok(size));
+    }
+    for bad in ["", "MiB", "-1", "1.5GiB", "1mib", "1 apple", "99999999TiB", "18446744073709551616"] {
+        assert!(bytes(bad).is_err(), "{bad}");
+    }
+    for (text, ms) in [("500ms", 500), ("30s", 30_000), ("30", 30_000), ("5m", 300_000), ("1h", 3_600_000)] {
+        assert_eq!(duration(text), Ok(Duration::from_millis(ms)));
+    }
+    for bad in ["", "s", "1d", "-1s", "18446744073709551615h"] {
+        assert!(duration(bad).is_err(), "{bad}");
+    }
+    assert_eq!(count("3"), Ok(3));
+    assert!(count("0").is_err() && count("-1").is_err());
+}
+
+#[test]
+fn every_flag_has_a_variable_and_a_key_of_its_name() {
+    for arg in serve().get_arguments().filter(|arg| arg.get_id() != "help") {
+        let id = arg.get_id().as_str();
+        assert_eq!(arg.get_long(), Some(id.replace('_', "-").as_str()));
+        assert_eq!(arg.get_env().unwrap().to_str().unwrap(), format!("DEPT_{}", id.to_uppercase()));
+    }
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn docs_configuration_is_the_flags() {
+    let code = |text: &str| format!("`{text}`");
+    let rows = serve();
+    let rows = rows.get_arguments().filter(|arg| arg.get_id() != "help").map(|arg| {
+        let id = arg.get_id().as_str();
+        let default = arg.get_default_values().first().map_or("-".into(), |d| code(d.to_str().unwrap()));
+        let key = if id == "config" { "-".into() } else { code(id) };
+        let help = arg.get_long_help().or(arg.get_help()).unwrap().to_string();
+        let variable = arg.get_env().unwrap().to_str().unwrap();
+        [code(&format!("--{}", arg.get_long().unwrap())), code(variable), key, default, help]
+    });
+    let head = ["flag", "variable", "key in dept.toml", "default", "meaning"];
+    let text = format!(
+        "# Configuration of `dept serve`\n\nA flag wins over its variable, that over its key in `dept.toml`, that \
+         over the default. Sizes take `KiB`, `MiB`, `GiB`, times `ms`, `s`, `m`. Relative paths start at the working \
+         directory. A key that means nothing is an error. Exit codes: 2 for a bad command line, 78 for a bad \
+         configuration.\n\n{}",
+        contract::table(head, rows)
+    );
+    contract::hold("docs/configuration.md", &text);
+}

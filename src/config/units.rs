@@ -1,0 +1,87 @@
+use std::{str::FromStr, time::Duration};
+
+/// Where the model computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    /// The first GPU where this build and this machine have one, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The GPU of this number.
+    Cuda(usize),
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|ordinal| ordinal.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(|| "write auto, cpu or cuda:N".into()),
+        }
+    }
+}
+
+/// The number format that the weights are held in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Dtype {
+    /// 8 bits where the model's file has 8 bits, else 32.
+    #[default]
+    Auto,
+    /// 32-bit floats: exact, four times the memory.
+    F32,
+    /// 8-bit integers with a scale for each output channel: fast.
+    I8,
+}
+
+/// Splits `12MiB` into 12 and `MiB`.
+fn split(text: &str) -> Option<(u64, &str)> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    Some((text[..digits].parse().ok()?, text[digits..].trim_start()))
+}
+
+/// A size in bytes: `1048576`, `512KiB`, `1MiB`, `2GiB`, or in thousands `1MB`.
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    let scale = |unit: &str| {
+        Some(match unit {
+            "" | "B" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            "TiB" => 1 << 40,
+            "KB" | "kB" => 1_000,
+            "MB" => 1_000_000,
+            "GB" => 1_000_000_000,
+            "TB" => 1_000_000_000_000,
+            _ => return None,
+        })
+    };
+    split(text)
+        .and_then(|(number, unit)| number.checked_mul(scale(unit)?))
+        .ok_or_else(|| "write a size like 1048576, 512KiB, 64MiB or 2GiB".into())
+}
+
+/// A time: `500ms`, `30s`, `5m`; a bare number is seconds.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let scale = |unit: &str| match unit {
+        "ms" => Some(1),
+        "" | "s" => Some(1_000),
+        "m" | "min" => Some(60_000),
+        "h" => Some(3_600_000),
+        _ => None,
+    };
+    split(text)
+        .and_then(|(number, unit)| number.checked_mul(scale(unit)?))
+        .map(Duration::from_millis)
+        .ok_or_else(|| "write a time like 500ms, 30s or 5m".into())
+}
+
+/// A whole number of 1 or more.
+pub(super) fn count(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "write a whole number of 1 or more".into())
+}

@@ -1,0 +1,106 @@
+//! What a linear map does to its outputs on their way out: nothing, an activation, or a gate.
+//!
+//! The functions are built from single IEEE operations, so that each instruction set vectorises them and all give the same
+//! bits.
+
+use std::f32::consts::LOG2_E;
+
+use super::pack::{BLOCK, Order};
+use super::quantise::ROUND;
+
+/// An activation function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// `max(x, 0)`: T5's first version.
+    Relu,
+    /// GELU by its tanh formula ("gelu_new", "gelu_pytorch_tanh"): T5 1.1, GPT-2, Gemma.
+    GeluTanh,
+    /// `x * sigmoid(x)`: Llama, Qwen.
+    Silu,
+}
+
+/// The last part of a linear map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Epilogue {
+    Plain,
+    Activated(Activation),
+    /// `activation(gate) * up`: the first half of a block's outputs gates the second.
+    Gated(Activation),
+}
+
+impl Epilogue {
+    /// The order in which weights are packed for it.
+    pub(super) fn order(self) -> Order {
+        match self {
+            Epilogue::Plain | Epilogue::Activated(_) => Order::Rows,
+            Epilogue::Gated(_) => Order::Halves,
+        }
+    }
+
+    /// Outputs that a block gives.
+    pub(super) fn block_outputs(self) -> usize {
+        match self {
+            Epilogue::Plain | Epilogue::Activated(_) => BLOCK,
+            Epilogue::Gated(_) => BLOCK / 2,
+        }
+    }
+}
+
+/// Turns a block's sums of one row into its outputs, in place and from the front. Inlined into a function per instruction set.
+#[inline(always)]
+pub(super) fn finish(epilogue: Epilogue, block: &mut [f32; BLOCK]) {
+    match epilogue {
+        Epilogue::Plain => {}
+        Epilogue::Activated(activation) => activate(activation, block),
+        Epilogue::Gated(activation) => {
+            let (gate, up) = block.split_at_mut(BLOCK / 2);
+            activate(activation, gate);
+            for (gate, up) in gate.iter_mut().zip(up) {
+                *gate *= *up;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn activate(activation: Activation, values: &mut [f32]) {
+    match activation {
+        Activation::Relu => values.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x }),
+        Activation::GeluTanh => values.iter_mut().for_each(|x| *x = gelu_tanh(*x)),
+        Activation::Silu => values.iter_mut().for_each(|x| *x = silu(*x)),
+    }
+}
+
+/// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`, which is x times the sigmoid of twice tanh's argument.
+#[inline(always)]
+pub(super) fn gelu_tanh(x: f32) -> f32 {
+    /// `2 * sqrt(2 / pi)`
+    const LINEAR: f32 = 1.595_769_2;
+    /// `2 * sqrt(2 / pi) * 0.044715`
+    const CUBIC: f32 = 0.071_354_814;
+    x / (1.0 + exp(-(x * (LINEAR + CUBIC * (x * x)))))
+}
+
+/// `x * sigmoid(x)`
+#[inline(always)]
+pub(super) fn silu(x: f32) -> f32 {
+    x / (1.0 + exp(-x))
+}
+
+/// e^x within 2 units in the last place, for x in -87..88; beyond, the value at the bound.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    /// ln 2 in two parts, of which the first times any exponent is exact.
+    const LN_2: (f32, f32) = (355.0 / 512.0, -2.121_944_4e-4);
+    let x = x.clamp(-87.0, 88.0);
+    // e^x = 2^power * e^rest with |rest| <= ln 2 / 2, where the series' first left out term is below 6e-9.
+    let rounded = x * LOG2_E + ROUND;
+    let power = rounded - ROUND;
+    let rest = x - power * LN_2.0 - power * LN_2.1;
+    let mut sum = 1.0 / 5040.0;
+    for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+        sum = sum * rest + coefficient;
+    }
+    let exponent = (rounded.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32).wrapping_add(127);
+    sum * f32::from_bits((exponent as u32) << 23)
+}

@@ -1,0 +1,85 @@
+//! What is refused, and how tensors come in.
+
+use candle_core::{Device, Tensor};
+
+use super::*;
+
+#[test]
+fn wrong_parts_are_refused() {
+    let shape = LinearShape { n: 2, k: 3 };
+    let f32s = |len| LinearWeights::F32 { values: vec![1.0; len] };
+    let i8s = |scales: Vec<f32>| LinearWeights::I8 {
+        values: vec![1; 6],
+        scales,
+        activations: ActivationBits::Eight,
+    };
+    let new = |shape, weights, bias| Linear::new(shape, weights, bias, pool(1)).unwrap_err();
+    let length = |what, expected, got| LinearError::Length { what, expected, got };
+    assert_eq!(new(shape, f32s(5), None), length("weights", 6, 5));
+    assert_eq!(new(shape, i8s(vec![1.0]), None), length("scales", 2, 1));
+    assert_eq!(new(shape, f32s(6), Some(vec![0.0; 3])), length("biases", 2, 3));
+    assert!(matches!(new(shape, i8s(vec![1.0, f32::NAN]), None), LinearError::NotFinite { index: 1, .. }));
+    assert!(matches!(
+        new(shape, f32s(6), Some(vec![f32::INFINITY, 0.0])),
+        LinearError::NotFinite { index: 0, .. }
+    ));
+    for shape in [(0, 3), (2, 0), (1, MAX_K + 1), (usize::MAX, 3)].map(|(n, k)| LinearShape { n, k }) {
+        assert_eq!(new(shape, f32s(6), None), LinearError::Shape { n: shape.n, k: shape.k });
+    }
+    let part = |n, k, weights| LinearPart { shape: LinearShape { n, k }, weights, bias: None };
+    let concat = |parts| Linear::concat(parts, pool(1)).unwrap_err();
+    assert_eq!(concat(vec![]), LinearError::NoParts);
+    assert_eq!(
+        concat(vec![part(2, 3, f32s(6)), part(3, 2, f32s(6))]),
+        LinearError::MixedInputs { part: 1, expected: 3, got: 2 }
+    );
+    assert_eq!(
+        concat(vec![part(2, 3, f32s(6)), part(2, 3, i8s(vec![1.0; 2]))]),
+        LinearError::MixedRecipes { part: 1 }
+    );
+}
+
+#[test]
+fn a_gate_must_fit() {
+    let part = |n| LinearPart {
+        shape: LinearShape { n, k: 1 },
+        weights: LinearWeights::F32 { values: vec![1.0; n] },
+        bias: None,
+    };
+    let error = Linear::gated(part(2), part(3), Activation::Silu, pool(1)).unwrap_err();
+    assert_eq!(error, LinearError::MixedOutputs { gate: 2, up: 3 });
+}
+
+#[test]
+fn tensors_keep_their_leading_dimensions() {
+    let shape = LinearShape { n: 5, k: 4 };
+    let linear = Linear::new(shape, weights(4, shape, None), None, pool(1)).unwrap();
+    let x = Tensor::from_vec(activations(4, 6, 4, &[Rows::Random]), (6, 4), &Device::Cpu).unwrap();
+    let flat = linear.forward(&x).unwrap();
+    assert_eq!(flat.dims(), [6, 5]);
+    let deep = linear.forward(&x.reshape((2, 3, 4)).unwrap()).unwrap();
+    assert_eq!(deep.dims(), [2, 3, 5]);
+    assert_eq!(
+        deep.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
+        flat.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    );
+    // A narrowed view starts inside its storage.
+    let tail = linear.forward(&x.narrow(0, 4, 2).unwrap()).unwrap();
+    assert_eq!(tail.to_vec2::<f32>().unwrap(), flat.to_vec2::<f32>().unwrap()[4..]);
+    let empty = linear.forward(&x.narrow(0, 0, 0).unwrap()).unwrap();
+    assert_eq!(empty.dims(), [0, 5]);
+}
+
+#[test]
+fn wrong_tensors_are_refused() {
+    let shape = LinearShape { n: 5, k: 4 };
+    let linear = Linear::new(shape, weights(4, shape, None), None, pool(1)).unwrap();
+    let zeros = |dims: &[usize]| Tensor::zeros(dims, candle_core::DType::F32, &Device::Cpu).unwrap();
+    assert!(linear.forward(&zeros(&[2, 5])).unwrap_err().to_string().contains("last dimension must be 4"));
+    assert!(linear.forward(&zeros(&[])).is_err());
+    assert!(linear.forward(&zeros(&[4, 3]).t().unwrap()).unwrap_err().to_string().contains("contiguous"));
+    assert!(linear.forward(&zeros(&[2, 4]).to_dtype(candle_core::DType::F64).unwrap()).is_err());
+    let mut out = [0.0; 5];
+    assert!(linear.forward_rows(&[0.0; 8], 1, &mut out).is_err());
+    assert!(linear.forward_rows(&[0.0; 4], 1, &mut out[..4]).is_err());
+}

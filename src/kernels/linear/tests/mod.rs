@@ -1,0 +1,254 @@
+#![expect(clippy::unwrap_used, reason = "a failed test should stop here")]
+
+use std::num::NonZeroUsize;
+
+use proptest::prelude::*;
+
+use super::*;
+
+mod activations;
+mod edges;
+
+/// How a row of activations looks.
+#[derive(Clone, Copy, Debug)]
+enum Rows {
+    Random,
+    Zeros,
+    Outlier,
+    Denormal,
+    Equal,
+    Huge,
+}
+
+/// A pseudo-random number in -1..1 that depends on all of its bits (SplitMix64).
+fn noise(seed: u64, index: usize) -> f32 {
+    let mut z = seed.wrapping_add((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((z ^ (z >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
+}
+
+fn activations(seed: u64, rows: usize, k: usize, kinds: &[Rows]) -> Vec<f32> {
+    let cell = |row: usize, column: usize| {
+        let value = noise(seed, row * k + column);
+        match kinds[row % kinds.len()] {
+            Rows::Random => value,
+            Rows::Zeros => 0.0,
+            Rows::Outlier if column == row % k => 3.0e4,
+            Rows::Outlier => value * 1e-3,
+            Rows::Denormal => value * 1e-39,
+            Rows::Equal => -1.5,
+            Rows::Huge => value * 1e30,
+        }
+    };
+    (0..rows * k).map(|index| cell(index / k, index % k)).collect()
+}
+
+fn weights(seed: u64, shape: LinearShape, activations: Option<ActivationBits>) -> LinearWeights {
+    let values: Vec<f32> = (0..shape.n * shape.k).map(|index| noise(!seed, index) * 0.1).collect();
+    match activations {
+        None => LinearWeights::F32 { values },
+        Some(bits) => LinearWeights::quantise(&values, shape, bits).unwrap(),
+    }
+}
+
+fn pool(threads: usize) -> ComputePool {
+    ComputePool::new(NonZeroUsize::new(threads).unwrap()).unwrap()
+}
+
+fn run(linear: &Linear, x: &[f32]) -> Vec<u32> {
+    let rows = x.len() / linear.shape().k;
+    let mut out = vec![f32::NAN; rows * linear.shape().n];
+    linear.forward_rows(x, rows, &mut out).unwrap();
+    bits(&out)
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+fn available() -> impl Iterator<Item = Isa> {
+    Isa::ALL.into_iter().filter(|isa| isa.is_available())
+}
+
+const RECIPES: [Option<ActivationBits>; 3] =
+    [None, Some(ActivationBits::Eight), Some(ActivationBits::Fifteen)];
+
+/// Every instruction set and thread count gives the reference's bits.
+fn check_against_reference(x: &[f32], shape: LinearShape, weights: LinearWeights, bias: Option<Vec<f32>>) {
+    let expected = bits(&reference::forward(x, shape, &weights, bias.as_deref()));
+    for threads in [1, 2] {
+        let linear = Linear::new(shape, weights.clone(), bias.clone(), pool(threads)).unwrap();
+        for isa in available() {
+            let got = run(&linear.clone().with_isa(isa).unwrap(), x);
+            if let Some(at) = got.iter().zip(&expected).position(|(got, expected)| got != expected) {
+                let (got, expected) = (f32::from_bits(got[at]), f32::from_bits(expected[at]));
+                panic!(
+                    "{isa:?}, {threads} threads, {shape:?}: output {at} is {got:e}, expected {expected:e}"
+                );
+            }
+        }
+    }
+}
+
+fn kinds() -> impl Strategy<Value = Rows> {
+    prop_oneof![
+        4 => Just(Rows::Random),
+        1 => Just(Rows::Zeros),
+        1 => Just(Rows::Outlier),
+        1 => Just(Rows::Denormal),
+        1 => Just(Rows::Equal),
+        1 => Just(Rows::Huge),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_kernel_gives_the_reference_bits(
+        (rows, n, k) in (1usize..70, 1usize..130, 1usize..300),
+        kinds in prop::collection::vec(kinds(), 1..5),
+        recipe in prop::sample::select(RECIPES.as_slice()),
+        with_bias in any::<bool>(),
+        seed in any::<u64>(),
+    ) {
+        let shape = LinearShape { n, k };
+        let x = activations(seed, rows, k, &kinds);
+        let bias = with_bias.then(|| (0..n).map(|j| noise(seed ^ 1, j)).collect());
+        check_against_reference(&x, shape, weights(seed, shape, recipe), bias);
+    }
+
+    #[test]
+    fn a_row_does_not_see_its_neighbours(
+        (rows, n, k) in (2usize..70, 1usize..130, 1usize..300),
+        recipe in prop::sample::select(RECIPES.as_slice()),
+        seed in any::<u64>(),
+    ) {
+        let shape = LinearShape { n, k };
+        let x = activations(seed, rows, k, &[Rows::Random, Rows::Outlier]);
+        let linear = Linear::new(shape, weights(seed, shape, recipe), None, pool(2)).unwrap();
+        let together = run(&linear, &x);
+        for (row, x) in x.chunks_exact(k).enumerate() {
+            prop_assert_eq!(&run(&linear, x), &together[row * n..(row + 1) * n]);
+        }
+    }
+}
+
+#[test]
+fn extreme_integers_stay_exact() {
+    // All products at their largest, of one sign, over a long k: saturating or 16-bit sums would show.
+    let shape = LinearShape { n: 3, k: 4099 };
+    for activations in [ActivationBits::Eight, ActivationBits::Fifteen] {
+        for (weight, x) in [(-128, 1.0), (127, 1.0), (-128, -1.0), (127, -1.0)] {
+            let weights = LinearWeights::I8 {
+                values: vec![weight; 3 * 4099],
+                scales: vec![0.5, 1.0, -2.0],
+                activations,
+            };
+            check_against_reference(&vec![x; 2 * 4099], shape, weights, None);
+        }
+    }
+}
+
+#[test]
+fn the_largest_k_does_not_overflow() {
+    let shape = LinearShape { n: 1, k: MAX_K };
+    for activations in [ActivationBits::Eight, ActivationBits::Fifteen] {
+        let weights = LinearWeights::I8 { values: vec![-128; MAX_K], scales: vec![1.0], activations };
+        check_against_reference(&vec![-1.0; MAX_K], shape, weights, None);
+    }
+}
+
+#[test]
+fn large_shapes_cut_into_many_tiles_agree() {
+    for (rows, n, k) in [(400, 300, 64), (1, 3000, 260), (13, 1100, 131)] {
+        for recipe in RECIPES {
+            let shape = LinearShape { n, k };
+            check_against_reference(
+                &activations(7, rows, k, &[Rows::Random]),
+                shape,
+                weights(7, shape, recipe),
+                None,
+            );
+        }
+    }
+}
+
+#[test]
+fn fifteen_bits_come_close_to_f32_and_eight_less_so() {
+    let shape = LinearShape { n: 20, k: 256 };
+    let x = activations(3, 8, 256, &[Rows::Random]);
+    let LinearWeights::I8 { values, scales, .. } = weights(3, shape, Some(ActivationBits::Eight)) else {
+        unreachable!("asked for int8");
+    };
+    let exact: Vec<f32> = values.iter().enumerate().map(|(i, &v)| f32::from(v) * scales[i / 256]).collect();
+    let exact = reference::forward(&x, shape, &LinearWeights::F32 { values: exact }, None);
+    let error = |activations| {
+        let weights = LinearWeights::I8 { values: values.clone(), scales: scales.clone(), activations };
+        let got = reference::forward(&x, shape, &weights, None);
+        got.iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    };
+    assert!(error(ActivationBits::Eight) < 0.02, "{}", error(ActivationBits::Eight));
+    assert!(error(ActivationBits::Fifteen) < 0.0002, "{}", error(ActivationBits::Fifteen));
+}
+
+#[test]
+fn quantised_weights_are_within_half_a_step() {
+    let shape = LinearShape { n: 3, k: 4 };
+    let values = [0.0, 0.0, 0.0, 0.0, 1.0, -2.0, 0.5, 1.999, 1e-44, -1e-44, 0.0, 3e-45];
+    let LinearWeights::I8 { values: q, scales, .. } =
+        LinearWeights::quantise(&values, shape, ActivationBits::Eight).unwrap()
+    else {
+        unreachable!("asked for int8");
+    };
+    assert_eq!(&q[..8], &[0, 0, 0, 0, 64, -127, 32, 127]);
+    assert_eq!(scales[0], 0.0);
+    for (index, value) in values.iter().enumerate() {
+        assert!(
+            (f32::from(q[index]) * scales[index / 4] - value).abs() <= scales[index / 4] * 0.5001 + 1e-44
+        );
+    }
+}
+
+#[test]
+fn a_row_with_a_nan_shows_it_and_spares_the_others() {
+    let shape = LinearShape { n: 70, k: 9 };
+    for recipe in [Some(ActivationBits::Eight), Some(ActivationBits::Fifteen)] {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let clean = activations(1, 3, 9, &[Rows::Random]);
+            let mut x = clean.clone();
+            x[9 + 4] = bad;
+            for isa in available() {
+                let linear = Linear::new(shape, weights(1, shape, recipe), None, pool(1)).unwrap();
+                let linear = linear.with_isa(isa).unwrap();
+                let (got, expected) = (run(&linear, &x), run(&linear, &clean));
+                assert!(got[70..140].iter().all(|&bits| f32::from_bits(bits).is_nan()));
+                assert_eq!(got[..70], expected[..70]);
+                assert_eq!(got[140..], expected[140..]);
+            }
+        }
+    }
+}
+
+#[test]
+fn concatenated_parts_give_each_parts_bits() {
+    let shapes = [5, 64, 3].map(|n| LinearShape { n, k: 33 });
+    let x = activations(2, 7, 33, &[Rows::Random]);
+    for recipe in RECIPES {
+        let part = |index: usize| LinearPart {
+            shape: shapes[index],
+            weights: weights(index as u64, shapes[index], recipe),
+            bias: (index == 1).then(|| vec![0.25; 64]),
+        };
+        let whole = run(&Linear::concat((0..3).map(part).collect(), pool(2)).unwrap(), &x);
+        let alone = (0..3).map(|index| run(&Linear::concat(vec![part(index)], pool(1)).unwrap(), &x));
+        for (row, whole) in whole.chunks_exact(72).enumerate() {
+            let alone = alone
+                .clone()
+                .zip(shapes)
+                .flat_map(|(out, shape)| out[row * shape.n..(row + 1) * shape.n].to_vec());
+            assert_eq!(whole, alone.collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,48 @@
+use std::io;
+
+use tracing_subscriber::{EnvFilter, filter::ParseError, fmt, prelude::*};
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line, for collectors.
+    Json,
+}
+
+/// Why logging could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The filter is not one.
+    #[error(
+        "'{filter}' is not a log filter ({cause}): write a level (info) or targets (info,dept::engine=debug)"
+    )]
+    Filter {
+        /// The filter as it came.
+        filter: String,
+        /// What is wrong with it.
+        cause: ParseError,
+    },
+    /// The process logs already.
+    #[error("logging has been started already")]
+    Twice,
+}
+
+/// Sends the process's log to stderr. Prompts and generated text are never logged, at any level.
+///
+/// # Errors
+/// When `filter` is malformed or logging runs already.
+pub fn start_logging(format: LogFormat, filter: &str) -> Result<(), LogError> {
+    let filter =
+        EnvFilter::try_new(filter).map_err(|cause| LogError::Filter { filter: filter.into(), cause })?;
+    let lines = fmt::layer().with_writer(io::stderr);
+    let lines = match format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => {
+            lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
+        }
+    };
+    tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(|_| LogError::Twice)
+}

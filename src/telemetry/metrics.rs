@@ -1,0 +1,104 @@
+use prometheus::{Gauge, IntCounter, IntGauge, Registry, TextEncoder};
+
+use super::instruments::{
+    AdapterRequests, Adapters, BuildInfo, Instrument, Loads, Outcomes, Rejections, Seconds, Sizes, Steps,
+};
+
+/// What is publicly said of one metric.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// Its name on `/metrics`.
+    pub name: &'static str,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Label names, in order.
+    pub labels: &'static [&'static str],
+    /// Its help text.
+    pub help: String,
+}
+
+/// Declares [`Metrics`]: a field's doc comment is the metric's help text.
+macro_rules! metrics {
+    ($($(#[doc = $help:literal])+ $field:ident: $kind:ty = $name:literal,)+) => {
+        /// Every metric of the server. A field's doc comment is its help text on `/metrics`.
+        #[derive(Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            $($(#[doc = $help])+ pub $field: $kind,)+
+        }
+
+        impl Default for Metrics {
+            fn default() -> Self {
+                let registry = Registry::new();
+                Self {
+                    $($field: <$kind>::register(&registry, $name, concat!($($help),+).trim()),)+
+                    registry,
+                }
+            }
+        }
+
+        impl Metrics {
+            /// What is publicly said of every metric, in order.
+            pub fn list() -> Vec<Listing> {
+                vec![$(Listing {
+                    name: $name,
+                    kind: <$kind as Instrument>::KIND,
+                    labels: <$kind as Instrument>::LABELS,
+                    help: concat!($($help),+).trim().to_owned(),
+                },)+]
+            }
+        }
+    };
+}
+
+metrics! {
+    /// HTTP requests that ended, by route and outcome (ok, cancelled or an error's code).
+    requests: Outcomes = "dept_requests_total",
+    /// Time of a generation request from its head to the last byte of its response.
+    request_duration: Seconds = "dept_request_duration_seconds",
+    /// Time of a sequence from submission to its first token.
+    time_to_first_token: Seconds = "dept_time_to_first_token_seconds",
+    /// Time between two tokens of a sequence.
+    inter_token_latency: Seconds = "dept_inter_token_latency_seconds",
+    /// Time of a sequence from submission to the first step that works on it.
+    queue_duration: Seconds = "dept_queue_duration_seconds",
+    /// Sequences that have started and not ended.
+    requests_running: IntGauge = "dept_requests_running",
+    /// Sequences that wait to start.
+    requests_waiting: IntGauge = "dept_requests_waiting",
+    /// Sequences in a step.
+    batch_sequences: Sizes = "dept_batch_sequences",
+    /// Rows (tokens and soft-prompt rows) in a step.
+    batch_tokens: Sizes = "dept_batch_tokens",
+    /// Time of a step, by what it works on (encode, prefill, decode).
+    step_duration: Steps = "dept_step_duration_seconds",
+    /// Prompt tokens read.
+    prompt_tokens: IntCounter = "dept_prompt_tokens_total",
+    /// Soft-prompt rows read.
+    virtual_tokens: IntCounter = "dept_virtual_tokens_total",
+    /// Tokens generated.
+    generated_tokens: IntCounter = "dept_generated_tokens_total",
+    /// Fraction of the K/V blocks in use, 0 to 1.
+    kv_cache_usage: Gauge = "dept_kv_cache_usage_ratio",
+    /// Sequences that gave their K/V blocks back and were computed again.
+    preemptions: IntCounter = "dept_preemptions_total",
+    /// Adapters held, by tier (host, store).
+    adapters: Adapters = "dept_adapters",
+    /// Adapter loads that ended, by outcome (ok, error).
+    adapter_loads: Loads = "dept_adapter_loads_total",
+    /// Sequences by adapter; after the first 100 adapters the rest counts as other.
+    adapter_requests: AdapterRequests = "dept_adapter_requests_total",
+    /// Requests turned away before they started, by reason (an error's code).
+    rejected: Rejections = "dept_rejected_total",
+    /// Always 1; the labels say what runs.
+    build_info: BuildInfo = "dept_build_info",
+}
+
+impl Metrics {
+    /// The exposition text of `/metrics`.
+    pub fn render(&self) -> String {
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .expect("every gathered family has a metric, so that the text encoder takes it")
+    }
+}

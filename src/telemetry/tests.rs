@@ -1,0 +1,76 @@
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{LogError, LogFormat, Metrics, Phase, instruments::ADAPTER_LABELS, start_logging};
+use crate::contract;
+
+/// The `# HELP` or `# TYPE` lines of an exposition, by metric.
+fn said<'a>(text: &'a str, what: &str) -> BTreeMap<&'a str, &'a str> {
+    let start = format!("# {what} ");
+    text.lines().filter_map(|line| line.strip_prefix(&start)?.split_once(' ')).collect()
+}
+
+#[test]
+fn docs_metrics_is_the_list() {
+    let rows = Metrics::list().into_iter().map(|m| {
+        let labels = if m.labels.is_empty() { "-".into() } else { m.labels.join(", ") };
+        [format!("`{}`", m.name), m.kind.into(), labels, m.help]
+    });
+    let text = format!(
+        "# Metrics\n\nServed as Prometheus text on `GET /metrics` of the admin address. Times are in seconds.\n\n{}",
+        contract::table(["name", "type", "labels", "help"], rows)
+    );
+    contract::hold("docs/metrics.md", &text);
+}
+
+#[test]
+fn the_exposition_says_what_the_list_says() {
+    let metrics = Metrics::default();
+    metrics.requests.count("/v1/generate", "ok");
+    metrics.rejected.count("overloaded");
+    metrics.adapter_requests.count(&"sst2".parse().unwrap());
+    let text = metrics.render();
+    let (kinds, helps) = (said(&text, "TYPE"), said(&text, "HELP"));
+    let list = Metrics::list();
+    assert_eq!(kinds.len(), list.len());
+    for m in list {
+        assert_eq!(kinds[m.name], m.kind);
+        assert_eq!(helps[m.name], m.help);
+    }
+}
+
+#[test]
+fn times_start_at_a_hundred_microseconds_and_phases_have_their_label() {
+    let metrics = Metrics::default();
+    metrics.step_duration.observe(Phase::Decode, Duration::from_micros(90));
+    metrics.batch_tokens.observe(3);
+    let text = metrics.render();
+    for line in [
+        r#"dept_step_duration_seconds_bucket{phase="decode",le="0.0001"} 1"#,
+        r#"dept_step_duration_seconds_count{phase="encode"} 0"#,
+        r#"dept_batch_tokens_bucket{le="2"} 0"#,
+        r#"dept_batch_tokens_bucket{le="4"} 1"#,
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn late_adapters_share_one_label_and_early_ones_keep_theirs() {
+    let metrics = Metrics::default();
+    for i in 0..ADAPTER_LABELS + 5 {
+        metrics.adapter_requests.count(&format!("a{i}").parse().unwrap());
+    }
+    metrics.adapter_requests.count(&"a0".parse().unwrap());
+    let text = metrics.render();
+    assert!(text.contains(r#"dept_adapter_requests_total{adapter="a0"} 2"#), "{text}");
+    assert!(text.contains(r#"dept_adapter_requests_total{adapter="other"} 5"#), "{text}");
+    assert_eq!(text.matches("dept_adapter_requests_total{").count(), ADAPTER_LABELS + 1);
+}
+
+#[test]
+fn a_malformed_filter_is_named() {
+    let error = start_logging(LogFormat::Text, "dept=loud").unwrap_err();
+    assert!(matches!(&error, LogError::Filter { filter, .. } if filter == "dept=loud"), "{error}");
+}
