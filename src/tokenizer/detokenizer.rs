@@ -35,12 +35,7 @@ impl Detokenizer {
         self.window.push(id);
         let text = self.tokenizer.decode_window(&self.window);
         let certain = !text.ends_with(BROKEN) && text.len() > self.given_text.len();
-        if certain && let Some(piece) = text.get(self.given_text.len()..) {
-            let piece = piece.to_owned();
-            self.advance();
-            return Some(piece);
-        }
-        (self.window.len() - self.given >= MOST_PENDING).then(|| self.release(&text)).flatten()
+        if certain || self.window.len() - self.given >= MOST_PENDING { self.release(&text) } else { None }
     }
 
     /// Ends the sequence; returns what was still held back, broken characters marked by U+FFFD.
@@ -54,9 +49,9 @@ impl Detokenizer {
 
     /// Gives out the waiting tokens as they stand.
     fn release(&mut self, text: &str) -> Option<String> {
-        let piece = match text.get(self.given_text.len()..) {
+        let piece = match text.strip_prefix(&self.given_text) {
             Some(piece) => piece.to_owned(),
-            // Waiting bytes spoilt the context's own character: let them stand alone.
+            // Waiting bytes changed the context's own text, which is given out already: let them stand alone.
             None => self.tokenizer.decode_window(&self.window[self.given..]),
         };
         self.advance();

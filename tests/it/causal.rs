@@ -1,7 +1,16 @@
 //! Decoder-only models give transformers' numbers, from folders and GGUF files, alone, in a crowd and in pieces.
 
-use candle_core::Device;
-use dept::{adapter::AdapterLease, layers::Recipe};
+use candle_core::{DType, Device, Tensor};
+use dept::{
+    adapter::AdapterLease,
+    backbones::decoder::CausalBatch,
+    kernels::{
+        dept_embed::{Row, RowTable},
+        ragged_attention::{Keys, Span},
+    },
+    kv::BlockId,
+    layers::Recipe,
+};
 use serde::Deserialize;
 
 use crate::support::{
@@ -140,5 +149,28 @@ fn a_schedule_changes_no_bit_whatever_its_memory() {
         let (tight, scheduler) = run(tight);
         assert_eq!(tight, roomy, "{family}: pieces and preemption change no bit");
         assert!(scheduler.preemptions() > 0, "memory was tight");
+    }
+}
+
+#[test]
+fn rows_that_do_not_fit_are_errors() {
+    for family in ["gpt2", "llama"] {
+        let model = load_decoder(&golden(family), Recipe::Stored, 1);
+        let slab = Tensor::zeros((8, model.slab_width()), DType::F32, &Device::Cpu).unwrap();
+        let slabs = vec![slab; model.layers()];
+        let run = |token, position, slot, slabs: &[Tensor]| {
+            let mut rows = RowTable::default();
+            rows.push(Row::Token { token, delta: None });
+            let keys = Keys::Blocks { blocks: &[BlockId::new(0)], block_size: 8 };
+            let span = Span { queries: 0..1, first_position: 0, context: 1, keys, causal: true };
+            let hidden = model.embed(&[], &rows, &[position])?;
+            let batch = CausalBatch { spans: &[span], positions: &[position], slots: &[slot], slabs };
+            model.forward(hidden, &batch)
+        };
+        assert!(run(3, 0, 0, &slabs).is_ok());
+        assert!(run(model.config().vocab as u32, 0, 0, &slabs).is_err(), "a token beyond the table");
+        assert!(run(3, 1000, 0, &slabs).is_err(), "a position beyond the model's reach");
+        assert!(run(3, 0, 8, &slabs).is_err(), "a slot beyond the slab");
+        assert!(run(3, 0, 0, &slabs[1..]).is_err(), "a slab too few");
     }
 }
