@@ -59,6 +59,9 @@ pub enum AppError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The engine's thread has panicked.
+    #[error("the engine died: the log above has the panic. Please report it")]
+    EngineDied,
     /// A thread, a listener or a signal handler failed.
     #[error("the system refused a resource: {0}")]
     System(#[from] std::io::Error),
@@ -69,7 +72,7 @@ impl AppError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Bind { .. } | Self::Model(_) | Self::Adapters { .. } | Self::PortFile { .. } => 78,
-            Self::WarmUp(_) | Self::System(_) => 1,
+            Self::WarmUp(_) | Self::EngineDied | Self::System(_) => 1,
         }
     }
 }
@@ -91,9 +94,11 @@ pub async fn serve(config: ServeConfig) -> Result<(), AppError> {
     addresses.write(config.port_file.as_deref())?;
     announce(&config, addresses, &resident, began);
 
-    let drain = drain_on_signal(resident.drain(), config.drain_timeout);
+    let drain = drain_on_signal(resident.drain(), resident.ended(), config.drain_timeout);
     axum::serve(http, router).with_graceful_shutdown(drain).await?;
-    resident.join().await;
+    if !resident.ended().await {
+        return Err(AppError::EngineDied);
+    }
     tracing::info!("drained");
     Ok(())
 }
@@ -109,10 +114,15 @@ fn http_options(config: &ServeConfig, address: SocketAddr) -> HttpOptions {
     options
 }
 
-/// Resolves when the listener is to close, which is at once after the signal: what runs has its own connection.
-async fn drain_on_signal(drain: impl FnOnce(Instant), timeout: Duration) {
-    signal::shutdown().await;
-    tracing::info!(timeout_s = timeout.as_secs(), "draining: nothing new is taken, what runs may finish");
+/// Resolves when the listener is to close: at once after the signal, since what runs has its own connection, or when the
+/// engine has died, since without it there is nothing to serve.
+async fn drain_on_signal(drain: impl FnOnce(Instant), ended: impl Future<Output = bool>, timeout: Duration) {
+    tokio::select! {
+        () = signal::shutdown() => {
+            tracing::info!(timeout_s = timeout.as_secs(), "draining: nothing new is taken, what runs may finish");
+        }
+        _ = ended => tracing::error!("the engine has ended by itself: stopping, so that a supervisor can start anew"),
+    }
     drain(Instant::now() + timeout);
 }
 

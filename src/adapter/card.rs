@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize, de::Error as _};
 
 use super::template::{Template, TemplateError};
+use crate::domain::OverLength;
 
 /// Longest card in bytes.
 pub const MAX_CARD_BYTES: usize = 256 << 10;
@@ -35,19 +36,6 @@ pub enum CardError {
     },
 }
 
-/// What to do with an input of more tokens than the adapter takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OverLength {
-    /// Refuse it, naming both lengths.
-    #[default]
-    Error,
-    /// Drop tokens at the start.
-    Left,
-    /// Drop tokens at the end, as DePT's own code does.
-    Right,
-}
-
 /// The model an adapter was trained on.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -73,6 +61,9 @@ pub struct Measurement {
     pub metric: String,
     /// Its value.
     pub value: f64,
+    /// The bounds within which the value lies with 95 % confidence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval_95: Option<[f64; 2]>,
     /// Examples measured on.
     pub n: u64,
     /// Area under the ROC curve on the same examples.
@@ -84,6 +75,9 @@ pub struct Measurement {
     /// The metric of the backbone without adapter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zero_shot: Option<f64>,
+    /// The area under the ROC curve of the backbone without adapter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zero_shot_auc: Option<f64>,
     /// The command that measured it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
@@ -176,6 +170,9 @@ impl Measurement {
             ("auc", self.auc),
             ("majority", self.majority),
             ("zero_shot", self.zero_shot),
+            ("zero_shot_auc", self.zero_shot_auc),
+            ("interval_95", self.interval_95.map(|[low, _]| low)),
+            ("interval_95", self.interval_95.map(|[_, high]| high)),
         ];
         match values.into_iter().find(|(_, value)| value.is_some_and(|v| !v.is_finite())) {
             None => Ok(()),

@@ -20,7 +20,7 @@ pub mod torch_bin;
 pub mod version;
 pub mod weights;
 
-pub use card::{Card, OverLength};
+pub use card::Card;
 pub use folder::LoadedAdapter;
 pub use generation::{AdapterLease, Generation};
 pub use manifest::{Manifest, Method, Task};

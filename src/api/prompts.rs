@@ -2,7 +2,7 @@
 
 use super::{ApiError, ErrorCode};
 use crate::{
-    adapter::{self, AdapterLease},
+    adapter::AdapterLease,
     domain::{ModelProfile, OverLength, Prompt},
     tokenizer::{Tokenizer, TruncateSide},
 };
@@ -72,11 +72,7 @@ impl Prompts<'_> {
 
     /// The policy of the adapter's card, for requests that say nothing.
     pub fn card_policy(&self) -> OverLength {
-        match self.adapter.and_then(|adapter| adapter.card().over_length) {
-            None | Some(adapter::OverLength::Error) => OverLength::Error,
-            Some(adapter::OverLength::Left) => OverLength::Left,
-            Some(adapter::OverLength::Right) => OverLength::Right,
-        }
+        self.adapter.and_then(|adapter| adapter.card().over_length).unwrap_or_default()
     }
 
     /// Most tokens of a prompt, and who says so.

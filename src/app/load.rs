@@ -171,7 +171,7 @@ impl LoadedModel {
             tokenizer,
             vocab: model.config().vocab,
             decoder_start: model.config().decoder_start,
-            metrics,
+            observer: Box::new(metrics),
         };
         let runner = T5Runner::new(model, RunnerConfig { num_blocks, block_size: BLOCK_SIZE })?;
         Ok((handle, Engine::spawn(parts, runner).map_err(LoadModelError::Thread)?))

@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, sync::Arc, thread::JoinHandle, time::Instant};
 
-use futures::StreamExt;
+use futures::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, Shared},
+};
 
 use super::{
     AppError,
@@ -22,7 +25,8 @@ pub struct Resident {
     /// The use cases.
     pub service: Arc<Service>,
     engine: EngineHandle,
-    thread: JoinHandle<()>,
+    /// Ends when the engine's thread does; whether it ended in good order.
+    ended: Shared<BoxFuture<'static, bool>>,
 }
 
 impl Resident {
@@ -45,7 +49,9 @@ impl Resident {
         let engines = vec![engine.clone()];
         let readiness = Readiness::default();
         let service = Service { engines, registry, tokenizer, metrics, readiness, max_sequences };
-        Ok(Self { service: Arc::new(service), engine, thread })
+        let joined = tokio::task::spawn_blocking(move || thread.join().is_ok());
+        let ended = joined.map(|joined| joined.unwrap_or(false)).boxed().shared();
+        Ok(Self { service: Arc::new(service), engine, ended })
     }
 
     /// Whether requests are served, which starts as no.
@@ -67,12 +73,9 @@ impl Resident {
         }
     }
 
-    /// Waits for the engine to end, which a drain makes it do.
-    pub async fn join(self) {
-        let joined = tokio::task::spawn_blocking(move || self.thread.join()).await;
-        if !matches!(joined, Ok(Ok(()))) {
-            tracing::error!("the engine's thread ended with a panic");
-        }
+    /// Resolves when the engine has ended, which a drain makes it do: whether in good order.
+    pub fn ended(&self) -> impl Future<Output = bool> + Send + 'static {
+        self.ended.clone()
     }
 }
 

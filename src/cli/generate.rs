@@ -73,7 +73,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         let request = args.request(&resident.service.registry)?;
         let answered = answer(&resident, &request).await;
         resident.drain()(Instant::now());
-        resident.join().await;
+        resident.ended().await;
         answered
     })
 }

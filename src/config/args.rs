@@ -96,7 +96,7 @@ pub struct EngineArgs {
     pub max_num_seqs: usize,
 
     /// Most rows (tokens and soft-prompt rows) in one step. More raise throughput and the time between two tokens.
-    #[arg(long, env = "DEPT_MAX_BATCH_TOKENS", value_name = "N", default_value = "2048", value_parser = count)]
+    #[arg(long, env = "DEPT_MAX_BATCH_TOKENS", value_name = "N", default_value = "512", value_parser = count)]
     pub max_batch_tokens: usize,
 
     /// Memory for keys and values. It bounds how many tokens can be in work at once.

@@ -14,7 +14,8 @@ pub enum Prompt {
 }
 
 /// What to do with a prompt longer than the adapter or the model takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OverLength {
     /// Refuse it and say both lengths.
     #[default]

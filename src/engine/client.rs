@@ -52,11 +52,11 @@ impl Client {
         self.deadline.filter(|&deadline| now >= deadline).map(|deadline| deadline - self.arrived)
     }
 
-    /// Notes that a step works on the sequence; returns the time in the queue when it is the first.
-    pub fn start(&mut self, now: Instant) -> Option<Duration> {
+    /// Notes that a step works on the sequence; returns whether it is the first.
+    pub fn start(&mut self, now: Instant) -> bool {
         let first = self.started.is_none();
         self.started.get_or_insert(now);
-        first.then(|| now - self.arrived)
+        first
     }
 
     /// Whether a step has worked on the sequence.

@@ -5,6 +5,7 @@
 
 mod client;
 mod handle;
+mod observer;
 
 use std::{
     collections::HashMap,
@@ -16,13 +17,13 @@ use std::{
 
 use client::Client;
 pub use handle::{Arrival, Command, EngineHandle, Load, Submission, SubmitError, TokenStream};
+pub use observer::{Observer, StepReport, Unobserved};
 
 use crate::{
     domain::{FinishReason, SequenceError, TokenEvent},
-    runner::{Runner, StepOutput},
+    runner::{Runner, StepError, StepOutput},
     sampling::{SampleError, Sampled, Sampler},
     scheduler::{NewSequence, Scheduler, SequenceId, StepPlan},
-    telemetry::{Metrics, Phase},
     tokenizer::Tokenizer,
 };
 
@@ -45,8 +46,8 @@ pub struct EngineParts {
     /// The token that an encoder-decoder's text starts from. It counts as seen for the repetition penalty, and the
     /// prompt does not, as in transformers.
     pub decoder_start: u32,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
+    /// Told of every step and token.
+    pub observer: Box<dyn Observer>,
 }
 
 /// The engine. [`Engine::spawn`] starts it.
@@ -88,6 +89,8 @@ impl<R: Runner + 'static> Engine<R> {
             self.parts.scheduler.plan_step(&mut self.plan);
             if !self.plan.is_empty() {
                 self.step();
+            } else if !self.clients.is_empty() {
+                self.fail_stuck();
             }
             self.show_load();
         }
@@ -174,57 +177,55 @@ impl<R: Runner + 'static> Engine<R> {
         let sequences = self.parts.scheduler.sequences();
         let outcome =
             catch_unwind(AssertUnwindSafe(|| self.runner.step(&self.plan, sequences, &mut self.output)));
-        let failure = match outcome {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some("the runner panicked".to_owned()),
-        };
-        self.account(began);
-        match failure {
-            None => self.hand_out(),
-            Some(error) => self.fail_step(&error),
+        let report = self.report(began);
+        match outcome {
+            Ok(Ok(())) => self.hand_out(),
+            Ok(Err(error)) => self.fail_step(&error),
+            Err(_) => self.fail_all(self.plan.sequences().collect(), "the runner panicked"),
         }
+        self.parts.observer.step(&report);
     }
 
     /// Sequences that this step is the first to work on leave the queue.
     fn note_started(&mut self, now: Instant) {
         let load = &self.parts.load;
         for id in self.plan.sequences() {
-            if let Some(queued) = self.clients.get_mut(&id).and_then(|client| client.start(now)) {
-                self.parts.metrics.queue_duration.observe(queued);
+            if self.clients.get_mut(&id).is_some_and(|client| client.start(now)) {
                 load.waiting.fetch_sub(1, Ordering::AcqRel);
                 load.running.fetch_add(1, Ordering::AcqRel);
             }
         }
     }
 
-    /// Counts what the step was.
-    fn account(&mut self, began: Instant) {
-        let metrics = &self.parts.metrics;
+    /// What the step was, before its tokens are handed out.
+    fn report(&mut self, began: Instant) -> StepReport {
         let scheduler = &mut self.parts.scheduler;
-        let phase = if self.plan.encode.is_some() { Phase::Encode } else { Phase::Decode };
-        metrics.step_duration.observe(phase, began.elapsed());
-        metrics.kv_cache_usage.set(scheduler.kv_usage());
-        metrics.preemptions.inc_by(scheduler.preemptions() - metrics.preemptions.get());
+        let (waiting, running) = (scheduler.waiting(), scheduler.running());
+        let (kv_usage, preemptions) = (scheduler.kv_usage(), scheduler.preemptions());
         let cohort = self.plan.encode.as_ref();
         let encoded = cohort.map_or(&[][..], |encode| &encode.sequences);
-        let decoded = self.plan.decode.len();
         // A cohort's last step decodes it too: its sequences are in both lists.
         let both = cohort.filter(|encode| encode.last).map_or(0, |encode| encode.sequences.len());
-        metrics.batch_sequences.observe(encoded.len() + decoded - both);
         let fresh = if cohort.is_some_and(|encode| encode.layers.start == 0) { encoded } else { &[] };
         let sequences = scheduler.sequences();
         let prompt_rows: usize =
             fresh.iter().filter_map(|&id| sequences.get(id)).map(|held| held.prompt_rows()).sum();
         let decoder_rows: usize = self.plan.decode.iter().map(|decode| decode.rows.len()).sum();
-        metrics.batch_tokens.observe(prompt_rows + decoder_rows);
+        StepReport {
+            duration: began.elapsed(),
+            encoded: cohort.is_some(),
+            sequences: encoded.len() + self.plan.decode.len() - both,
+            rows: prompt_rows + decoder_rows,
+            waiting,
+            running,
+            kv_usage,
+            preemptions,
+        }
     }
 
-    /// Shows how many wait and run.
     fn show_load(&self) {
         let Load { waiting, running, .. } = &*self.parts.load;
-        self.parts.metrics.requests_waiting.set(waiting.load(Ordering::Relaxed) as i64);
-        self.parts.metrics.requests_running.set(running.load(Ordering::Relaxed) as i64);
+        self.parts.observer.load(waiting.load(Ordering::Relaxed), running.load(Ordering::Relaxed));
     }
 
     /// Gives every sequence its token, and ends those that are done.
@@ -250,9 +251,7 @@ impl<R: Runner + 'static> Engine<R> {
             }
             other => {
                 let (first, since) = client.see(now);
-                let metrics = &self.parts.metrics;
-                let latency = if first { &metrics.time_to_first_token } else { &metrics.inter_token_latency };
-                latency.observe(since);
+                self.parts.observer.token(first, since);
                 let stopped = client.send(sampled);
                 if stopped { Some(FinishReason::StopSequence) } else { other }
             }
@@ -268,10 +267,7 @@ impl<R: Runner + 'static> Engine<R> {
         let Some(mut client) = self.clients.remove(&id) else { return };
         self.forget(id, &client);
         let completion = client.complete(reason, usage);
-        let metrics = &self.parts.metrics;
-        metrics.prompt_tokens.inc_by(usage.prompt_tokens as u64);
-        metrics.virtual_tokens.inc_by(usage.virtual_tokens as u64);
-        metrics.generated_tokens.inc_by(usage.completion_tokens as u64);
+        self.parts.observer.finished(&completion);
         client.deliver(TokenEvent::Finished(completion));
     }
 
@@ -280,9 +276,27 @@ impl<R: Runner + 'static> Engine<R> {
         self.end(id, |client| client.fail(SequenceError::Internal));
     }
 
-    fn fail_step(&mut self, error: &str) {
-        let failed: Vec<SequenceId> = self.plan.sequences().collect();
-        tracing::error!(%error, sequences = failed.len(), "a step failed with everything in it");
+    /// Fails what the failed half of the step worked on.
+    fn fail_step(&mut self, error: &StepError) {
+        let failed: Vec<SequenceId> = match error {
+            StepError::Encode(_) => {
+                self.plan.encode.iter().flat_map(|encode| encode.sequences.iter().copied()).collect()
+            }
+            StepError::Decode(_) => self.plan.decode.iter().map(|decode| decode.sequence).collect(),
+        };
+        self.fail_all(failed, &error.to_string());
+    }
+
+    /// The scheduler sees nothing to do for sequences that are there: its books are wrong, and waiting would not help.
+    fn fail_stuck(&mut self) {
+        self.fail_all(
+            self.clients.keys().copied().collect(),
+            "the scheduler plans nothing for live sequences",
+        );
+    }
+
+    fn fail_all(&mut self, failed: Vec<SequenceId>, error: &str) {
+        tracing::error!(%error, sequences = failed.len(), "a step failed");
         for id in failed {
             self.end(id, |client| client.fail(SequenceError::Internal));
         }

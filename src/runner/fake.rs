@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::AtomicUsize, atomic::Ordering};
 
-use super::{Runner, RunnerError, StepOutput};
+use super::{Runner, StepError, StepOutput};
 use crate::{
     sampling::{SampleError, Sampled},
     scheduler::{Sequences, StepPlan},
@@ -35,17 +35,18 @@ impl Runner for FakeRunner {
         plan: &StepPlan,
         sequences: &mut Sequences,
         output: &mut StepOutput,
-    ) -> Result<(), RunnerError> {
+    ) -> Result<(), StepError> {
         self.steps.fetch_add(1, Ordering::AcqRel);
         for planned in &plan.decode {
-            let sequence =
-                sequences.get(planned.sequence).ok_or(RunnerError::NoSequence(planned.sequence))?;
+            let sequence = sequences.get(planned.sequence).expect("a plan names live sequences");
             assert!(sequence.encoded, "a sequence is decoded after its prompt is encoded");
             assert_eq!(sequence.prompt.len(), sequence.prompt_rows());
             assert_eq!(planned.rows, sequence.computed..sequence.decoder_rows());
             assert_eq!(sequence.past.len(), planned.rows.end);
             let sampled = match sequence.request.prompt[0] {
-                Self::FAIL_STEP => return Err(candle_core::Error::msg("as the test wants").into()),
+                Self::FAIL_STEP => {
+                    return Err(StepError::Decode(candle_core::Error::msg("as the test wants").into()));
+                }
                 Self::FAIL_ROW => Err(SampleError::NotFinite { token: 0 }),
                 Self::ENDLESS => Ok(Self::FILLER),
                 _ => match sequence.request.prompt.get(sequence.generated.len()) {

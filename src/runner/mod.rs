@@ -11,7 +11,18 @@ mod t5;
 
 pub use t5::{RunnerConfig, T5Runner};
 
-/// Why a step failed as a whole. Nothing that it worked on can go on.
+/// Why a step failed, or its half that works on prompts.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The prompts of the plan's cohort can't go on; nothing was decoded, and what decodes can be planned again.
+    #[error("prompts: {0}")]
+    Encode(#[source] RunnerError),
+    /// Nothing that is decoded can go on, nor prompts whose last blocks the same step ran.
+    #[error("decoding: {0}")]
+    Decode(#[source] RunnerError),
+}
+
+/// What goes wrong inside a runner.
 #[derive(Debug, thiserror::Error)]
 pub enum RunnerError {
     /// The backbone failed.
@@ -34,11 +45,11 @@ pub trait Runner: Send {
     /// Executes `plan` on `sequences` and leaves the tokens in `output`, which is empty before.
     ///
     /// # Errors
-    /// When the step fails as a whole.
+    /// When one half of the step fails.
     fn step(
         &mut self,
         plan: &StepPlan,
         sequences: &mut Sequences,
         output: &mut StepOutput,
-    ) -> Result<(), RunnerError>;
+    ) -> Result<(), StepError>;
 }

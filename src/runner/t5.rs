@@ -2,7 +2,7 @@ use std::num::NonZeroUsize;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Runner, RunnerError, StepOutput};
+use super::{Runner, RunnerError, StepError, StepOutput};
 use crate::{
     adapter::{AdapterLease, AdapterWeights},
     backbones::t5::{DecoderBatch, T5},
@@ -180,11 +180,14 @@ impl Runner for T5Runner {
         plan: &StepPlan,
         sequences: &mut Sequences,
         output: &mut StepOutput,
-    ) -> Result<(), RunnerError> {
+    ) -> Result<(), StepError> {
         if let Some(encode) = &plan.encode {
-            self.encode(encode, sequences)?;
+            self.encode(encode, sequences).map_err(StepError::Encode)?;
         }
-        if plan.decode.is_empty() { Ok(()) } else { self.decode(&plan.decode, sequences, output) }
+        if plan.decode.is_empty() {
+            return Ok(());
+        }
+        self.decode(&plan.decode, sequences, output).map_err(StepError::Decode)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Which sequences work in the next step. Pure book-keeping: no tensors, no clock, no I/O.
 //!
-//! Prompts enter in *cohorts*: as many waiting sequences as fit pass the encoder together, all of its blocks at once
-//! when nobody decodes, else a few blocks a step. Every sequence that is through decodes in every step. K/V blocks are
+//! Prompts enter in *cohorts*: waiting sequences of up to `max_batch_tokens` rows pass the encoder together in one step. A
+//! single longer prompt is a cohort too; while others decode it moves by only as many blocks a step as its rows allow.
+//! Every sequence that is through decodes in every step. K/V blocks are
 //! taken as needed; when they run out, the newest sequence gives its blocks back and is computed again later. A sequence
 //! that fits the pool alone always ends: the oldest one is never preempted.
 

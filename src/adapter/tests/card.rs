@@ -2,11 +2,12 @@ use std::collections::BTreeMap;
 
 use super::{
     super::{
-        Card, OverLength,
+        Card,
         template::{Template, TemplateError},
     },
     support::says,
 };
+use crate::domain::OverLength;
 
 const FULL: &str = r#"
 description = "Answers yes-no questions"

@@ -21,7 +21,7 @@ use crate::{
     engine::{
         Engine, EngineHandle, EngineParts, Load, Observer, StepReport, Submission, TokenStream, Unobserved,
     },
-    runner::{Runner, RunnerError, StepOutput, fake::FakeRunner},
+    runner::{Runner, StepError, StepOutput, fake::FakeRunner},
     scheduler::{Scheduler, SchedulerConfig, Sequences, StepPlan},
     tokenizer::Tokenizer,
 };
@@ -60,7 +60,7 @@ impl Runner for Gated {
         plan: &StepPlan,
         sequences: &mut Sequences,
         output: &mut StepOutput,
-    ) -> Result<(), RunnerError> {
+    ) -> Result<(), StepError> {
         // Neither fails while the gate is held; an open gate is a dropped one.
         let _ = self.begun.send(plan.sequences().map(|id| id.0).collect());
         let _ = self.permits.recv();
@@ -104,6 +104,8 @@ impl Observer for Watch {
     fn step(&self, step: &StepReport) {
         let _ = self.steps.send(*step);
     }
+
+    fn load(&self, _: usize, _: usize) {}
 
     fn token(&self, _: bool, _: Duration) {}
 
