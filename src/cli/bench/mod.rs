@@ -14,7 +14,7 @@ mod workload;
 use std::{
     cell::Cell,
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::mpsc,
     time::{Duration, Instant},
 };
@@ -142,9 +142,14 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     // One thread: the client takes as little as it can from a server on the same machine.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(measure(&args))?;
-    io::stdout().lock().write_all(report.table().as_bytes())?;
-    if let Some(path) = &args.json {
-        let json = serde_json::to_string_pretty(&report)? + "\n";
+    publish(&report, &mut io::stdout().lock(), args.json.as_deref())
+}
+
+/// Writes the table to `out` and the JSON to its file.
+fn publish(report: &Report, out: &mut impl Write, json: Option<&Path>) -> anyhow::Result<()> {
+    out.write_all(report.table().as_bytes())?;
+    if let Some(path) = json {
+        let json = serde_json::to_string_pretty(report)? + "\n";
         std::fs::write(path, json).with_context(|| format!("can't write --json '{}'", path.display()))?;
     }
     if report.requests.ok == 0 {

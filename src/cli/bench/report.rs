@@ -158,6 +158,9 @@ impl Report {
     }
 
     fn latencies(&self, out: &mut String) -> fmt::Result {
+        if self.e2e_ms.is_none() {
+            return Ok(());
+        }
         writeln!(
             out,
             "\n{:<22}{:>10}{:>10}{:>10}{:>10}{:>10}",

@@ -310,24 +310,18 @@ async fn a_server_that_is_not_there_is_said_at_once() {
     assert!(error.contains("start `dept serve`"), "{error}");
 }
 
-#[test]
-fn json_is_written_and_a_run_without_success_fails() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let (address, _) = runtime.block_on(stand_in());
+#[tokio::test]
+async fn json_is_written_and_a_run_without_success_fails() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let line = |adapters: &str| {
-        let json = file.path().display();
-        args(&format!(
-            "--server http://{address} --adapters {adapters} --requests 2 --warmup 0 --json {json}"
-        ))
-    };
-    run(line("-").unwrap()).unwrap();
-    let report: Value = serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap();
-    assert_eq!(
-        (&report["requests"]["ok"], &report["loop"], &report["concurrency"]),
-        (&json!(2), &json!("closed"), &json!(8))
-    );
-    assert!(report["ttft_ms"]["p99"].is_f64() && report["late_ms"].is_null());
-    let error = run(line("full").unwrap()).unwrap_err().to_string();
+    let (report, _) = measured("--requests 2 --warmup 0").await;
+    let mut table = Vec::new();
+    publish(&report, &mut table, Some(file.path())).unwrap();
+    assert_eq!(table, report.table().as_bytes());
+    let json: Value = serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap();
+    let found = (&json["requests"]["ok"], &json["loop"], &json["concurrency"]);
+    assert_eq!(found, (&json!(2), &json!("closed"), &json!(8)));
+    assert!(json["ttft_ms"]["p99"].is_f64() && json["late_ms"].is_null());
+    let (report, _) = measured("--adapters full --requests 2 --warmup 0").await;
+    let error = publish(&report, &mut table, None).unwrap_err().to_string();
     assert_eq!(error, "none of 2 requests succeeded");
 }
