@@ -17,6 +17,7 @@ import torch
 from reading import activation_bits, load_model, load_tokenizer, quantise_activations
 
 HERE = Path(__file__).parent
+DECODER_ROWS = r"lm_head$|decoder.*(SelfAttention\.[qkvo]|EncDecAttention\.[qo]|w[io](_[01])?)$"
 GROUPS = {
     "encoder q, k, v": r"encoder.*SelfAttention\.[qkv]$",
     "encoder o": r"encoder.*SelfAttention\.o$",
@@ -30,6 +31,15 @@ GROUPS = {
     "decoder wi_0, wi_1": r"decoder.*wi_[01]$",
     "decoder wo": r"decoder.*wo$",
     "lm_head": r"lm_head$",
+}
+# What 16 bits are given to, ever more of it; a decode step waits for memory, so the decoder's own rows pay nothing.
+RECIPES = {
+    "lm_head": r"lm_head$",
+    "lm_head, decoder wo": r"lm_head$|decoder.*wo$",
+    "lm_head, decoder wo and self q, k, v": r"lm_head$|decoder.*wo$|decoder.*SelfAttention\.[qkv]$",
+    "the decoder less cross k, v": DECODER_ROWS,
+    "the decoder less cross k, v; encoder wo": DECODER_ROWS + r"|encoder.*wo$",
+    "the decoder less cross k, v; encoder MLP": DECODER_ROWS + r"|encoder.*w[io]",
 }
 NEW_TOKENS = 12
 
@@ -49,12 +59,14 @@ def main() -> None:
 
     def report(title: str, bits: dict[str, int]) -> None:
         same, divergence = score(model, prompts, references, bits)
-        print(f"{title:42} {same:7.4f} {divergence * 1e3:9.3f}", flush=True)
+        print(f"{title:56} {same:7.4f} {divergence * 1e3:9.3f}", flush=True)
 
-    print(f"{'activations':42} {'same':>7} {'KL, 1e-3':>9}   over {len(prompts)} texts")
+    print(f"{'activations':56} {'same':>7} {'KL, 1e-3':>9}   over {len(prompts)} texts")
     everywhere = dict.fromkeys(linears, 16)
     report("15 bits everywhere", everywhere)
     report("8 bits everywhere", dict.fromkeys(linears, 8))
+    for title, pattern in RECIPES.items():
+        report(f"15 bits at {title}", {n: 16 if re.match(pattern, n) else 8 for n in linears})
     for title, pattern in GROUPS.items():
         report(f"8 bits at {title}", {**everywhere, **{n: 8 for n in linears if re.match(pattern, n)}})
     report("as config.json says", activation_bits(args.model, model))

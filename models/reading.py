@@ -40,6 +40,13 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
+def pad(rows: list[list[int]], filler: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Right-padded (rows, longest), and its mask."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [filler] * (longest - len(row)) for row in rows])
+    return ids, torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+
+
 def activation_bits(folder: Path, model: torch.nn.Module) -> dict[str, int]:
     """Linear's name -> bits of its input, as config.json says. A module's own name is matched before its class."""
     groups = json.loads((folder / "config.json").read_text())["quantization_config"]["config_groups"].values()
