@@ -8,4 +8,5 @@ pub mod linear;
 pub mod norm;
 pub mod pool;
 pub mod ragged_attention;
+pub mod rope;
 mod simd;

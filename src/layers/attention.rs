@@ -2,7 +2,7 @@ use candle_core::{Result, Tensor};
 
 use crate::kernels::{
     linear::Linear,
-    norm::RmsNorm,
+    norm::Norm,
     ragged_attention::{Attention, write_key_values},
 };
 
@@ -10,7 +10,7 @@ use crate::kernels::{
 #[derive(Debug)]
 pub struct SelfAttention {
     /// Before the projections.
-    pub norm: RmsNorm,
+    pub norm: Norm,
     /// `(rows, hidden) -> (rows, [q; k; v])`.
     pub qkv: Linear,
     /// `(rows, heads * dim) -> (rows, hidden)`.
@@ -49,7 +49,7 @@ impl SelfAttention {
 #[derive(Debug)]
 pub struct CrossAttention {
     /// Before the query projection.
-    pub norm: RmsNorm,
+    pub norm: Norm,
     /// `(rows, hidden) -> (rows, heads * dim)`.
     pub query: Linear,
     /// `(rows, hidden) -> (rows, [k; v])`, on the encoder's output, once a sequence.

@@ -3,7 +3,7 @@ use crate::{
     kernels::{
         dept_embed::{EmbeddingTable, TableError},
         linear::{ActivationBits, Linear, LinearError, LinearPart, LinearShape, LinearWeights},
-        norm::{RmsNorm, RmsNormError},
+        norm::{Norm, NormError},
         pool::ComputePool,
     },
 };
@@ -40,7 +40,7 @@ pub enum LoadError {
         /// The module's name in the checkpoint.
         module: String,
         /// Why.
-        source: RmsNormError,
+        source: NormError,
     },
     /// The embedding table can't be built.
     #[error("'{module}' can't be used: {source}")]
@@ -49,6 +49,51 @@ pub enum LoadError {
         module: String,
         /// Why.
         source: TableError,
+    },
+}
+
+/// How a checkpoint stores one of the maps that are packed together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// `(n, k)`, an output a row.
+    Rows,
+    /// `(k, n)`, as GPT-2's `Conv1D`.
+    Transposed,
+    /// `(n, k)`, heads of `dim` rows in which neighbours turn together under the rotary embedding, as llama.cpp stores
+    /// Llama's q and k. Brought into the order in which row `i` turns with row `i + dim / 2`.
+    NeighbourPairs {
+        /// Rows a head.
+        dim: usize,
+    },
+}
+
+/// One of the maps that are packed together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part<'a> {
+    /// The module's name, behind the prefix that all parts share.
+    pub name: &'a str,
+    /// Outputs.
+    pub n: usize,
+    /// Whether there is a bias.
+    pub bias: bool,
+    /// How the weight is stored.
+    pub stored: Stored,
+}
+
+/// A norm's kind and constants.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum NormKind {
+    /// Root-mean-square, without a bias.
+    Rms {
+        /// Added to the mean square.
+        eps: f32,
+        /// Added to the stored weight: 1 where a checkpoint stores how far the weight is from 1.
+        offset: f32,
+    },
+    /// Layer norm with a bias.
+    Layer {
+        /// Added to the variance.
+        eps: f32,
     },
 }
 
@@ -69,16 +114,52 @@ impl Loader<'_> {
     /// # Errors
     /// When one is missing, has another shape or is not finite.
     pub fn linear(&self, prefix: &str, parts: &[(&str, usize)], k: usize) -> Result<Linear, LoadError> {
-        let part = |&(name, n): &(&str, usize)| {
-            let module = format!("{prefix}{name}");
-            let shape = LinearShape { n, k };
-            let weights = self.in_recipe(self.weights.linear(&module, n, k)?, shape);
-            let weights = weights.map_err(|source| LoadError::Linear { module, source })?;
-            Ok(LinearPart { shape, weights, bias: None })
+        let plain = parts.iter().map(|&(name, n)| Part { name, n, bias: false, stored: Stored::Rows });
+        self.packed(prefix, &plain.collect::<Vec<_>>(), k)
+    }
+
+    /// The maps `parts` of `k` inputs, with their biases, as one packed map.
+    ///
+    /// # Errors
+    /// When one is missing, has another shape or is not finite.
+    pub fn packed(&self, prefix: &str, parts: &[Part<'_>], k: usize) -> Result<Linear, LoadError> {
+        let read = |part: &Part<'_>| {
+            let module = format!("{prefix}{}", part.name);
+            let shape = LinearShape { n: part.n, k };
+            let weights = self.in_recipe(self.stored_weight(&module, part, k)?, shape);
+            let weights = weights.map_err(|source| LoadError::Linear { module: module.clone(), source })?;
+            let bias = part.bias.then(|| self.stored_bias(&module, part)).transpose()?;
+            Ok(LinearPart { shape, weights, bias })
         };
-        let parts = parts.iter().map(part).collect::<Result<Vec<_>, LoadError>>()?;
+        let parts = parts.iter().map(read).collect::<Result<Vec<_>, LoadError>>()?;
         Linear::concat(same_recipe(parts), self.pool.clone())
             .map_err(|source| LoadError::Linear { module: prefix.to_owned(), source })
+    }
+
+    fn stored_weight(&self, module: &str, part: &Part<'_>, k: usize) -> Result<RawLinear, LoadError> {
+        Ok(match part.stored {
+            Stored::Rows => self.weights.linear(module, part.n, k)?,
+            Stored::Transposed => {
+                let values = self.weights.tensor_f32(&format!("{module}.weight"), &[k, part.n])?;
+                RawLinear::F32 { values: transpose(&values, part.n) }
+            }
+            Stored::NeighbourPairs { dim } => match self.weights.linear(module, part.n, k)? {
+                RawLinear::F32 { values } => RawLinear::F32 { values: part_pairs(&values, k, dim) },
+                RawLinear::I8 { values, scales, activation_bits } => RawLinear::I8 {
+                    values: part_pairs(&values, k, dim),
+                    scales: part_pairs(&scales, 1, dim),
+                    activation_bits,
+                },
+            },
+        })
+    }
+
+    fn stored_bias(&self, module: &str, part: &Part<'_>) -> Result<Vec<f32>, LoadError> {
+        let bias = self.weights.tensor_f32(&format!("{module}.bias"), &[part.n])?;
+        Ok(match part.stored {
+            Stored::NeighbourPairs { dim } => part_pairs(&bias, 1, dim),
+            Stored::Rows | Stored::Transposed => bias,
+        })
     }
 
     fn in_recipe(&self, raw: RawLinear, shape: LinearShape) -> Result<LinearWeights, LinearError> {
@@ -102,10 +183,19 @@ impl Loader<'_> {
     ///
     /// # Errors
     /// When it is missing, has another shape or is not finite.
-    pub fn norm(&self, module: &str, d: usize, eps: f32) -> Result<RmsNorm, LoadError> {
-        let weight = self.weights.tensor_f32(&format!("{module}.weight"), &[d])?;
-        RmsNorm::new(weight, eps, self.pool.clone())
-            .map_err(|source| LoadError::Norm { module: module.to_owned(), source })
+    pub fn norm(&self, module: &str, d: usize, kind: NormKind) -> Result<Norm, LoadError> {
+        let mut weight = self.weights.tensor_f32(&format!("{module}.weight"), &[d])?;
+        let norm = match kind {
+            NormKind::Rms { eps, offset } => {
+                weight.iter_mut().for_each(|weight| *weight += offset);
+                Norm::rms(weight, eps, self.pool.clone())
+            }
+            NormKind::Layer { eps } => {
+                let bias = self.weights.tensor_f32(&format!("{module}.bias"), &[d])?;
+                Norm::layer(weight, bias, eps, self.pool.clone())
+            }
+        };
+        norm.map_err(|source| LoadError::Norm { module: module.to_owned(), source })
     }
 
     /// The embedding table `module` `(vocab, d)`.
@@ -151,8 +241,39 @@ fn same_recipe(mut parts: Vec<LinearPart>) -> Vec<LinearPart> {
     parts
 }
 
+/// `(k, n)` to `(n, k)`
+fn transpose(values: &[f32], n: usize) -> Vec<f32> {
+    (0..n).flat_map(|column| values.iter().skip(column).step_by(n).copied()).collect()
+}
+
+/// Rows of `k` elements, heads of `dim` rows: first the even rows of a head, then the odd ones.
+fn part_pairs<T: Copy>(values: &[T], k: usize, dim: usize) -> Vec<T> {
+    let heads = values.chunks(dim * k);
+    let parted = |head: &'_ [T]| -> Vec<T> {
+        let rows = head.chunks(k);
+        let even = rows.clone().step_by(2);
+        even.chain(rows.skip(1).step_by(2)).flatten().copied().collect()
+    };
+    heads.flat_map(parted).collect()
+}
+
 /// `values * scale` by row. `(n, k)`
 fn widen(values: &[i8], scales: &[f32], k: usize) -> Vec<f32> {
     let rows = values.chunks_exact(k).zip(scales);
     rows.flat_map(|(row, scale)| row.iter().map(move |&value| f32::from(value) * scale)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stored_orders_become_an_output_a_row() {
+        assert_eq!(transpose(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 3), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+        // Two heads of four rows, two elements a row.
+        let rows: Vec<usize> = (0..16).collect();
+        let expected = [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15];
+        assert_eq!(part_pairs(&rows, 2, 4), expected);
+        assert_eq!(part_pairs(&[0, 1, 2, 3], 1, 4), [0, 2, 1, 3]);
+    }
 }

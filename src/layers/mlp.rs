@@ -1,9 +1,9 @@
 use candle_core::{Result, Tensor};
 
 use crate::kernels::{
-    gated::{Activation, gate},
+    gated::{Activation, activate, gate},
     linear::Linear,
-    norm::RmsNorm,
+    norm::Norm,
     pool::ComputePool,
 };
 
@@ -12,21 +12,25 @@ use crate::kernels::{
 pub enum MlpShape {
     /// `relu(x W)`.
     Relu,
+    /// `activation(x W)`.
+    Plain(Activation),
     /// `activation(x Wg) * (x Wu)`.
     Gated(Activation),
 }
 
-/// Norm, one or two maps in one call, activation, output map, residual.
+/// Norm, one or two maps in one call, activation, output map, a norm after it in some models, residual.
 #[derive(Debug)]
 pub struct Mlp {
     /// Before the maps.
-    pub norm: RmsNorm,
+    pub norm: Norm,
     /// `(rows, hidden) -> (rows, inner)`, or `[gate; up]` when gated.
     pub inner: Linear,
     /// The activation.
     pub shape: MlpShape,
     /// `(rows, inner) -> (rows, hidden)`.
     pub out: Linear,
+    /// Of what is added to the residual stream.
+    pub after: Option<Norm>,
     /// Where the activation is computed.
     pub pool: ComputePool,
 }
@@ -40,8 +44,13 @@ impl Mlp {
         let inner = self.inner.forward(&self.norm.forward(hidden)?)?;
         let inner = match self.shape {
             MlpShape::Relu => inner.relu()?,
+            MlpShape::Plain(activation) => activate(&inner, activation, &self.pool)?,
             MlpShape::Gated(activation) => gate(&inner, activation, &self.pool)?,
         };
-        hidden + self.out.forward(&inner)?
+        let out = self.out.forward(&inner)?;
+        match &self.after {
+            None => hidden + out,
+            Some(norm) => hidden + norm.forward(&out)?,
+        }
     }
 }

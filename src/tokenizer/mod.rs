@@ -1,6 +1,9 @@
 //! Text to token ids and back.
 
+mod byte_level;
 mod detokenizer;
+mod pieces;
+mod scored;
 mod stop;
 mod unigram;
 
@@ -11,7 +14,10 @@ use std::{
     sync::Arc,
 };
 
+pub use byte_level::{ByteLevelVocabulary, Cut};
 pub use detokenizer::Detokenizer;
+pub use pieces::{Piece, PieceKind, Pieces};
+pub use scored::ScoredVocabulary;
 pub use stop::{Released, StopStrings};
 pub use unigram::UnigramVocabulary;
 
@@ -82,6 +88,18 @@ impl Tokenizer {
     /// From a bare Unigram vocabulary, such as a GGUF file of T5 holds.
     pub fn from_unigram(vocabulary: &UnigramVocabulary) -> Result<Self, TokenizerError> {
         let tokenizer = unigram::build(vocabulary).map_err(TokenizerError::Vocabulary)?;
+        Self::new(tokenizer).map_err(TokenizerError::Vocabulary)
+    }
+
+    /// From a bare byte-level vocabulary, such as GGUF files of GPT-2, Llama 3 and Qwen hold.
+    pub fn from_byte_level(vocabulary: &ByteLevelVocabulary) -> Result<Self, TokenizerError> {
+        let tokenizer = byte_level::build(vocabulary).map_err(TokenizerError::Vocabulary)?;
+        Self::new(tokenizer).map_err(TokenizerError::Vocabulary)
+    }
+
+    /// From a bare vocabulary of scored pairs, such as a GGUF file of Gemma holds.
+    pub fn from_scored(vocabulary: &ScoredVocabulary) -> Result<Self, TokenizerError> {
+        let tokenizer = scored::build(vocabulary).map_err(TokenizerError::Vocabulary)?;
         Self::new(tokenizer).map_err(TokenizerError::Vocabulary)
     }
 

@@ -1,5 +1,7 @@
 //! Integration tests: the library and the binary from outside.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod causal;
 mod exactness;
+mod real_models;
 mod support;

@@ -11,11 +11,11 @@ use crate::{
     kernels::{
         dept_embed::{AdapterSlot, EmbeddingTable, RowTable, dept_embed},
         linear::Linear,
-        norm::RmsNorm,
+        norm::Norm,
         pool::ComputePool,
         ragged_attention::{Attention, BiasShape, Direction, HeadShape, RelativeBias, Span},
     },
-    layers::{CrossAttention, LoadError, Loader, Mlp, MlpShape, SelfAttention},
+    layers::{CrossAttention, LoadError, Loader, Mlp, MlpShape, NormKind, SelfAttention},
 };
 
 mod config;
@@ -29,10 +29,10 @@ pub struct T5 {
     table: EmbeddingTable,
     encoder: Vec<EncoderBlock>,
     encoder_bias: RelativeBias,
-    encoder_norm: RmsNorm,
+    encoder_norm: Norm,
     decoder: Vec<DecoderBlock>,
     decoder_bias: RelativeBias,
-    decoder_norm: RmsNorm,
+    decoder_norm: Norm,
     head: Linear,
     pool: ComputePool,
 }
@@ -94,10 +94,10 @@ impl T5 {
             table: loader.embedding("shared", config.vocab, config.hidden)?,
             encoder,
             encoder_bias: build.bias("encoder", Direction::Both, reach.prompt)?,
-            encoder_norm: loader.norm("encoder.final_layer_norm", config.hidden, config.eps)?,
+            encoder_norm: build.norm("encoder.final_layer_norm")?,
             decoder,
             decoder_bias: build.bias("decoder", Direction::Past, reach.new_tokens + 1)?,
-            decoder_norm: loader.norm("decoder.final_layer_norm", config.hidden, config.eps)?,
+            decoder_norm: build.norm("decoder.final_layer_norm")?,
             head,
             pool: loader.pool.clone(),
             config,
@@ -120,7 +120,7 @@ impl T5 {
 
     fn attention<'a>(&'a self, spans: &'a [Span<'a>], bias: Option<&'a RelativeBias>) -> Attention<'a> {
         // T5 folds the usual 1 / sqrt(dim) into its initialisation.
-        Attention { heads: self.heads(), scale: 1.0, bias, spans, pool: &self.pool }
+        Attention { heads: self.heads(), scale: 1.0, bias, window: None, spans, pool: &self.pool }
     }
 
     /// Embeds rows, adapters applied. Returns `(rows, hidden)`.
@@ -211,15 +211,15 @@ impl Builder<'_> {
         })
     }
 
-    fn norm(&self, layer: &str) -> std::result::Result<RmsNorm, LoadError> {
-        self.loader.norm(&format!("{layer}.layer_norm"), self.config.hidden, self.config.eps)
+    fn norm(&self, module: &str) -> std::result::Result<Norm, LoadError> {
+        self.loader.norm(module, self.config.hidden, NormKind::Rms { eps: self.config.eps, offset: 0.0 })
     }
 
     fn self_attention(&self, layer: &str) -> std::result::Result<SelfAttention, LoadError> {
         let (hidden, inner) = (self.config.hidden, self.config.heads * self.config.head_dim);
         let names = format!("{layer}.SelfAttention.");
         Ok(SelfAttention {
-            norm: self.norm(layer)?,
+            norm: self.norm(&format!("{layer}.layer_norm"))?,
             qkv: self.loader.linear(&names, &[("q", inner), ("k", inner), ("v", inner)], hidden)?,
             out: self.loader.linear(&names, &[("o", hidden)], inner)?,
         })
@@ -229,7 +229,7 @@ impl Builder<'_> {
         let (hidden, inner) = (self.config.hidden, self.config.heads * self.config.head_dim);
         let names = format!("{layer}.EncDecAttention.");
         Ok(CrossAttention {
-            norm: self.norm(layer)?,
+            norm: self.norm(&format!("{layer}.layer_norm"))?,
             query: self.loader.linear(&names, &[("q", inner)], hidden)?,
             key_value: self.loader.linear(&names, &[("k", inner), ("v", inner)], hidden)?,
             out: self.loader.linear(&names, &[("o", hidden)], inner)?,
@@ -240,14 +240,15 @@ impl Builder<'_> {
         let (hidden, inner) = (self.config.hidden, self.config.inner);
         let names = format!("{layer}.DenseReluDense.");
         let parts: &[_] = match self.config.mlp {
-            MlpShape::Relu => &[("wi", inner)],
+            MlpShape::Relu | MlpShape::Plain(_) => &[("wi", inner)],
             MlpShape::Gated(_) => &[("wi_0", inner), ("wi_1", inner)],
         };
         Ok(Mlp {
-            norm: self.norm(layer)?,
+            norm: self.norm(&format!("{layer}.layer_norm"))?,
             inner: self.loader.linear(&names, parts, hidden)?,
             shape: self.config.mlp,
             out: self.loader.linear(&names, &[("wo", hidden)], inner)?,
+            after: None,
             pool: self.loader.pool.clone(),
         })
     }

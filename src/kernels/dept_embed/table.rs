@@ -52,6 +52,16 @@ impl EmbeddingTable {
         if filled && found.scales == self.vocab && self.hidden > 0 { Ok(self) } else { Err(found) }
     }
 
+    /// The same table with every row multiplied by `factor`.
+    #[must_use]
+    pub fn scaled(mut self, factor: f32) -> Self {
+        match &mut self.storage {
+            Storage::F32(values) => values.iter_mut().for_each(|value| *value *= factor),
+            Storage::I8 { scales, .. } => scales.iter_mut().for_each(|scale| *scale *= factor),
+        }
+        self
+    }
+
     /// Rows of the table.
     pub fn vocab(&self) -> usize {
         self.vocab

@@ -152,3 +152,25 @@ fn a_table_of_another_size_is_an_error() {
     assert!(EmbeddingTable::i8(2, 3, vec![0; 6], vec![0.0; 1]).is_err());
     assert!(EmbeddingTable::f32(0, 0, vec![]).is_err());
 }
+
+#[test]
+fn a_scaled_table_scales_tokens_but_neither_prompts_nor_updates() {
+    let adapter = Adapter::new(0, 2, 3, 2);
+    let mut rows = RowTable::default();
+    push_sequence(&mut rows, 0, &adapter, 2);
+    let run = |table: &EmbeddingTable| {
+        let out = dept_embed(table, &[adapter.slot()], &rows, &ComputePool::serial()).unwrap();
+        out.to_vec2::<f32>().unwrap()
+    };
+    for table in tables() {
+        let (plain, scaled) = (run(&table), run(&table.clone().scaled(3.0)));
+        assert_eq!(plain[..2], scaled[..2]);
+        for (token, (plain, scaled)) in plain[2..].iter().zip(&scaled[2..]).enumerate() {
+            let mut embedding = [0.0; HIDDEN];
+            table.copy_row(token * 5, &mut embedding);
+            for (embedding, (plain, scaled)) in embedding.iter().zip(plain.iter().zip(scaled)) {
+                assert!((scaled - plain - 2.0 * embedding).abs() < 1e-5);
+            }
+        }
+    }
+}

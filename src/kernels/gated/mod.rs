@@ -1,4 +1,4 @@
-//! The activation of a gated MLP: `activation(gate) * up` on rows that hold gate and up side by side.
+//! The activation of an MLP, plain or gated: `activation(gate) * up` on rows that hold gate and up side by side.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
@@ -40,6 +40,14 @@ pub fn gate(x: &Tensor, activation: Activation, pool: &ComputePool) -> candle_co
     x.apply_op1_no_bwd(&Gate { activation, pool })
 }
 
+/// `activation(x)`, element by element: `(rows, n)` to the same.
+///
+/// # Errors
+/// When `x` is not a contiguous f32 matrix.
+pub fn activate(x: &Tensor, activation: Activation, pool: &ComputePool) -> candle_core::Result<Tensor> {
+    x.apply_op1_no_bwd(&Activate { activation, pool })
+}
+
 struct Gate<'a> {
     activation: Activation,
     pool: &'a ComputePool,
@@ -68,6 +76,43 @@ impl CustomOp1 for Gate<'_> {
             }
         });
         Ok((CpuStorage::F32(out), Shape::from((rows, half))))
+    }
+}
+
+struct Activate<'a> {
+    activation: Activation,
+    pool: &'a ComputePool,
+}
+
+impl CustomOp1 for Activate<'_> {
+    fn name(&self) -> &'static str {
+        "activate"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (rows, width) = layout.shape().dims2()?;
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            candle_core::bail!("activate takes a contiguous matrix, found {layout:?}")
+        };
+        let x = &storage.as_slice::<f32>()?[start..end];
+        let mut out = vec![0f32; x.len()]; // (rows, n)
+        let activation = self.activation;
+        let grid = TileGrid { rows, columns: width, tile_rows: 8, tile_columns: width };
+        self.pool.for_each_tile(&mut out, grid, |mut tile| {
+            for row in tile.rows() {
+                let out = tile.row_mut(row, 0..width);
+                let x = &x[row * width..(row + 1) * width];
+                simd::widest!(activate_row(x: &[f32], activation: Activation, out: &mut [f32]));
+            }
+        });
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+}
+
+#[inline(always)]
+fn activate_row(x: &[f32], activation: Activation, out: &mut [f32]) {
+    for (out, &x) in out.iter_mut().zip(x) {
+        *out = activation.apply(x);
     }
 }
 

@@ -23,6 +23,10 @@ fn both_activations_follow_their_definition() {
                 assert!((f64::from(found) - expected).abs() < 1e-5, "{activation:?}: {expected} {found}");
             }
         }
+        let out = activate(&tensor, activation, &ComputePool::serial()).unwrap();
+        for (found, &x) in out.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().zip(&x) {
+            assert!((f64::from(*found) - truth(f64::from(x))).abs() < 1e-5, "{activation:?} of {x}: {found}");
+        }
     }
 }
 

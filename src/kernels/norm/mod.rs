@@ -1,7 +1,7 @@
-//! Root-mean-square norm: no mean, no bias.
+//! The norms of transformer blocks: root-mean-square (no mean, no bias) and layer norm.
 //!
-//! The squares of a row are summed in `LANES` = 32 running sums, element `i` into sum `i % LANES`, and these are added pair by
-//! pair. The order is part of the op's definition: it does not depend on the batch, the threads or the machine.
+//! A row is summed in `LANES` = 32 running sums, element `i` into sum `i % LANES`, and these are added pair by pair. The
+//! order is part of the op's definition: it does not depend on the batch, the threads or the machine.
 
 #[cfg(test)]
 mod reference;
@@ -12,7 +12,10 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
-use super::pool::{ComputePool, TileGrid};
+use super::{
+    pool::{ComputePool, TileGrid},
+    simd,
+};
 
 /// Running sums of a row, enough for two vectors of the widest kind.
 const LANES: usize = 32;
@@ -21,7 +24,7 @@ const CHUNK: usize = 1 << 15;
 
 /// Why a norm could not be built or called.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum RmsNormError {
+pub enum NormError {
     /// There are no weights.
     #[error("a norm needs at least one weight")]
     Empty,
@@ -45,30 +48,37 @@ pub enum RmsNormError {
     },
 }
 
-/// `x / sqrt(mean(x^2) + eps) * weight` over the last dimension. A clone shares the weights.
+/// A norm over the last dimension. A clone shares the weights.
 #[derive(Clone, Debug)]
-pub struct RmsNorm {
+pub struct Norm {
     weight: Arc<[f32]>,
+    /// Layer norm's bias; a root-mean-square norm has none.
+    bias: Option<Arc<[f32]>>,
     eps: f32,
     pool: ComputePool,
 }
 
-impl RmsNorm {
-    /// A norm over rows of `weight.len()` elements.
+impl Norm {
+    /// `x / sqrt(mean(x^2) + eps) * weight` over rows of `weight.len()` elements.
     ///
     /// # Errors
     /// When there is no weight, or a weight or `eps` is not finite, or `eps` is negative.
-    pub fn new(weight: Vec<f32>, eps: f32, pool: ComputePool) -> Result<RmsNorm, RmsNormError> {
-        if weight.is_empty() {
-            return Err(RmsNormError::Empty);
+    pub fn rms(weight: Vec<f32>, eps: f32, pool: ComputePool) -> Result<Norm, NormError> {
+        check("weight", &weight, eps)?;
+        Ok(Norm { weight: weight.into(), bias: None, eps, pool })
+    }
+
+    /// `(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias` over rows of `weight.len()` elements.
+    ///
+    /// # Errors
+    /// As [`Norm::rms`], and when the bias is not finite or not as long as the weight.
+    pub fn layer(weight: Vec<f32>, bias: Vec<f32>, eps: f32, pool: ComputePool) -> Result<Norm, NormError> {
+        check("weight", &weight, eps)?;
+        check("bias", &bias, eps)?;
+        if bias.len() != weight.len() {
+            return Err(NormError::Length { what: "biases", expected: weight.len(), got: bias.len() });
         }
-        if !(eps.is_finite() && eps >= 0.0) {
-            return Err(RmsNormError::Value { what: "eps".into(), value: eps });
-        }
-        if let Some(index) = weight.iter().position(|value| !value.is_finite()) {
-            return Err(RmsNormError::Value { what: format!("weight {index}"), value: weight[index] });
-        }
-        Ok(RmsNorm { weight: weight.into(), eps, pool })
+        Ok(Norm { weight: weight.into(), bias: Some(bias.into()), eps, pool })
     }
 
     /// Elements in a row.
@@ -88,53 +98,86 @@ impl RmsNorm {
     ///
     /// # Errors
     /// When a slice's length does not fit.
-    pub fn forward_rows(&self, x: &[f32], out: &mut [f32]) -> Result<(), RmsNormError> {
+    pub fn forward_rows(&self, x: &[f32], out: &mut [f32]) -> Result<(), NormError> {
         let width = self.width();
         if !x.len().is_multiple_of(width) {
-            return Err(RmsNormError::Length {
+            return Err(NormError::Length {
                 what: "activations in a row",
                 expected: width,
                 got: x.len() % width,
             });
         }
         if out.len() != x.len() {
-            return Err(RmsNormError::Length { what: "outputs", expected: x.len(), got: out.len() });
+            return Err(NormError::Length { what: "outputs", expected: x.len(), got: out.len() });
         }
         let rows = x.len() / width;
         let grid = TileGrid { rows, columns: width, tile_rows: (CHUNK / width).max(1), tile_columns: width };
         self.pool.for_each_tile(out, grid, |mut tile| {
             for row in tile.rows() {
-                normalise(
-                    &x[row * width..(row + 1) * width],
-                    &self.weight,
-                    self.eps,
-                    tile.row_mut(row, 0..width),
-                );
+                let out = tile.row_mut(row, 0..width);
+                out.copy_from_slice(&x[row * width..(row + 1) * width]);
+                self.normalise(out);
             }
         });
         Ok(())
     }
-}
 
-/// One row of the op.
-fn normalise(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let inverse = 1.0 / (sum_of_squares(x) / x.len() as f32 + eps).sqrt();
-    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-        *out = x * inverse * weight;
+    /// Normalises one row in place.
+    pub(super) fn normalise(&self, row: &mut [f32]) {
+        let (weight, eps) = (&self.weight[..], self.eps);
+        match &self.bias {
+            None => simd::widest!(rms(row: &mut [f32], weight: &[f32], eps: f32)),
+            Some(bias) => {
+                let bias = &bias[..];
+                simd::widest!(layer(row: &mut [f32], weight: &[f32], bias: &[f32], eps: f32));
+            }
+        }
     }
 }
 
-/// The sum of the squares in the order that the module's documentation fixes.
-fn sum_of_squares(x: &[f32]) -> f32 {
+fn check(what: &str, values: &[f32], eps: f32) -> Result<(), NormError> {
+    if values.is_empty() {
+        return Err(NormError::Empty);
+    }
+    if !(eps.is_finite() && eps >= 0.0) {
+        return Err(NormError::Value { what: "eps".into(), value: eps });
+    }
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(index) => Err(NormError::Value { what: format!("{what} {index}"), value: values[index] }),
+        None => Ok(()),
+    }
+}
+
+#[inline(always)]
+fn rms(row: &mut [f32], weight: &[f32], eps: f32) {
+    let inverse = 1.0 / (sum_of(row, |x| x * x) / row.len() as f32 + eps).sqrt();
+    for (x, weight) in row.iter_mut().zip(weight) {
+        *x = *x * inverse * weight;
+    }
+}
+
+#[inline(always)]
+fn layer(row: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
+    let mean = sum_of(row, |x| x) / row.len() as f32;
+    let variance = sum_of(row, |x| (x - mean) * (x - mean)) / row.len() as f32;
+    let inverse = 1.0 / (variance + eps).sqrt();
+    for ((x, weight), bias) in row.iter_mut().zip(weight).zip(bias) {
+        *x = (*x - mean) * inverse * weight + bias;
+    }
+}
+
+/// The sum of `term` over a row, in the order that the module's documentation fixes.
+#[inline(always)]
+fn sum_of(x: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     let (whole, rest) = x.as_chunks::<LANES>();
     let mut sums = [0.0; LANES];
     for chunk in whole {
         for (sum, x) in sums.iter_mut().zip(chunk) {
-            *sum += x * x;
+            *sum += term(*x);
         }
     }
     for (sum, x) in sums.iter_mut().zip(rest) {
-        *sum += x * x;
+        *sum += term(*x);
     }
     let mut width = LANES;
     while width > 1 {
@@ -146,18 +189,18 @@ fn sum_of_squares(x: &[f32]) -> f32 {
     sums[0]
 }
 
-impl CustomOp1 for RmsNorm {
+impl CustomOp1 for Norm {
     fn name(&self) -> &'static str {
-        "rms-norm"
+        "norm"
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let Some((start, end)) = layout.contiguous_offsets() else {
-            candle_core::bail!("rms-norm: the input must be contiguous; call .contiguous() on it first");
+            candle_core::bail!("norm: the input must be contiguous; call .contiguous() on it first");
         };
         if layout.dims().last() != Some(&self.width()) {
             candle_core::bail!(
-                "rms-norm: the input's last dimension must be {}, its shape is {:?}",
+                "norm: the input's last dimension must be {}, its shape is {:?}",
                 self.width(),
                 layout.shape()
             );

@@ -22,13 +22,21 @@ proptest! {
             prop::collection::vec(-2f32..2.0, width),
         )),
         magnitude in prop::sample::select(vec![1e-6f32, 1.0, 1e6]),
+        with_bias: bool,
     ) {
         let x: Vec<f32> = values.iter().map(|value| value * magnitude).collect();
-        let norm = RmsNorm::new(weight.clone(), 1e-6, pool(2)).unwrap();
+        let bias = with_bias.then(|| weight.iter().map(|w| 1.0 - w).collect::<Vec<f32>>());
+        let norm = match bias.clone() {
+            None => Norm::rms(weight.clone(), 1e-6, pool(2)).unwrap(),
+            Some(bias) => Norm::layer(weight.clone(), bias, 1e-6, pool(2)).unwrap(),
+        };
         let mut out = vec![0.0; x.len()];
         norm.forward_rows(&x, &mut out).unwrap();
-        for (out, expected) in out.iter().zip(reference::forward(&x, &weight, 1e-6)) {
-            prop_assert!((f64::from(*out) - expected).abs() <= 1e-6 * expected.abs() + 1e-9, "{out} {expected}");
+        let expected = reference::forward(&x, &weight, bias.as_deref(), 1e-6);
+        // A mean taken away leaves the rounding of what it was taken from.
+        let rounding = if with_bias { 3e-5 } else { 1e-9 };
+        for (out, expected) in out.iter().zip(expected) {
+            prop_assert!((f64::from(*out) - expected).abs() <= 1e-6 * expected.abs() + rounding, "{out} {expected}");
         }
         for (x, together) in x.chunks_exact(width).zip(out.chunks_exact(width)) {
             let mut alone = vec![0.0; width];
@@ -43,7 +51,7 @@ fn many_rows_on_threads_equal_one_thread() {
     let x: Vec<f32> = (0..1000 * 96).map(|index| ((index * 37) % 101) as f32 - 50.0).collect();
     let run = |threads| {
         let mut out = vec![0.0; x.len()];
-        RmsNorm::new(vec![0.5; 96], 1e-6, pool(threads)).unwrap().forward_rows(&x, &mut out).unwrap();
+        Norm::rms(vec![0.5; 96], 1e-6, pool(threads)).unwrap().forward_rows(&x, &mut out).unwrap();
         out
     };
     assert_eq!(run(1), run(2));
@@ -51,21 +59,21 @@ fn many_rows_on_threads_equal_one_thread() {
 
 #[test]
 fn known_values() {
-    let norm = RmsNorm::new(vec![1.0, 2.0], 0.0, pool(1)).unwrap();
+    let norm = Norm::rms(vec![1.0, 2.0], 0.0, pool(1)).unwrap();
     let x = Tensor::new(&[[[3.0f32, -3.0], [0.5, 0.5]]], &Device::Cpu).unwrap();
     assert_eq!(norm.forward(&x).unwrap().to_vec3::<f32>().unwrap(), [[[1.0, -2.0], [1.0, 2.0]]]);
-    let zeros = RmsNorm::new(vec![1.0, 2.0], 1e-6, pool(1)).unwrap();
+    let zeros = Norm::rms(vec![1.0, 2.0], 1e-6, pool(1)).unwrap();
     assert_eq!(zeros.forward(&x.zeros_like().unwrap()).unwrap().to_vec3::<f32>().unwrap(), [[[0.0, 0.0]; 2]]);
 }
 
 #[test]
 fn wrong_input_is_refused() {
-    assert_eq!(RmsNorm::new(vec![], 1e-6, pool(1)).unwrap_err(), RmsNormError::Empty);
-    assert!(matches!(RmsNorm::new(vec![1.0], -1.0, pool(1)), Err(RmsNormError::Value { value: -1.0, .. })));
+    assert_eq!(Norm::rms(vec![], 1e-6, pool(1)).unwrap_err(), NormError::Empty);
+    assert!(matches!(Norm::rms(vec![1.0], -1.0, pool(1)), Err(NormError::Value { value: -1.0, .. })));
     assert!(
-        RmsNorm::new(vec![1.0, f32::NAN], 1e-6, pool(1)).unwrap_err().to_string().contains("weight 1 is NaN")
+        Norm::rms(vec![1.0, f32::NAN], 1e-6, pool(1)).unwrap_err().to_string().contains("weight 1 is NaN")
     );
-    let norm = RmsNorm::new(vec![1.0; 4], 1e-6, pool(1)).unwrap();
+    let norm = Norm::rms(vec![1.0; 4], 1e-6, pool(1)).unwrap();
     let zeros = |dims: &[usize]| Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap();
     assert!(norm.forward(&zeros(&[2, 5])).is_err());
     assert!(norm.forward(&zeros(&[])).is_err());
@@ -73,4 +81,15 @@ fn wrong_input_is_refused() {
     assert!(norm.forward(&zeros(&[2, 4]).to_dtype(DType::F64).unwrap()).is_err());
     assert!(norm.forward_rows(&[0.0; 7], &mut [0.0; 7]).is_err());
     assert!(norm.forward_rows(&[0.0; 8], &mut [0.0; 4]).is_err());
+}
+
+#[test]
+fn a_layer_norm_takes_the_mean_away_and_adds_its_bias() {
+    let norm = Norm::layer(vec![1.0, 2.0], vec![0.5, -1.0], 0.0, pool(1)).unwrap();
+    let x = Tensor::new(&[[1.0f32, 3.0], [5.0, 1.0]], &Device::Cpu).unwrap();
+    assert_eq!(norm.forward(&x).unwrap().to_vec2::<f32>().unwrap(), [[-0.5, 1.0], [1.5, -3.0]]);
+    assert!(Norm::layer(vec![1.0; 2], vec![0.0; 3], 1e-6, pool(1)).is_err());
+    assert!(
+        Norm::layer(vec![1.0], vec![f32::NAN], 1e-6, pool(1)).unwrap_err().to_string().contains("bias 0")
+    );
 }

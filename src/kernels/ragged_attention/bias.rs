@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 /// Which distances a relative bias tells apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
@@ -70,13 +72,13 @@ impl RelativeBias {
         self.reach
     }
 
-    /// The biases of keys `0..count` for a query at `position`. `(count)`
+    /// The biases of the keys at `keys` for a query at `position`. `(keys)`
     ///
     /// # Panics
     /// When a distance lies beyond the reach.
     #[inline]
-    pub fn row(&self, head: usize, position: usize, count: usize) -> &[f32] {
+    pub fn row(&self, head: usize, position: usize, keys: Range<usize>) -> &[f32] {
         let start = head * (2 * self.reach + 1) + self.reach - position;
-        &self.by_distance[start..start + count]
+        &self.by_distance[start + keys.start..start + keys.end]
     }
 }

@@ -1,6 +1,6 @@
 //! The parallel version: a task is one head of a few query rows.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, ops::Range};
 
 use super::{Attention, RelativeBias, Span};
 use crate::kernels::{pool::TileGrid, simd};
@@ -45,7 +45,6 @@ impl KeyValues<'_> {
 }
 
 /// One query row of one head, and what it reads.
-#[derive(Clone, Copy)]
 struct Query<'a> {
     q: &'a [f32],
     span: &'a Span<'a>,
@@ -53,7 +52,20 @@ struct Query<'a> {
     kv_start: usize,
     scale: f32,
     bias: Option<&'a [f32]>,
-    visible: usize,
+    visible: Range<usize>,
+}
+
+impl Query<'_> {
+    /// The runs of key rows that it sees, as (first row, its scores).
+    #[inline(always)]
+    fn runs(&self) -> impl Iterator<Item = (usize, Range<usize>)> + '_ {
+        let mut start = 0;
+        self.span.keys.runs(self.visible.clone()).map(move |(first, length)| {
+            let scores = start..start + length;
+            start = scores.end;
+            (first, scores)
+        })
+    }
 }
 
 /// Attention of checked spans. `out` is `(rows, heads * dim)`.
@@ -75,14 +87,15 @@ pub(super) fn attend(attention: &Attention<'_>, q: Rows<'_>, kv: KeyValues<'_>, 
             for row in tile.rows() {
                 while spans.next_if(|span| span.queries.end <= row).is_some() {}
                 let Some(span) = spans.peek() else { return };
-                let visible = span.visible(row);
-                let bias =
-                    attention.bias.map(|bias: &RelativeBias| bias.row(head, span.position(row), visible));
+                let visible = span.visible(row, attention.window);
+                let bias = attention
+                    .bias
+                    .map(|bias: &RelativeBias| bias.row(head, span.position(row), visible.clone()));
                 let q = q.part(row, columns.start, heads.dim);
-                let query = Query { q, span, kv, kv_start, scale: attention.scale, bias, visible };
-                scores.resize(visible, 0.0);
+                scores.resize(visible.len(), 0.0);
+                let query = &Query { q, span, kv, kv_start, scale: attention.scale, bias, visible };
                 let (scores, out) = (&mut scores[..], tile.row_mut(row, columns.clone()));
-                simd::widest!(attend_row(query: Query<'_>, scores: &mut [f32], out: &mut [f32]));
+                simd::widest!(attend_row(query: &Query<'_>, scores: &mut [f32], out: &mut [f32]));
             }
         });
     });
@@ -90,14 +103,12 @@ pub(super) fn attend(attention: &Attention<'_>, q: Rows<'_>, kv: KeyValues<'_>, 
 
 /// `softmax(scale * q . K + bias) . V`, keys in order of position. `scores` has room for every visible key.
 #[inline(always)]
-fn attend_row(query: Query<'_>, scores: &mut [f32], out: &mut [f32]) {
+fn attend_row(query: &Query<'_>, scores: &mut [f32], out: &mut [f32]) {
     let dim = query.q.len();
-    let mut position = 0;
-    for (first, length) in query.span.keys.runs(query.visible) {
-        for (row, score) in (first..first + length).zip(&mut scores[position..position + length]) {
+    for (first, run) in query.runs() {
+        for (row, score) in (first..).zip(&mut scores[run]) {
             *score = query.scale * simd::dot(query.q, query.kv.keys.part(row, query.kv_start, dim));
         }
-        position += length;
     }
     for (score, bias) in scores.iter_mut().zip(query.bias.unwrap_or(&[])) {
         *score += bias;
@@ -119,18 +130,16 @@ const STRIP: usize = 64;
 
 /// `out = share * scores . V[:, start..]`
 #[inline(always)]
-fn weigh_values(query: Query<'_>, scores: &[f32], start: usize, share: f32, out: &mut [f32]) {
+fn weigh_values(query: &Query<'_>, scores: &[f32], start: usize, share: f32, out: &mut [f32]) {
     let mut sums = [0f32; STRIP];
     let sums = &mut sums[..out.len()];
-    let mut position = 0;
-    for (first, length) in query.span.keys.runs(query.visible) {
-        for (row, &weight) in (first..first + length).zip(&scores[position..position + length]) {
+    for (first, run) in query.runs() {
+        for (row, &weight) in (first..).zip(&scores[run]) {
             let values = query.kv.values.part(row, query.kv_start + start, sums.len());
             for (sum, value) in sums.iter_mut().zip(values) {
                 *sum = weight.mul_add(*value, *sum);
             }
         }
-        position += length;
     }
     for (out, sum) in out.iter_mut().zip(&*sums) {
         *out = share * sum;

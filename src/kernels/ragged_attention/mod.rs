@@ -2,7 +2,8 @@
 //!
 //! The keys of a span are either rows of the same tensor (an encoder, where every row sees every row) or rows of a K/V
 //! slab that a block table lists (a decoder's own past, or what it reads of the encoder). T5's additive relative bias is
-//! looked up by distance. Each query row's sum walks its keys from position 0, so neighbours never change a bit.
+//! looked up by distance. Each query row's sum walks its keys in order of position from the first that it sees, so
+//! neighbours never change a bit.
 
 use std::ops::Range;
 
@@ -62,18 +63,21 @@ pub enum Keys<'a> {
 }
 
 impl Keys<'_> {
-    /// The runs of adjacent rows that hold positions `0..count`, as (first row, length).
-    fn runs(&self, count: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
-        let step = match self {
-            Self::Rows { .. } => count.max(1),
-            Self::Blocks { block_size, .. } => *block_size,
-        };
-        (0..count).step_by(step).map(move |position| {
-            let first = match self {
-                Self::Rows { start } => start + position,
-                Self::Blocks { blocks, block_size } => blocks[position / block_size].index() * block_size,
+    /// The runs of adjacent rows that hold `positions`, as (first row, length).
+    fn runs(&self, positions: Range<usize>) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let mut position = positions.start;
+        std::iter::from_fn(move || {
+            let left = positions.end.checked_sub(position).filter(|&left| left > 0)?;
+            let (first, length) = match self {
+                Self::Rows { start } => (start + position, left),
+                Self::Blocks { blocks, block_size } => {
+                    let inside = position % block_size;
+                    let block = blocks[position / block_size].index();
+                    (block * block_size + inside, left.min(block_size - inside))
+                }
             };
-            (first, step.min(count - position))
+            position += length;
+            Some((first, length))
         })
     }
 
@@ -105,9 +109,11 @@ pub struct Span<'a> {
 }
 
 impl Span<'_> {
-    /// Keys that query row `row` (counted in the batch) sees.
-    fn visible(&self, row: usize) -> usize {
-        if self.causal { (self.position(row) + 1).min(self.context) } else { self.context }
+    /// Positions of the keys that query row `row` (counted in the batch) sees through `window`.
+    fn visible(&self, row: usize, window: Option<usize>) -> Range<usize> {
+        let end = if self.causal { (self.position(row) + 1).min(self.context) } else { self.context };
+        let start = window.map_or(0, |window| (self.position(row) + 1).saturating_sub(window));
+        start.min(end)..end
     }
 
     /// Position of query row `row` (counted in the batch).
@@ -125,6 +131,8 @@ pub struct Attention<'a> {
     pub scale: f32,
     /// Additive bias by distance.
     pub bias: Option<&'a RelativeBias>,
+    /// A row sees only the last so many positions, its own among them; `None` sees all.
+    pub window: Option<usize>,
     /// The sequences.
     pub spans: &'a [Span<'a>],
     /// The threads.

@@ -30,12 +30,14 @@ pub fn attend(attention: &Attention<'_>, q: Part<'_>, k: Part<'_>, v: Part<'_>) 
                     (head * heads.dim..(head + 1) * heads.dim).map(|c| q.at(row, c)).collect::<Vec<_>>();
                 let group = head / (heads.heads / heads.kv_heads) * heads.dim;
                 let position = span.first_position + row - span.queries.start;
-                let visible = (0..span.context).filter(|&key| !span.causal || key <= position);
+                let past = |key: usize| !span.causal || key <= position;
+                let near = |key: usize| attention.window.is_none_or(|window| key + window > position);
+                let visible = (0..span.context).filter(|&key| past(key) && near(key));
                 let keys: Vec<usize> = visible.collect();
                 let score = |&key: &usize| {
                     let at = row_of(&span.keys, key);
                     let dot: f64 = query.iter().enumerate().map(|(c, q)| q * k.at(at, group + c)).sum();
-                    let bias = attention.bias.map_or(0.0, |bias| bias.row(head, position, key + 1)[key]);
+                    let bias = attention.bias.map_or(0.0, |bias| bias.row(head, position, key..key + 1)[0]);
                     f64::from(attention.scale) * dot + f64::from(bias)
                 };
                 let scores: Vec<f64> = keys.iter().map(score).collect();

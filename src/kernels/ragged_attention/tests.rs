@@ -37,6 +37,7 @@ proptest! {
         lengths in prop::collection::vec(0usize..40, 1..5),
         causal: bool,
         biased: bool,
+        window in prop::option::of(1usize..30),
         threads in 1usize..3,
     ) {
         let pool = ComputePool::new(NonZeroUsize::new(threads).unwrap()).unwrap();
@@ -51,7 +52,7 @@ proptest! {
         let (q, kv) = (heads.query_width(), heads.kv_width());
         let width = q + 2 * kv;
         let data = noise(start * width, 1);
-        let attention = Attention { heads, scale: 0.7, bias: bias.as_ref(), spans: &spans, pool: &pool };
+        let attention = Attention { heads, scale: 0.7, bias: bias.as_ref(), window, spans: &spans, pool: &pool };
         let tensor = Tensor::from_slice(&data, (start, width), &Device::Cpu).unwrap();
         let found = attention.among_rows(&tensor).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let part = |offset| reference::Part { values: &data, stride: width, offset };
@@ -64,6 +65,7 @@ proptest! {
         sequences in prop::collection::vec((1usize..4, 0usize..30), 1..5),
         block_size in 1usize..6,
         biased: bool,
+        window in prop::option::of(1usize..30),
     ) {
         let pool = ComputePool::new(NonZeroUsize::new(2).unwrap()).unwrap();
         let bias = biased.then(|| relative(heads.heads, Direction::Past, 64));
@@ -94,12 +96,12 @@ proptest! {
         let (q, slab) = (noise(start * q_width, 2), noise(slots * 2 * kv, 3));
         let slab_tensor = Tensor::from_slice(&slab, (slots, 2 * kv), &Device::Cpu).unwrap();
         let run = |spans: &[Span<'_>], q: &[f32]| {
-            let attention = Attention { heads, scale: 1.0, bias: bias.as_ref(), spans, pool: &pool };
+            let attention = Attention { heads, scale: 1.0, bias: bias.as_ref(), window, spans, pool: &pool };
             let q = Tensor::from_slice(q, (q.len() / q_width, q_width), &Device::Cpu).unwrap();
             attention.over_slab(&q, &slab_tensor).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
         };
         let found = run(&spans, &q);
-        let attention = Attention { heads, scale: 1.0, bias: bias.as_ref(), spans: &spans, pool: &pool };
+        let attention = Attention { heads, scale: 1.0, bias: bias.as_ref(), window, spans: &spans, pool: &pool };
         let slab_part = |offset| reference::Part { values: &slab, stride: 2 * kv, offset };
         let q_part = reference::Part { values: &q, stride: q_width, offset: 0 };
         close(&found, &reference::attend(&attention, q_part, slab_part(0), slab_part(kv)));
@@ -135,7 +137,9 @@ fn what_does_not_fit_is_an_error() {
     let heads = HeadShape { heads: 1, kv_heads: 1, dim: 2 };
     let run = |span: Span<'_>, bias: Option<&RelativeBias>| {
         let q = Tensor::zeros((2, 2), DType::F32, &Device::Cpu).unwrap();
-        Attention { heads, scale: 1.0, bias, spans: &[span], pool: &pool }.over_slab(&q, &slab).map(|_| ())
+        Attention { heads, scale: 1.0, bias, window: None, spans: &[span], pool: &pool }
+            .over_slab(&q, &slab)
+            .map(|_| ())
     };
     let blocks = [1, 0].map(BlockId::new);
     let keys = Keys::Blocks { blocks: &blocks, block_size: 3 };

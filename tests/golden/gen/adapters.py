@@ -11,7 +11,18 @@ from safetensors.torch import save_file
 from .files import write_json
 
 S, RANK, LORA_ALPHA = 96, 3, 8
-SEEDS = {"t5-v1_0": 10, "t5-v1_1": 20}
+SEEDS = {"t5-v1_0": 10, "t5-v1_1": 20, "gpt2": 30, "llama": 40, "llama3": 50, "qwen2": 60, "qwen3": 70, "gemma3": 80}
+
+
+@dataclass
+class Backbone:
+    """What adapter_config.json says of the backbone, and s: the rows of A."""
+
+    hidden: int
+    heads: int
+    layers: int
+    rows: int
+    task_type: str
 
 
 @dataclass
@@ -25,15 +36,16 @@ class Adapter:
     twins: list[str] = field(default_factory=list)
 
 
-def dept_config(model: str, cfg: dict, m: int, r: int) -> dict:
+def dept_config(model: str, base: Backbone, m: int, r: int) -> dict:
     """adapter_config.json in the fields and order of DePT's released files."""
     return {
-        "base_model_name_or_path": model, "bias": "none", "hidden_size": cfg["d_model"], "inference_mode": True,
-        "init_lora_weights": True, "lora_alpha": LORA_ALPHA, "max_length": S, "num_attention_heads": cfg["num_heads"],
-        "num_layers": cfg["num_layers"], "num_transformer_submodules": 1, "num_virtual_tokens": m,
+        "base_model_name_or_path": model, "bias": "none", "hidden_size": base.hidden, "inference_mode": True,
+        "init_lora_weights": True, "lora_alpha": LORA_ALPHA, "max_length": base.rows, "num_attention_heads": base.heads,
+        "num_layers": base.layers, "num_transformer_submodules": 1, "num_virtual_tokens": m,
         "peft_type": "PROMPT_TUNING_LORA", "prompt_tuning_init": "TEXT",
         "prompt_tuning_init_text": "Classify this text is postive or not:", "r": r, "revision": None,
-        "save_lora_embeddings": True, "task_type": "SEQ_2_SEQ_LM", "token_dim": cfg["d_model"], "tokenizer_name_or_path": model,
+        "save_lora_embeddings": True, "task_type": base.task_type, "token_dim": base.hidden,
+        "tokenizer_name_or_path": model,
     }
 
 
@@ -45,12 +57,12 @@ def save(folder: Path, config: dict, tensors: dict, binary: bool = False) -> Non
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
-def dept(root: Path, model: str, cfg: dict, rng: torch.Generator) -> list[Adapter]:
+def dept(root: Path, model: str, base: Backbone, rng: torch.Generator, twins: bool = True) -> list[Adapter]:
     """`dept` (m 5, r 3) with its twin in torch's format, and the low-rank pair alone with m = 0, written in two ways."""
-    d = cfg["d_model"]
+    d = base.hidden
 
     def pair(r):
-        a = torch.randn(S, r, generator=rng) * 0.5
+        a = torch.randn(base.rows, r, generator=rng) * 0.5
         b = torch.randn(r, d, generator=rng) * 0.5
         return {"prompt_encoder.lora_embedding_A": a, "prompt_encoder.lora_embedding_B": b}
 
@@ -59,14 +71,16 @@ def dept(root: Path, model: str, cfg: dict, rng: torch.Generator) -> list[Adapte
         return LORA_ALPHA / r**0.5 * (a @ b)
 
     both = {"prompt_embeddings": torch.randn(5, d, generator=rng) * 2.0} | pair(RANK)
-    save(root / "dept", dept_config(model, cfg, 5, RANK), both)
-    save(root / "dept-bin", dept_config(model, cfg, 5, RANK), both, binary=True)
+    save(root / "dept", dept_config(model, base, 5, RANK), both)
+    if twins:
+        save(root / "dept-bin", dept_config(model, base, 5, RANK), both, binary=True)
     only = pair(4)
-    save(root / "lowrank", dept_config(model, cfg, 0, 4), {"prompt_embeddings": torch.zeros(0, d)} | only)
-    save(root / "lowrank-nokey", dept_config(model, cfg, 0, 4), only)
+    save(root / "lowrank", dept_config(model, base, 0, 4), {"prompt_embeddings": torch.zeros(0, d)} | only)
+    if twins:
+        save(root / "lowrank-nokey", dept_config(model, base, 0, 4), only)
     return [
-        Adapter("dept", both["prompt_embeddings"], delta(both, RANK), twins=["dept-bin"]),
-        Adapter("lowrank", torch.zeros(0, d), delta(only, 4), twins=["lowrank-nokey"]),
+        Adapter("dept", both["prompt_embeddings"], delta(both, RANK), twins=["dept-bin"] * twins),
+        Adapter("lowrank", torch.zeros(0, d), delta(only, 4), twins=["lowrank-nokey"] * twins),
     ]
 
 
@@ -123,9 +137,25 @@ def write(root: Path, model: str, cfg: dict, base) -> list[Adapter]:
     """All adapter folders of one model; `base` makes a fresh backbone for PEFT to wrap."""
     rng = torch.Generator().manual_seed(SEEDS[model])
     folder = root / "adapters" / model
-    found = dept(folder, model, cfg, rng) + prompts(folder, model, base, rng)
+    shape = Backbone(cfg["d_model"], cfg["num_heads"], cfg["num_layers"], S, "SEQ_2_SEQ_LM")
+    found = dept(folder, model, shape, rng) + prompts(folder, model, base, rng)
+    check_configs(folder, model, found)
+    return found
+
+
+def write_causal(root: Path, model: str, shape: Backbone, base) -> list[Adapter]:
+    """`dept` (m 5, r 3), `lowrank` (m 0, r 4) and PEFT's own `pt` (m 6) of a decoder-only model."""
+    rng = torch.Generator().manual_seed(SEEDS[model])
+    folder = root / "adapters" / model
+    config = PromptTuningConfig(num_virtual_tokens=6, task_type="CAUSAL_LM")
+    found = dept(folder, model, shape, rng, twins=False)
+    found.append(by_peft(folder, base(), config, rng, {"embedding.weight": 2.0}, "pt"))
+    check_configs(folder, model, found)
+    return found
+
+
+def check_configs(folder: Path, model: str, found: list[Adapter]) -> None:
     for adapter in found:
         config = json.loads((folder / adapter.folder / "adapter_config.json").read_text())
         assert config["num_virtual_tokens"] == len(adapter.prompt)
         assert config["base_model_name_or_path"] == model
-    return found

@@ -1,5 +1,7 @@
 //! What several tests stand on: golden files and a model driven step by step, without a server.
 
+pub mod causal;
+
 use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},

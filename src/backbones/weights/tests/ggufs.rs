@@ -144,6 +144,34 @@ fn every_t5_name_is_known() {
 }
 
 #[test]
+fn decoder_names_are_known() {
+    let stored = |architecture, name: &str| gguf_names::stored_name(architecture, name, |_| true);
+    for (architecture, name, expected) in [
+        ("gpt2", "transformer.wpe.weight", "position_embd.weight"),
+        ("gpt2", "transformer.h.11.attn.c_attn.bias", "blk.11.attn_qkv.bias"),
+        ("gpt2", "transformer.ln_f.bias", "output_norm.bias"),
+        ("llama", "model.layers.3.mlp.up_proj.weight", "blk.3.ffn_up.weight"),
+        ("llama", "model.layers.3.post_attention_layernorm.weight", "blk.3.ffn_norm.weight"),
+        ("llama", "rope_freqs.weight", "rope_freqs.weight"),
+        ("qwen2", "model.layers.0.self_attn.q_proj.bias", "blk.0.attn_q.bias"),
+        ("qwen3", "model.layers.0.self_attn.k_norm.weight", "blk.0.attn_k_norm.weight"),
+        ("gemma3", "model.layers.0.post_attention_layernorm.weight", "blk.0.post_attention_norm.weight"),
+        ("gemma3", "model.layers.0.pre_feedforward_layernorm.weight", "blk.0.ffn_norm.weight"),
+        ("gemma3", "model.embed_tokens.weight", "token_embd.weight"),
+    ] {
+        assert_eq!(stored(architecture, name).as_deref(), Some(expected), "{architecture}");
+    }
+    for (architecture, name) in [
+        ("llama", "model.layers.x.mlp.up_proj.weight"),
+        ("llama", "model.layers.0.attn.c_attn.weight"),
+        ("llama", "model.norm.scale"),
+        ("mamba", "model.norm.weight"),
+    ] {
+        assert_eq!(stored(architecture, name), None, "{name}");
+    }
+}
+
+#[test]
 fn every_cut_of_a_file_is_refused() {
     let whole = good().bytes();
     let used = whole.len() - 24; // the last tensor's padding may be missing

@@ -1,0 +1,119 @@
+//! Gemma 3 (Gemma Team 2025): Llama with scaled embeddings, norms of heads and norms after attention and MLP, and windows in five
+//! blocks of six, which turn by a base of their own.
+
+use serde_json::Value as Json;
+
+use super::{
+    Architecture, ConfigError, DecoderConfig, Names, Positions,
+    fields::{Fields, Key, number},
+    llama,
+    rope::{self, Scaling},
+};
+use crate::{
+    backbones::weights::Value,
+    layers::{MlpShape, NormKind},
+};
+
+/// Bases of the releases, for files that leave them out.
+const GLOBAL_BASE: f64 = 1e6;
+const LOCAL_BASE: f64 = 1e4;
+/// One block in so many sees all positions, in files that don't say it.
+const PATTERN: usize = 6;
+/// Blocks of the 27B model, whose scale is not that of its head's width. A GGUF file says it by nothing else.
+const BLOCKS_OF_27B: usize = 62;
+
+const PREFIXES: &[&str] = &["model.", "", "language_model.model.", "model.language_model."];
+
+pub(super) fn read(fields: &Fields<'_>) -> Result<DecoderConfig, ConfigError> {
+    for unused in ["attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention"] {
+        fields.must_be_unset(unused)?;
+    }
+    let config = llama::block(fields, Architecture::Gemma3)?;
+    let NormKind::Rms { eps, .. } = config.norm else { return Ok(config) };
+    let names = Names {
+        mlp_norm: "pre_feedforward_layernorm",
+        after_attention: "post_attention_layernorm",
+        after_mlp: "post_feedforward_layernorm",
+        ..config.names.behind(PREFIXES, fields.weights)
+    };
+    Ok(DecoderConfig {
+        windows: windows(fields, config.layers())?,
+        // Checkpoints store how far a norm's weight is from 1, GGUF files the weight.
+        norm: NormKind::Rms { eps, offset: if fields.gguf().is_some() { 0.0 } else { 1.0 } },
+        positions: positions(fields, config.heads.dim)?,
+        head_norms: true,
+        after_norms: true,
+        mlp: MlpShape::Gated(llama::activation(fields.text("hidden_activation", "gelu_pytorch_tanh")?)?),
+        attention_scale: (scalar(fields, &config)? as f32).powf(-0.5),
+        embedding_scale: (config.hidden as f32).sqrt(),
+        tied: fields.tied(true)?,
+        names,
+        ..config
+    })
+}
+
+/// What attention divides by the root of.
+fn scalar(fields: &Fields<'_>, config: &DecoderConfig) -> Result<f64, ConfigError> {
+    match fields.json() {
+        Some(json) => Ok(number(&json["query_pre_attn_scalar"], "query_pre_attn_scalar")?.unwrap_or(256.0)),
+        None if config.layers() == BLOCKS_OF_27B => Ok((config.hidden / config.heads.heads) as f64),
+        None => Ok(config.heads.dim as f64),
+    }
+}
+
+fn positions(fields: &Fields<'_>, dim: usize) -> Result<Positions, ConfigError> {
+    let Some(json) = fields.json() else {
+        let local = fields.some_number(Key { json: "", gguf: "rope.freq_base_swa" })?.unwrap_or(LOCAL_BASE);
+        let local = rope::frequencies(local, dim, Scaling::None);
+        return Ok(Positions::Rotary { global: rope::of_gguf(fields, GLOBAL_BASE, dim)?, local });
+    };
+    let parameters = &json["rope_parameters"];
+    let (global, local) = if parameters["full_attention"].is_object() {
+        (&parameters["full_attention"], &parameters["sliding_attention"])
+    } else if parameters.is_object() {
+        (parameters, &Json::Null)
+    } else {
+        (&json["rope_scaling"], &Json::Null)
+    };
+    Ok(Positions::Rotary {
+        global: rope::of_section(global, json, "rope_theta", GLOBAL_BASE, dim)?,
+        local: rope::of_section(local, json, "rope_local_base_freq", LOCAL_BASE, dim)?,
+    })
+}
+
+fn windows(fields: &Fields<'_>, layers: usize) -> Result<Vec<Option<usize>>, ConfigError> {
+    let window = fields.count(Key { json: "sliding_window", gguf: "attention.sliding_window" })?;
+    let windowed = match listed(fields)? {
+        Some(listed) => listed,
+        None => {
+            let key = Key { json: "sliding_window_pattern", gguf: "attention.sliding_window_pattern" };
+            let pattern = fields.some_count(key)?.unwrap_or(PATTERN);
+            ConfigError::limit("sliding_window_pattern", pattern, 1..=1 << 12)?;
+            (1..=layers).map(|block| !block.is_multiple_of(pattern)).collect()
+        }
+    };
+    if windowed.len() != layers {
+        let found = format!("a list of {}", windowed.len());
+        return Err(ConfigError::value("layer_types", found, format!("one for each of {layers} blocks")));
+    }
+    Ok(windowed.into_iter().map(|windowed| windowed.then_some(window)).collect())
+}
+
+/// Which blocks have a window, where the checkpoint lists them.
+fn listed(fields: &Fields<'_>) -> Result<Option<Vec<bool>>, ConfigError> {
+    if let Some(Value::Bools(listed)) =
+        fields.gguf().and_then(|metadata| metadata.get("gemma3.attention.sliding_window_pattern"))
+    {
+        return Ok(Some(listed.clone()));
+    }
+    let Some(listed) = fields.json().and_then(|json| json["layer_types"].as_array()) else { return Ok(None) };
+    let windowed = |kind: &Json| match kind.as_str() {
+        Some("sliding_attention") => Ok(true),
+        Some("full_attention") => Ok(false),
+        _ => {
+            let expected = "sliding_attention and full_attention";
+            Err(ConfigError::value("layer_types", kind.to_string(), expected))
+        }
+    };
+    listed.iter().map(windowed).collect::<Result<_, _>>().map(Some)
+}
