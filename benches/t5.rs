@@ -31,7 +31,7 @@ use dept::{
     layers::{Loader, Recipe},
     runner::{Runner, RunnerConfig, StepOutput, T5Runner},
     sampling::Sampler,
-    scheduler::{NewSequence, Scheduler, SchedulerConfig, SequenceId, StepPlan},
+    scheduler::{NewSequence, PromptPath, Scheduler, SchedulerConfig, SequenceId, StepPlan},
 };
 use support::{Bench, noises};
 
@@ -170,7 +170,7 @@ impl Decoding {
             block_size: BLOCK_SIZE,
             max_num_seqs: 64,
             max_batch_tokens: 64 * ROWS,
-            encoder_layers: config.encoder_layers,
+            prompts: PromptPath::Encoder { layers: config.encoder_layers },
             eos: vec![config.eos],
         });
         let runner = T5Runner::new(model, RunnerConfig { num_blocks: NUM_BLOCKS, block_size: BLOCK_SIZE })?;
@@ -230,6 +230,7 @@ impl Decoding {
         self.scheduler.plan_step(&mut self.plan);
         self.output.tokens.clear();
         self.runner.step(&self.plan, self.scheduler.sequences(), &mut self.output)?;
+        self.scheduler.advance(&self.plan);
         for (id, sampled) in &self.output.tokens {
             let token = sampled.as_ref().map_err(|&error| error)?.token;
             self.scheduler.commit(*id, token);
