@@ -12,7 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::net::TcpListener;
+use axum::serve::ListenerExt;
+use tokio::net::{TcpListener, TcpStream};
 
 pub use load::{LoadModelError, LoadedModel, load_model};
 pub use resident::Resident;
@@ -96,12 +97,19 @@ pub async fn serve(config: ServeConfig) -> Result<(), AppError> {
     announce(&config, addresses, &resident, began);
 
     let drain = drain_on_signal(resident.drain(), resident.ended(), config.drain_timeout);
-    axum::serve(http, router).with_graceful_shutdown(drain).await?;
+    axum::serve(http.tap_io(send_at_once), router).with_graceful_shutdown(drain).await?;
     if !resident.ended().await {
         return Err(AppError::EngineDied);
     }
     tracing::info!("drained");
     Ok(())
+}
+
+/// A token is a small packet: it must not wait until the client has acknowledged the one before (some 40 ms).
+fn send_at_once(connection: &mut TcpStream) {
+    if let Err(error) = connection.set_nodelay(true) {
+        tracing::debug!(%error, "a connection refuses TCP_NODELAY");
+    }
 }
 
 async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, AppError> {

@@ -3,7 +3,6 @@
 //! All unsafe code of the crate but the memory map of weights lives here.
 
 pub mod dept_embed;
-pub mod gated;
 pub mod linear;
 pub mod norm;
 pub mod pool;

@@ -1,3 +1,4 @@
+use super::MlpShape;
 use crate::{
     backbones::weights::{RawEmbedding, RawLinear, Weights, WeightsError},
     kernels::{
@@ -123,6 +124,32 @@ impl Loader<'_> {
     /// # Errors
     /// When one is missing, has another shape or is not finite.
     pub fn packed(&self, prefix: &str, parts: &[Part<'_>], k: usize) -> Result<Linear, LoadError> {
+        Linear::concat(self.parts(prefix, parts, k)?, self.pool.clone())
+            .map_err(|source| LoadError::Linear { module: prefix.to_owned(), source })
+    }
+
+    /// The inner map of an MLP with its activation: one part, or gate and up where the shape is gated.
+    ///
+    /// # Errors
+    /// When a part is missing, has another shape or is not finite, or their number does not fit the shape.
+    pub fn mlp_inner(
+        &self,
+        prefix: &str,
+        parts: &[Part<'_>],
+        k: usize,
+        shape: MlpShape,
+    ) -> Result<Linear, LoadError> {
+        let pool = self.pool.clone();
+        let mut parts = self.parts(prefix, parts, k)?.into_iter();
+        let linear = match (shape, parts.next(), parts.next()) {
+            (MlpShape::Plain(activation), Some(part), None) => Linear::activated(part, activation, pool),
+            (MlpShape::Gated(activation), Some(gate), Some(up)) => Linear::gated(gate, up, activation, pool),
+            _ => Err(LinearError::NoParts),
+        };
+        linear.map_err(|source| LoadError::Linear { module: prefix.to_owned(), source })
+    }
+
+    fn parts(&self, prefix: &str, parts: &[Part<'_>], k: usize) -> Result<Vec<LinearPart>, LoadError> {
         let read = |part: &Part<'_>| {
             let module = format!("{prefix}{}", part.name);
             let shape = LinearShape { n: part.n, k };
@@ -131,9 +158,7 @@ impl Loader<'_> {
             let bias = part.bias.then(|| self.stored_bias(&module, part)).transpose()?;
             Ok(LinearPart { shape, weights, bias })
         };
-        let parts = parts.iter().map(read).collect::<Result<Vec<_>, LoadError>>()?;
-        Linear::concat(same_recipe(parts), self.pool.clone())
-            .map_err(|source| LoadError::Linear { module: prefix.to_owned(), source })
+        Ok(same_recipe(parts.iter().map(read).collect::<Result<Vec<_>, LoadError>>()?))
     }
 
     fn stored_weight(&self, module: &str, part: &Part<'_>, k: usize) -> Result<RawLinear, LoadError> {

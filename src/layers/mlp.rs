@@ -1,38 +1,30 @@
 use candle_core::{Result, Tensor};
 
 use crate::kernels::{
-    gated::{Activation, activate, gate},
-    linear::Linear,
+    linear::{Activation, Linear},
     norm::Norm,
-    pool::ComputePool,
 };
 
 /// How the inner layer of an MLP is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MlpShape {
-    /// `relu(x W)`.
-    Relu,
     /// `activation(x W)`.
     Plain(Activation),
     /// `activation(x Wg) * (x Wu)`.
     Gated(Activation),
 }
 
-/// Norm, one or two maps in one call, activation, output map, a norm after it in some models, residual.
+/// Norm, one or two maps and their activation in one call, output map, a norm after it in some models, residual.
 #[derive(Debug)]
 pub struct Mlp {
     /// Before the maps.
     pub norm: Norm,
-    /// `(rows, hidden) -> (rows, inner)`, or `[gate; up]` when gated.
+    /// `(rows, hidden) -> (rows, inner)`, activation and gate included.
     pub inner: Linear,
-    /// The activation.
-    pub shape: MlpShape,
     /// `(rows, inner) -> (rows, hidden)`.
     pub out: Linear,
     /// Of what is added to the residual stream.
     pub after: Option<Norm>,
-    /// Where the activation is computed.
-    pub pool: ComputePool,
 }
 
 impl Mlp {
@@ -41,13 +33,7 @@ impl Mlp {
     /// # Errors
     /// When shapes do not fit.
     pub fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
-        let inner = self.inner.forward(&self.norm.forward(hidden)?)?;
-        let inner = match self.shape {
-            MlpShape::Relu => inner.relu()?,
-            MlpShape::Plain(activation) => activate(&inner, activation, &self.pool)?,
-            MlpShape::Gated(activation) => gate(&inner, activation, &self.pool)?,
-        };
-        let out = self.out.forward(&inner)?;
+        let out = self.out.forward(&self.inner.forward(&self.norm.forward(hidden)?)?)?;
         match &self.after {
             None => hidden + out,
             Some(norm) => hidden + norm.forward(&out)?,

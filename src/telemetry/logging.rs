@@ -1,4 +1,4 @@
-use std::io;
+use std::io::{self, IsTerminal};
 
 use tracing_subscriber::{EnvFilter, filter::ParseError, fmt, prelude::*};
 
@@ -37,7 +37,7 @@ pub enum LogError {
 pub fn start_logging(format: LogFormat, filter: &str) -> Result<(), LogError> {
     let filter =
         EnvFilter::try_new(filter).map_err(|cause| LogError::Filter { filter: filter.into(), cause })?;
-    let lines = fmt::layer().with_writer(io::stderr);
+    let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     let lines = match format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => {

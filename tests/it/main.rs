@@ -1,7 +1,9 @@
 //! Integration tests: the library and the binary from outside.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod binary;
 mod causal;
+mod embedded;
 mod exactness;
 mod real_models;
 mod support;

@@ -45,7 +45,12 @@ impl Drop for Account {
         }
         // A stream ends after its handler, outside the request's span.
         let (id, ms) = (&self.id, time.as_micros() as f64 / 1e3);
-        tracing::info!(parent: None, id, endpoint = self.endpoint, outcome, ms, "request ended");
+        if self.endpoint.starts_with("/v1/") || outcome != "ok" {
+            tracing::info!(parent: None, id, endpoint = self.endpoint, outcome, ms, "request ended");
+        } else {
+            // Probes and scrapes come every few seconds for ever.
+            tracing::debug!(parent: None, id, endpoint = self.endpoint, outcome, ms, "request ended");
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
         norm::Norm,
         rope::{HeadNorms, RopeTable},
     },
-    layers::{CausalAttention, DecoderBlock, LoadError, Loader, Mlp, MlpShape, Part, Rotary},
+    layers::{CausalAttention, DecoderBlock, LoadError, Loader, Mlp, Part, Rotary},
 };
 
 /// Builds the whole model for positions below `reach`.
@@ -130,14 +130,11 @@ impl Builder<'_> {
         let DecoderConfig { hidden, inner, names, biases, .. } = self.config;
         let part = |name, n| Part { name, n, bias: biases.mlp, stored: names.stored };
         let parts: Vec<Part<'_>> = names.inner.iter().map(|name| part(*name, *inner)).collect();
-        debug_assert_eq!(matches!(self.config.mlp, MlpShape::Gated(_)), parts.len() == 2);
         Ok(Mlp {
             norm: self.norm(&format!("{at}{}", names.mlp_norm), *hidden)?,
-            inner: self.loader.packed(at, &parts, *hidden)?,
-            shape: self.config.mlp,
+            inner: self.loader.mlp_inner(at, &parts, *hidden, self.config.mlp)?,
             out: self.loader.packed(at, &[part(names.mlp_out, *hidden)], *inner)?,
             after: self.after(at, names.after_mlp)?,
-            pool: self.loader.pool.clone(),
         })
     }
 }

@@ -3,7 +3,7 @@ use candle_transformers::models::t5;
 
 use crate::{
     backbones::weights::{Metadata, Weights},
-    kernels::gated::Activation,
+    kernels::linear::Activation,
     layers::MlpShape,
 };
 
@@ -88,7 +88,7 @@ impl T5Config {
         let config: t5::Config = serde_json::from_value(json.clone())?;
         let activation = config.feed_forward_proj;
         let mlp = match (activation.gated, activation.activation) {
-            (false, Named::Relu) => MlpShape::Relu,
+            (false, Named::Relu) => MlpShape::Plain(Activation::Relu),
             (true, Named::NewGelu | Named::Gelu) => MlpShape::Gated(Activation::GeluTanh),
             (true, Named::Silu) => MlpShape::Gated(Activation::Silu),
             (gated, other) => {
@@ -142,7 +142,11 @@ impl T5Config {
             // llama.cpp's format has no key for it: every released T5 has 128.
             max_distance: key("attention.relative_max_distance").unwrap_or(128),
             eps: eps.ok_or_else(|| ConfigError::Key(eps_key.to_owned()))? as f32,
-            mlp: if gated { MlpShape::Gated(Activation::GeluTanh) } else { MlpShape::Relu },
+            mlp: if gated {
+                MlpShape::Gated(Activation::GeluTanh)
+            } else {
+                MlpShape::Plain(Activation::Relu)
+            },
             scale_output: !weights.contains("lm_head.weight"),
             eos: token("tokenizer.ggml.eos_token_id", eos)?,
             decoder_start: token("t5.decoder_start_token_id", key("decoder_start_token_id").unwrap_or(0))?,

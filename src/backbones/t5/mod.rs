@@ -15,7 +15,7 @@ use crate::{
         pool::ComputePool,
         ragged_attention::{Attention, BiasShape, Direction, HeadShape, RelativeBias, Span},
     },
-    layers::{CrossAttention, LoadError, Loader, Mlp, MlpShape, NormKind, SelfAttention},
+    layers::{CrossAttention, LoadError, Loader, Mlp, MlpShape, NormKind, Part, SelfAttention, Stored},
 };
 
 mod config;
@@ -239,17 +239,16 @@ impl Builder<'_> {
     fn mlp(&self, layer: &str) -> std::result::Result<Mlp, LoadError> {
         let (hidden, inner) = (self.config.hidden, self.config.inner);
         let names = format!("{layer}.DenseReluDense.");
-        let parts: &[_] = match self.config.mlp {
-            MlpShape::Relu | MlpShape::Plain(_) => &[("wi", inner)],
-            MlpShape::Gated(_) => &[("wi_0", inner), ("wi_1", inner)],
+        let part = |name| Part { name, n: inner, bias: false, stored: Stored::Rows };
+        let parts: &[Part<'_>] = match self.config.mlp {
+            MlpShape::Plain(_) => &[part("wi")],
+            MlpShape::Gated(_) => &[part("wi_0"), part("wi_1")],
         };
         Ok(Mlp {
             norm: self.norm(&format!("{layer}.layer_norm"))?,
-            inner: self.loader.linear(&names, parts, hidden)?,
-            shape: self.config.mlp,
+            inner: self.loader.mlp_inner(&names, parts, hidden, self.config.mlp)?,
             out: self.loader.linear(&names, &[("wo", hidden)], inner)?,
             after: None,
-            pool: self.loader.pool.clone(),
         })
     }
 

@@ -6,7 +6,7 @@ use super::{
     llama,
 };
 use crate::{
-    kernels::ragged_attention::HeadShape,
+    kernels::{linear::Activation, ragged_attention::HeadShape},
     layers::{MlpShape, NormKind, Stored},
 };
 
@@ -69,7 +69,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<DecoderConfig, ConfigError> {
         head_norms: false,
         after_norms: false,
         mlp: match fields.text("activation_function", "gelu_new")? {
-            "relu" => MlpShape::Relu,
+            "relu" => MlpShape::Plain(Activation::Relu),
             other => MlpShape::Plain(llama::activation(other)?),
         },
         attention_scale: (dim as f32).powf(-0.5),

@@ -7,7 +7,7 @@ use super::{
     rope,
 };
 use crate::{
-    kernels::{gated::Activation, ragged_attention::HeadShape},
+    kernels::{linear::Activation, ragged_attention::HeadShape},
     layers::{MlpShape, NormKind, Stored},
 };
 

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value as Json, json};
 
 use super::{rope::Scaling, *};
-use crate::kernels::gated::Activation;
+use crate::kernels::linear::Activation;
 
 /// A checkpoint's configuration; the folder holds one tensor, for a file of weights has to be there.
 fn read_with(config: &Json, generation: Option<&Json>) -> Result<DecoderConfig, ConfigError> {

@@ -1,0 +1,252 @@
+//! The `dept` command as a user runs it.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+};
+
+use futures::StreamExt;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{golden, repo};
+
+fn dept(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dept"));
+    // Nothing that the machine has set leaks in, and the embedded model is found from anywhere.
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DEPT_")) {
+        command.env_remove(name);
+    }
+    command.env("DEPT_HOME", repo("")).env("NO_COLOR", "1").args(args);
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    dept(args).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// A running server; killed with the test.
+struct Server {
+    child: Child,
+    http: String,
+    admin: String,
+    _folder: TempDir,
+}
+
+impl Server {
+    fn start(more: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let ports = folder.path().join("ports.json");
+        let mut args = vec!["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--port-file"];
+        args.push(ports.to_str().unwrap());
+        args.extend_from_slice(more);
+        let mut child = dept(&args).stderr(Stdio::null()).spawn().unwrap();
+        let addresses: Value = loop {
+            // The file appears whole once the server is ready; a server that can't start ends.
+            if let Ok(text) = fs::read_to_string(&ports) {
+                break serde_json::from_str(&text).unwrap();
+            }
+            assert!(child.try_wait().unwrap().is_none(), "the server ended");
+            std::thread::yield_now();
+        };
+        let address = |door: &str| format!("http://{}", addresses[door].as_str().unwrap());
+        Self { http: address("http"), admin: address("admin"), child, _folder: folder }
+    }
+
+    async fn generate(&self, body: &Value) -> (u16, Value) {
+        let sent = reqwest::Client::new().post(format!("{}/v1/generate", self.http)).json(body).send();
+        let response = sent.await.unwrap();
+        (response.status().as_u16(), response.json().await.unwrap())
+    }
+
+    async fn metric(&self, name: &str) -> f64 {
+        let text = reqwest::get(format!("{}/metrics", self.admin)).await.unwrap().text().await.unwrap();
+        let line =
+            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned));
+        line.unwrap().parse().unwrap()
+    }
+
+    fn terminate(&self) {
+        let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+    }
+
+    fn wait(mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A body that generates exactly `tokens` tokens.
+fn long(tokens: u32) -> Value {
+    json!({"prompt": "Tell a long story.", "max_tokens": tokens, "min_tokens": tokens, "stream": true})
+}
+
+#[tokio::test]
+async fn it_serves_what_ships_with_it_and_drains() {
+    let server = Server::start(&[]);
+    for (prompt, label) in
+        [("a warm , funny and moving film .", "positive"), ("a dull , lifeless mess .", "negative")]
+    {
+        let (status, answer) =
+            server.generate(&json!({"adapter": "sst2", "inputs": {"sentence": prompt}})).await;
+        assert_eq!((status, answer["label"].as_str()), (200, Some(label)), "{answer}");
+        assert_eq!(answer["usage"]["virtual_tokens"], 20);
+    }
+    let (status, answer) = server.generate(&json!({"adapter": "nope", "prompt": "x"})).await;
+    assert_eq!((status, answer["error"]["code"].as_str()), (404, Some("adapter_not_found")));
+    let client = reqwest::Client::new();
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let sent = client.post(format!("{}/v1/generate", server.http)).json(&long(64)).send().await.unwrap();
+        streams.push(sent);
+    }
+    server.terminate();
+    for stream in streams {
+        let text = stream.text().await.unwrap();
+        assert!(text.ends_with("data: [DONE]\n\n"), "what runs may finish: {text}");
+        assert!(text.contains(r#""completion_tokens":64"#), "{text}");
+    }
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_frees_its_place() {
+    let server = Server::start(&["--max-num-seqs", "1"]);
+    let client = reqwest::Client::new();
+    let sent = client.post(format!("{}/v1/generate", server.http)).json(&long(1024)).send().await.unwrap();
+    let mut body = sent.bytes_stream();
+    assert!(body.next().await.unwrap().is_ok(), "it has begun");
+    drop(body);
+    drop(client);
+    // The only seat is free again long before 1024 tokens: this request waits for it and for nothing else.
+    let (status, _) = server.generate(&json!({"adapter": "sst2", "prompt": "sentence: fine ."})).await;
+    assert_eq!(status, 200);
+    assert!(server.metric("dept_generated_tokens_total").await < 1024.0, "the abandoned one did not run on");
+    assert_eq!(server.metric("dept_kv_cache_usage_ratio").await, 0.0);
+}
+
+#[test]
+fn a_port_in_use_is_said_so() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = run(&["serve", "--http", &address, "--admin", "127.0.0.1:0"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(said(&output).contains(&format!("can't listen on {address} (--http)")), "{}", said(&output));
+}
+
+/// A copy of the golden model, to be spoiled.
+fn spoiled(spoil: impl FnOnce(&Path)) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        fs::copy(golden("t5-v1_1").join(file), folder.path().join(file)).unwrap();
+    }
+    spoil(folder.path());
+    folder
+}
+
+#[test]
+fn a_broken_model_is_said_so() {
+    type Spoil = fn(&Path);
+    let cases: [(Spoil, &str); 5] = [
+        (|folder| fs::remove_file(folder.join("config.json")).unwrap(), "config.json"),
+        (|folder| fs::write(folder.join("config.json"), "{").unwrap(), "config.json"),
+        (|folder| fs::write(folder.join("model.safetensors"), [0xff; 64]).unwrap(), "model.safetensors"),
+        (|folder| fs::remove_file(folder.join("tokenizer.json")).unwrap(), "tokenizer.json"),
+        (
+            |folder| {
+                let path = folder.join("config.json");
+                let text = fs::read_to_string(&path).unwrap().replace("\"d_ff\": 96", "\"d_ff\": 97");
+                fs::write(path, text).unwrap();
+            },
+            "97",
+        ),
+    ];
+    for (spoil, named) in cases {
+        let folder = spoiled(spoil);
+        let output = run(&["generate", "--model", folder.path().to_str().unwrap(), "--prompt", "x"]);
+        assert_eq!(output.status.code(), Some(78), "{}", said(&output));
+        assert!(said(&output).contains(named), "{named}: {}", said(&output));
+        assert!(!said(&output).contains("panicked"), "{}", said(&output));
+    }
+    let output = run(&["serve", "--model", "/no/such/model"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(said(&output).contains("/no/such/model"), "{}", said(&output));
+}
+
+#[test]
+fn bad_usage_is_2_and_help_is_0() {
+    assert_eq!(run(&["serve", "--no-such-flag"]).status.code(), Some(2));
+    assert_eq!(run(&["serve", "--threads", "many"]).status.code(), Some(2));
+    assert_eq!(run(&[]).status.code(), Some(2));
+    let help = run(&["serve", "--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(said(&help).contains("[default: 127.0.0.1:8080]"));
+}
+
+#[test]
+fn it_generates_without_a_server() {
+    let output = run(&["generate", "--adapter", "sst2", "--prompt", "sentence: a warm and funny film ."]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "positive\n", "{}", said(&output));
+    let folder = repo("adapters/sst2");
+    let folder = folder.to_str().unwrap();
+    let output = run(&["generate", "--adapter", folder, "--input", "sentence=an awful bore ."]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "negative\n", "{}", said(&output));
+    let output = run(&["generate", "--adapter", "nope", "--prompt", "x"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("nope"), "{}", said(&output));
+}
+
+#[test]
+fn adapters_are_inspected_and_refused() {
+    let folder = golden("official/sst2");
+    let output = run(&["adapter", "inspect", folder.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0));
+    for fact in ["dept", "60", "30", "256", "768"] {
+        assert!(said(&output).contains(fact), "{fact}: {}", said(&output));
+    }
+    let output = run(&["adapter", "validate", golden("official/wic").to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    for tensor in ["prompt_encoder.lora_embedding_A", "prompt_encoder.lora_embedding_B"] {
+        assert!(said(&output).contains(tensor), "{}", said(&output));
+    }
+}
+
+#[tokio::test]
+async fn a_decoder_only_model_is_served_too() {
+    let model = golden("llama");
+    let adapters = golden("adapters/llama");
+    let server = Server::start(&[
+        "--model",
+        model.to_str().unwrap(),
+        "--adapters",
+        adapters.to_str().unwrap(),
+        "--max-model-len",
+        "48",
+    ]);
+    let text = fs::read_to_string(golden("expected/llama.json")).unwrap();
+    let expected: Value = serde_json::from_str(&text).unwrap();
+    for case in expected["cases"].as_array().unwrap() {
+        let tokens = case["tokens"].as_array().unwrap();
+        let (status, answer) = server
+            .generate(&json!({"adapter": case["adapter"], "prompt": case["prompt_ids"],
+                "max_tokens": tokens.len(), "logprobs": 1}))
+            .await;
+        assert_eq!(status, 200, "{answer}");
+        let found: Vec<&Value> =
+            answer["tokens"].as_array().unwrap().iter().map(|token| &token["id"]).collect();
+        assert_eq!(found, tokens.iter().collect::<Vec<_>>(), "{}", case["name"]);
+    }
+}
