@@ -1,6 +1,7 @@
 //! Builds the parts, connects them, and drains them: the life of `dept serve`.
 
 mod admin;
+mod backbone;
 mod load;
 mod resident;
 mod signal;

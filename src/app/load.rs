@@ -7,18 +7,20 @@ use std::{
     thread::JoinHandle,
 };
 
+use super::backbone::{Backbone, Dimensions};
 use crate::{
     backbones::{
+        decoder,
         hub::{Hub, HubError},
-        t5::{ConfigError, Reach, T5, T5Config},
+        t5,
         weights::{Weights, WeightsError},
     },
     config::{Device, Dtype, EngineConfig, HubSettings, ModelSource},
-    domain::{ModelKind, ModelProfile},
+    domain::ModelProfile,
     engine::{Engine, EngineHandle, EngineParts},
     kernels::pool::{ComputePool, PoolError},
     layers::{LoadError, Loader, Recipe},
-    runner::{RunnerConfig, RunnerError, T5Runner},
+    runner::{RunnerConfig, RunnerError},
     scheduler::{Scheduler, SchedulerConfig},
     telemetry::Metrics,
     tokenizer::{Tokenizer, TokenizerError},
@@ -36,9 +38,12 @@ pub enum LoadModelError {
     /// The hub has not given it.
     #[error(transparent)]
     Hub(#[from] HubError),
-    /// The configuration is not one that can be run.
+    /// The configuration is not one of a T5 that can be run.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    T5(#[from] t5::ConfigError),
+    /// The configuration is not one of a decoder-only model that can be run.
+    #[error(transparent)]
+    Decoder(#[from] decoder::ConfigError),
     /// A layer can't be made.
     #[error(transparent)]
     Layers(#[from] LoadError),
@@ -89,7 +94,7 @@ pub struct LoadedModel {
     pub profile: Arc<ModelProfile>,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
-    model: T5,
+    model: Backbone,
 }
 
 /// Loads a model. Takes as long as reading and packing its weights takes.
@@ -102,26 +107,26 @@ pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> 
     }
     let path = locate(&config.model)?;
     let weights = Weights::open(&path)?;
-    let dimensions = T5Config::read(&weights)?;
+    let dimensions = Dimensions::read(&weights)?;
+    let reach = dimensions.reach(config.max_model_len);
     let threads = NonZeroUsize::new(config.threads).unwrap_or(NonZeroUsize::MIN);
     let loader = Loader { weights: &weights, recipe: config.dtype.into(), pool: ComputePool::new(threads)? };
-    let reach = Reach { prompt: config.max_model_len, new_tokens: config.max_model_len };
     // Reading the vocabulary, hashing the file and packing it take about as long, and none needs the other.
     let (model, tokenizer) = std::thread::scope(|scope| {
         let aside = scope.spawn(|| {
             weights.fingerprint();
             read_tokenizer(&path, &weights)
         });
-        (T5::load(&loader, dimensions, reach), aside.join())
+        (dimensions.load(&loader, reach), aside.join())
     });
     let model = model?;
     let tokenizer = tokenizer.unwrap_or_else(|_| read_tokenizer(&path, &weights))?;
     let profile = ModelProfile {
         name: config.model_name.clone(),
         fingerprint: weights.fingerprint().to_owned(),
-        kind: ModelKind::Seq2Seq,
-        hidden: model.config().hidden,
-        vocab_size: model.config().vocab,
+        kind: model.kind(),
+        hidden: model.hidden(),
+        vocab_size: model.vocab(),
         max_prompt_rows: reach.prompt,
         max_new_tokens: reach.new_tokens,
     };
@@ -161,25 +166,25 @@ impl LoadedModel {
             block_size: BLOCK_SIZE,
             max_num_seqs: config.max_num_seqs,
             max_batch_tokens: config.max_batch_tokens,
-            encoder_layers: model.config().encoder_layers,
-            eos: vec![model.config().eos],
+            prompts: model.prompts(),
+            eos: model.eos(),
         });
         let parts = EngineParts {
             inbox,
             load: Arc::clone(handle.load()),
             scheduler,
             tokenizer,
-            vocab: model.config().vocab,
-            decoder_start: model.config().decoder_start,
+            vocab: model.vocab(),
+            decoder_start: model.decoder_start(),
             observer: Box::new(metrics),
         };
-        let runner = T5Runner::new(model, RunnerConfig { num_blocks, block_size: BLOCK_SIZE })?;
+        let runner = model.runner(RunnerConfig { num_blocks, block_size: BLOCK_SIZE })?;
         Ok((handle, Engine::spawn(parts, runner).map_err(LoadModelError::Thread)?))
     }
 
     /// The blocks that fit `bytes`, at least what the longest sequence needs.
     fn num_blocks(&self, bytes: u64) -> Result<u32, LoadModelError> {
-        let block = T5Runner::block_bytes(&self.model, BLOCK_SIZE);
+        let block = self.model.block_bytes(BLOCK_SIZE);
         let blocks = |rows: usize| rows.div_ceil(BLOCK_SIZE.get());
         let needed = blocks(self.profile.max_prompt_rows) + blocks(self.profile.max_new_tokens);
         let found = usize::try_from(bytes).unwrap_or(usize::MAX) / block;

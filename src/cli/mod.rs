@@ -1,6 +1,7 @@
 //! One file per subcommand.
 
 pub mod adapter;
+mod bench;
 mod generate;
 pub mod model;
 mod serve;
@@ -32,6 +33,8 @@ enum Command {
     Adapter(adapter::Args),
     /// Look into models, and fetch the known ones
     Model(model::Args),
+    /// Load a server with requests and measure its answers
+    Bench(bench::Args),
 }
 
 /// Runs the command line and returns the process's exit code: 0 done, 1 failed, 2 bad usage, 78 bad configuration.
@@ -48,6 +51,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Generate(args) => generate::run(args),
         Command::Adapter(args) => adapter::run(args),
         Command::Model(args) => model::run(args),
+        Command::Bench(args) => bench::run(args),
     }
 }
 

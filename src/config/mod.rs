@@ -18,6 +18,7 @@ pub use model_source::{ModelSource, SourceError};
 pub use places::Places;
 pub use serve::{ConfigError, EngineConfig, ServeConfig};
 pub use units::{Device, Dtype};
+pub(crate) use units::{count, duration};
 
 pub use crate::telemetry::LogFormat;
 

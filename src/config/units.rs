@@ -67,7 +67,7 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
 }
 
 /// A time: `500ms`, `30s`, `5m`; a bare number is seconds.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let scale = |unit: &str| match unit {
         "ms" => Some(1),
         "" | "s" => Some(1_000),
@@ -82,6 +82,6 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A whole number of 1 or more.
-pub(super) fn count(text: &str) -> Result<usize, String> {
+pub(crate) fn count(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "write a whole number of 1 or more".into())
 }

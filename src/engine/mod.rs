@@ -24,6 +24,7 @@ use crate::{
     runner::{Runner, StepError, StepOutput},
     sampling::{SampleError, Sampled, Sampler},
     scheduler::{NewSequence, Scheduler, SequenceId, StepPlan},
+    telemetry::Phase,
     tokenizer::Tokenizer,
 };
 
@@ -44,8 +45,8 @@ pub struct EngineParts {
     /// Rows of logits that are tokens.
     pub vocab: usize,
     /// The token that an encoder-decoder's text starts from. It counts as seen for the repetition penalty, and the
-    /// prompt does not, as in transformers.
-    pub decoder_start: u32,
+    /// prompt does not, as in transformers; without one the prompt counts.
+    pub decoder_start: Option<u32>,
     /// Told of every step and token.
     pub observer: Box<dyn Observer>,
 }
@@ -122,8 +123,9 @@ impl<R: Runner + 'static> Engine<R> {
         self.next_id += 1;
         let Arrival { submission, arrived, events } = arrival;
         let seed = submission.sampling.seed.unwrap_or(id.0);
-        let seen = [self.parts.decoder_start];
-        let sampler = Sampler::new(&submission.sampling, seed, &seen, self.parts.vocab);
+        let start = self.parts.decoder_start;
+        let seen = start.as_ref().map_or(&submission.tokens[..], std::slice::from_ref);
+        let sampler = Sampler::new(&submission.sampling, seed, seen, self.parts.vocab);
         let client =
             Client::new(events, arrived, submission.deadline, submission.stop, self.parts.tokenizer.clone());
         let added = self.parts.scheduler.add(NewSequence {
@@ -179,7 +181,10 @@ impl<R: Runner + 'static> Engine<R> {
             catch_unwind(AssertUnwindSafe(|| self.runner.step(&self.plan, sequences, &mut self.output)));
         let report = self.report(began);
         match outcome {
-            Ok(Ok(())) => self.hand_out(),
+            Ok(Ok(())) => {
+                self.parts.scheduler.advance(&self.plan);
+                self.hand_out();
+            }
             Ok(Err(error)) => self.fail_step(&error),
             Err(_) => self.fail_all(self.plan.sequences().collect(), "the runner panicked"),
         }
@@ -211,9 +216,15 @@ impl<R: Runner + 'static> Engine<R> {
         let prompt_rows: usize =
             fresh.iter().filter_map(|&id| sequences.get(id)).map(|held| held.prompt_rows()).sum();
         let decoder_rows: usize = self.plan.decode.iter().map(|decode| decode.rows.len()).sum();
+        let prefills = self.plan.decode.iter().any(|decode| decode.rows.len() > 1 || !decode.samples);
+        let phase = match (cohort, prefills) {
+            (Some(_), _) => Phase::Encode,
+            (None, true) => Phase::Prefill,
+            (None, false) => Phase::Decode,
+        };
         StepReport {
             duration: began.elapsed(),
-            encoded: cohort.is_some(),
+            phase,
             sequences: encoded.len() + self.plan.decode.len() - both,
             rows: prompt_rows + decoder_rows,
             waiting,
@@ -225,7 +236,8 @@ impl<R: Runner + 'static> Engine<R> {
 
     fn show_load(&self) {
         let Load { waiting, running, .. } = &*self.parts.load;
-        self.parts.observer.load(waiting.load(Ordering::Relaxed), running.load(Ordering::Relaxed));
+        let kv_usage = self.parts.scheduler.kv_usage();
+        self.parts.observer.load(waiting.load(Ordering::Relaxed), running.load(Ordering::Relaxed), kv_usage);
     }
 
     /// Gives every sequence its token, and ends those that are done.

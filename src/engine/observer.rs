@@ -9,8 +9,8 @@ use crate::{
 pub trait Observer: Debug + Send {
     /// A step has ended.
     fn step(&self, step: &StepReport);
-    /// So many sequences wait to start, and so many have started and not ended.
-    fn load(&self, waiting: usize, running: usize);
+    /// So many sequences wait to start, so many have started and not ended, and this share of the K/V blocks is used.
+    fn load(&self, waiting: usize, running: usize, kv_usage: f64);
     /// A sequence has got a token, this long after its previous one (or after its submission).
     fn token(&self, first: bool, since: Duration);
     /// A sequence has ended regularly.
@@ -22,8 +22,8 @@ pub trait Observer: Debug + Send {
 pub struct StepReport {
     /// How long it took.
     pub duration: Duration,
-    /// Whether it encoded prompts.
-    pub encoded: bool,
+    /// What it worked on: prompts where it had any.
+    pub phase: Phase,
     /// Sequences that it worked on.
     pub sequences: usize,
     /// Prompt and decoder rows that it computed.
@@ -32,7 +32,7 @@ pub struct StepReport {
     pub waiting: usize,
     /// Sequences that are being encoded or decoded.
     pub running: usize,
-    /// Used K/V blocks over all K/V blocks, 0 to 1.
+    /// Used K/V blocks over all K/V blocks, 0 to 1, before ended sequences give theirs back.
     pub kv_usage: f64,
     /// Preemptions since the start.
     pub preemptions: u64,
@@ -41,15 +41,14 @@ pub struct StepReport {
 /// Counts everything.
 impl Observer for Arc<Metrics> {
     fn step(&self, step: &StepReport) {
-        let phase = if step.encoded { Phase::Encode } else { Phase::Decode };
-        self.step_duration.observe(phase, step.duration);
+        self.step_duration.observe(step.phase, step.duration);
         self.batch_sequences.observe(step.sequences);
         self.batch_tokens.observe(step.rows);
-        self.kv_cache_usage.set(step.kv_usage);
         self.preemptions.inc_by(step.preemptions.saturating_sub(self.preemptions.get()));
     }
 
-    fn load(&self, waiting: usize, running: usize) {
+    fn load(&self, waiting: usize, running: usize, kv_usage: f64) {
+        self.kv_cache_usage.set(kv_usage);
         self.requests_waiting.set(waiting as i64);
         self.requests_running.set(running as i64);
     }
@@ -73,7 +72,7 @@ pub struct Unobserved;
 
 impl Observer for Unobserved {
     fn step(&self, _: &StepReport) {}
-    fn load(&self, _: usize, _: usize) {}
+    fn load(&self, _: usize, _: usize, _: f64) {}
     fn token(&self, _: bool, _: Duration) {}
     fn finished(&self, _: &Completion) {}
 }

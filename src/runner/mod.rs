@@ -1,15 +1,29 @@
 //! Executes a step plan on a backbone: the one place that owns weights and K/V tensors.
 
+use std::num::NonZeroUsize;
+
 use crate::{
     sampling::{SampleError, Sampled},
     scheduler::{SequenceId, Sequences, StepPlan},
 };
 
+mod batch;
+mod causal;
 #[cfg(test)]
 pub mod fake;
 mod t5;
 
-pub use t5::{RunnerConfig, T5Runner};
+pub use causal::CausalRunner;
+pub use t5::T5Runner;
+
+/// The K/V memory of a runner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunnerConfig {
+    /// Blocks in every slab.
+    pub num_blocks: u32,
+    /// Positions a block.
+    pub block_size: NonZeroUsize,
+}
 
 /// Why a step failed, or its half that works on prompts.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +47,7 @@ pub enum RunnerError {
     NoSequence(SequenceId),
 }
 
-/// What a step produced: a token, or why there is none, for each planned decode, in the plan's order.
+/// What a step produced: a token, or why there is none, for each planned decode that samples, in the plan's order.
 #[derive(Debug, Default)]
 pub struct StepOutput {
     /// By sequence.
@@ -52,4 +66,15 @@ pub trait Runner: Send {
         sequences: &mut Sequences,
         output: &mut StepOutput,
     ) -> Result<(), StepError>;
+}
+
+impl Runner for Box<dyn Runner> {
+    fn step(
+        &mut self,
+        plan: &StepPlan,
+        sequences: &mut Sequences,
+        output: &mut StepOutput,
+    ) -> Result<(), StepError> {
+        (**self).step(plan, sequences, output)
+    }
 }

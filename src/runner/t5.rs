@@ -1,27 +1,20 @@
 use std::num::NonZeroUsize;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 
-use super::{Runner, RunnerError, StepError, StepOutput};
+use super::{
+    Runner, RunnerConfig, RunnerError, StepError, StepOutput,
+    batch::{SampleMemory, Slots, last_rows, sample, slabs},
+};
 use crate::{
-    adapter::{AdapterLease, AdapterWeights},
+    adapter::AdapterWeights,
     backbones::t5::{DecoderBatch, T5},
     kernels::{
-        dept_embed::{AdapterSlot, DeltaRow, LowRankSlot, Row, RowTable},
+        dept_embed::{DeltaRow, Row, RowTable},
         ragged_attention::{Keys, Span},
     },
-    sampling::{Mask, Scratch},
     scheduler::{Decode, Encode, Sequence, SequenceId, Sequences, StepPlan},
 };
-
-/// The K/V memory of a runner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RunnerConfig {
-    /// Blocks in every slab.
-    pub num_blocks: u32,
-    /// Positions a block.
-    pub block_size: NonZeroUsize,
-}
 
 /// Runs a T5 over ragged batches.
 #[derive(Debug)]
@@ -34,8 +27,7 @@ pub struct T5Runner {
     encoding: Option<Encoding>,
     rows: RowTable,
     slots: Vec<u32>,
-    logits: Vec<f32>,
-    scratch: Scratch,
+    samples: SampleMemory,
 }
 
 /// Packed prompts on their way through the encoder.
@@ -52,11 +44,8 @@ impl T5Runner {
     /// # Errors
     /// When the slabs can't be allocated.
     pub fn new(model: T5, config: RunnerConfig) -> Result<Self, RunnerError> {
+        let slabs = slabs(config, model.config().decoder_layers, model.slab_width())?;
         let block_size = config.block_size.get();
-        let shape = (config.num_blocks as usize * block_size, model.slab_width());
-        // Zeroed pages cost no memory until a block is first used.
-        let slab = |_| Tensor::zeros(shape, DType::F32, &Device::Cpu);
-        let slabs = (0..model.config().decoder_layers).map(slab).collect::<candle_core::Result<_>>()?;
         Ok(Self {
             model,
             block_size,
@@ -64,8 +53,7 @@ impl T5Runner {
             encoding: None,
             rows: RowTable::default(),
             slots: Vec::new(),
-            logits: Vec::new(),
-            scratch: Scratch::default(),
+            samples: SampleMemory::default(),
         })
     }
 
@@ -96,21 +84,14 @@ impl T5Runner {
 
     /// `[P; E + delta]` of every prompt, packed. `(rows, hidden)`
     fn embed_prompts(&mut self, members: &[&Sequence]) -> Result<Tensor, RunnerError> {
-        let mut adapters: Vec<&AdapterLease> = Vec::new();
+        let mut slots = Slots::default();
         self.rows.clear();
         for sequence in members {
-            let adapter = sequence.request.adapter.as_ref().map(|lease| {
-                let known = adapters.iter().position(|held| held.same(lease));
-                let slot = known.unwrap_or_else(|| {
-                    adapters.push(lease);
-                    adapters.len() - 1
-                });
-                (slot as u32, &**lease.weights())
-            });
+            let lease = sequence.request.adapter.as_ref();
+            let adapter = lease.map(|lease| (slots.number(lease), &**lease.weights()));
             push_prompt(&mut self.rows, &sequence.request.prompt, adapter);
         }
-        let slots: Vec<AdapterSlot> = adapters.iter().map(|lease| slot_of(lease.weights())).collect();
-        Ok(self.model.embed(&slots, &self.rows)?)
+        Ok(self.model.embed(&slots.tensors(), &self.rows)?)
     }
 
     fn decode(
@@ -119,28 +100,20 @@ impl T5Runner {
         sequences: &mut Sequences,
         output: &mut StepOutput,
     ) -> Result<(), RunnerError> {
-        let logits = self.decode_logits(decode, sequences)?; // (sequences, vocab)
-        let vocab = self.model.config().vocab;
         let eos = [self.model.config().eos];
-        let (storage, _) = logits.storage_and_layout();
-        let candle_core::Storage::Cpu(storage) = &*storage else {
-            return Err(candle_core::Error::msg("the logits of a CPU runner are on the CPU").into());
-        };
-        for (row, planned) in storage.as_slice::<f32>()?.chunks_exact(vocab).zip(decode) {
-            let id = planned.sequence;
-            let sequence = sequences.get_mut(id).ok_or(RunnerError::NoSequence(id))?;
-            let banned: &[u32] = if sequence.must_go_on() { &eos } else { &[] };
-            self.logits.clear();
-            self.logits.extend_from_slice(row);
-            let mask = Mask { banned, allowed: None };
-            let sampled = sequence.request.sampler.sample(&mut self.logits, mask, &mut self.scratch);
-            output.tokens.push((id, sampled));
+        match self.decode_logits(decode, sequences)? {
+            Some(logits) => sample(&logits, decode, sequences, &eos, &mut self.samples, output),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// Runs the decoder and returns the logits of every sequence's last row. `(sequences, vocab)`
-    fn decode_logits(&mut self, decode: &[Decode], sequences: &Sequences) -> Result<Tensor, RunnerError> {
+    /// Runs the decoder and returns the logits of the last row of every sequence that samples, if one does.
+    /// `(sequences, vocab)`
+    fn decode_logits(
+        &mut self,
+        decode: &[Decode],
+        sequences: &Sequences,
+    ) -> Result<Option<Tensor>, RunnerError> {
         let start = self.model.config().decoder_start;
         self.rows.clear();
         self.slots.clear();
@@ -164,13 +137,8 @@ impl T5Runner {
         let embedded = self.model.embed(&[], &self.rows)?; // (rows, hidden)
         let batch = DecoderBatch { past: &past, prompt: &prompt, slots: &self.slots, slabs: &self.slabs };
         let hidden = self.model.decode(embedded, &batch)?; // (rows, hidden)
-        let last = if past.len() == self.rows.len() {
-            hidden
-        } else {
-            let last: Vec<u32> = past.iter().map(|span| span.queries.end as u32 - 1).collect();
-            hidden.index_select(&Tensor::new(last, &Device::Cpu)?, 0)?
-        };
-        Ok(self.model.logits(&last)?)
+        let last = last_rows(hidden, &past, decode)?;
+        Ok(last.map(|last| self.model.logits(&last)).transpose()?)
     }
 }
 
@@ -220,14 +188,4 @@ fn push_prompt(rows: &mut RowTable, tokens: &[u32], adapter: Option<(u32, &Adapt
     for (index, &token) in (0..).zip(tokens) {
         rows.push(Row::Token { token, delta: updated.map(|(slot, _)| DeltaRow { slot, index }) });
     }
-}
-
-fn slot_of(weights: &AdapterWeights) -> AdapterSlot<'_> {
-    let low_rank = weights.low_rank().map(|pair| LowRankSlot {
-        a: pair.a().data(),
-        b: pair.b().data(),
-        rank: pair.rank(),
-        scale: pair.scale(),
-    });
-    AdapterSlot { prompt: weights.prompt().data(), low_rank }
 }

@@ -24,13 +24,15 @@ pub struct Encode {
     pub last: bool,
 }
 
-/// Decoder rows of one sequence. The last one's logits choose a token.
+/// Decoder rows of one sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decode {
     /// The sequence.
     pub sequence: SequenceId,
-    /// One row as a rule; more after a preemption, whose tokens are computed again.
+    /// One row as a rule; more for a prompt, and after a preemption, whose rows are computed again.
     pub rows: Range<usize>,
+    /// Whether the last row's logits choose a token: the rows reach as far as the sequence does.
+    pub samples: bool,
 }
 
 impl StepPlan {

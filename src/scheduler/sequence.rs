@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 
+use super::PromptPath;
 use crate::{adapter::AdapterLease, kv::BlockTable, sampling::Sampler};
 
 /// Names a sequence for as long as the process runs; grows in order of arrival.
@@ -31,32 +32,43 @@ impl NewSequence {
         self.adapter.as_ref().map_or(0, |lease| lease.weights().prompt_length())
     }
 
-    /// Rows that the encoder sees, m + n.
+    /// Rows of soft prompt and prompt, m + n.
     pub fn prompt_rows(&self) -> usize {
         self.virtual_tokens() + self.prompt.len()
     }
+
+    /// Most rows of the prompt's table and of the decoder's own.
+    pub(super) fn table_rows(&self, path: PromptPath) -> (usize, usize) {
+        match path {
+            PromptPath::Encoder { .. } => (self.prompt_rows(), self.max_tokens),
+            PromptPath::Decoder => (0, self.prompt_rows().saturating_add(self.max_tokens)),
+        }
+    }
 }
 
-/// A live sequence of an encoder-decoder model.
+/// A live sequence.
 #[derive(Debug)]
 pub struct Sequence {
     /// What it arrived with.
     pub request: NewSequence,
     /// Tokens generated so far.
     pub generated: Vec<u32>,
-    /// Decoder rows whose K/V are in `past`: the start token is row 0, token i is row i + 1.
+    /// Decoder rows whose K/V are in `past`. After an encoder, the start token is row 0 and token i is row i + 1; else the
+    /// rows are soft prompt, prompt and generated tokens.
     pub computed: usize,
-    /// K/V of the encoder's output, as the decoder reads it; filled when `encoded`.
+    /// K/V of the encoder's output, as the decoder reads it; filled when `encoded`, unused without an encoder.
     pub prompt: BlockTable,
     /// The decoder's own K/V.
     pub past: BlockTable,
     /// Whether the encoder is through with it.
     pub encoded: bool,
+    /// Whether the prompt goes through the decoder itself.
+    pub causal: bool,
 }
 
 impl Sequence {
-    pub(super) fn new(request: NewSequence, prompt: BlockTable, past: BlockTable) -> Self {
-        Self { request, generated: Vec::new(), computed: 0, prompt, past, encoded: false }
+    pub(super) fn new(request: NewSequence, causal: bool, prompt: BlockTable, past: BlockTable) -> Self {
+        Self { request, generated: Vec::new(), computed: 0, prompt, past, encoded: false, causal }
     }
 
     /// Soft-prompt rows in front of the prompt, m.
@@ -71,7 +83,12 @@ impl Sequence {
 
     /// Decoder rows up to the one whose logits choose the next token.
     pub fn decoder_rows(&self) -> usize {
-        self.generated.len() + 1
+        self.generated.len() + if self.causal { self.prompt_rows() } else { 1 }
+    }
+
+    /// Decoder rows that have no place in `past` yet.
+    pub(super) fn missing_rows(&self) -> usize {
+        self.decoder_rows() - self.past.len()
     }
 
     /// Whether the end token may not come yet.

@@ -20,7 +20,7 @@ fn config(num_blocks: u32, block_size: usize) -> SchedulerConfig {
         block_size: NonZeroUsize::new(block_size).unwrap(),
         max_num_seqs: 8,
         max_batch_tokens: 16,
-        encoder_layers: 4,
+        prompts: PromptPath::Encoder { layers: 4 },
         eos: vec![EOS],
     }
 }
@@ -46,6 +46,7 @@ fn step(scheduler: &mut Scheduler) -> StepPlan {
 /// Plans a step and lets every decode choose token 9. Sequences that end are removed.
 fn run(scheduler: &mut Scheduler) -> StepPlan {
     let plan = step(scheduler);
+    scheduler.advance(&plan);
     for decode in &plan.decode {
         if scheduler.commit(decode.sequence, 9).is_some() {
             scheduler.remove(decode.sequence);
@@ -116,7 +117,8 @@ fn an_end_token_ends_without_being_text_and_the_last_token_ends_with_it() {
     for id in 0..2 {
         scheduler.add(request(id, 3, 2)).unwrap();
     }
-    step(&mut scheduler);
+    let plan = step(&mut scheduler);
+    scheduler.advance(&plan);
     let [stopping, long] = [SequenceId(0), SequenceId(1)];
     assert_eq!((scheduler.commit(stopping, 9), scheduler.commit(long, 9)), (None, None));
     step(&mut scheduler);
@@ -200,7 +202,8 @@ fn a_prompt_cancelled_inside_the_encoder_leaves_nothing_behind() {
 #[test]
 fn a_prompt_in_the_encoder_gives_way_before_any_that_decodes() {
     // The first may grow to 10 blocks of 12; the second's 8 + 1 fit beside its first 2 only.
-    let mut scheduler = Scheduler::new(SchedulerConfig { encoder_layers: 64, ..config(12, 2) });
+    let mut scheduler =
+        Scheduler::new(SchedulerConfig { prompts: PromptPath::Encoder { layers: 64 }, ..config(12, 2) });
     scheduler.add(request(0, 2, 18)).unwrap();
     run(&mut scheduler);
     scheduler.add(NewSequence { priority: 9, ..request(1, 16, 2) }).unwrap();
@@ -236,7 +239,8 @@ fn the_newest_gives_way_and_computes_its_tokens_again() {
     }
     let plan = step(&mut scheduler);
     assert_eq!(encoded(&plan), [1]);
-    assert_eq!(plan.decode, [Decode { sequence: SequenceId(1), rows: 0..3 }]);
+    assert_eq!(plan.decode, [Decode { sequence: SequenceId(1), rows: 0..3, samples: true }]);
+    scheduler.advance(&plan);
     assert_eq!(scheduler.commit(SequenceId(1), 9), None);
     assert_eq!(step(&mut scheduler).decode[0].rows, 3..4);
 }

@@ -14,8 +14,9 @@ use dept::{
 use serde::Deserialize;
 
 use crate::support::{
+    Job, Memory,
     causal::{CausalJob, Pieces, generate, load_decoder},
-    golden, lease,
+    generate_causal, golden, lease,
 };
 
 const FAMILIES: [&str; 6] = ["gpt2", "llama", "llama3", "qwen2", "qwen3", "gemma3"];
@@ -119,6 +120,35 @@ fn neighbours_pieces_and_threads_change_no_bit() {
                 assert!(together == alone, "{family} in {recipe:?} with {pieces:?}");
             }
         }
+    }
+}
+
+#[test]
+fn a_schedule_changes_no_bit_whatever_its_memory() {
+    for family in FAMILIES {
+        let cases = cases(family);
+        let leases = leases(family, &cases);
+        let jobs: Vec<Job> = cases
+            .iter()
+            .zip(leases)
+            .map(|(case, adapter)| Job {
+                prompt: case.prompt_ids.clone(),
+                adapter,
+                max_tokens: case.tokens.len(),
+            })
+            .collect();
+        let run = |memory| generate_causal(load_decoder(&golden(family), Recipe::Stored, 2), &jobs, memory);
+        let (roomy, scheduler) = run(Memory::default());
+        assert_eq!(scheduler.kv_usage(), 0.0, "every block is free again");
+        for (case, found) in cases.iter().zip(&roomy) {
+            let tokens: Vec<u32> = found.iter().map(|sampled| sampled.token).collect();
+            assert_eq!(tokens, case.tokens, "{family} {}", case.name);
+        }
+        // Prompts in pieces of a few rows, and sequences that give way to others and are computed again.
+        let tight = Memory { num_blocks: 20, block_size: 8, max_batch_tokens: 7, max_num_seqs: 4 };
+        let (tight, scheduler) = run(tight);
+        assert_eq!(tight, roomy, "{family}: pieces and preemption change no bit");
+        assert!(scheduler.preemptions() > 0, "memory was tight");
     }
 }
 

@@ -59,7 +59,7 @@ impl Observer for Fatal {
     fn step(&self, _: &StepReport) {
         resume_unwind(Box::new("as the test wants"));
     }
-    fn load(&self, _: usize, _: usize) {}
+    fn load(&self, _: usize, _: usize, _: f64) {}
     fn token(&self, _: bool, _: std::time::Duration) {}
     fn finished(&self, _: &Completion) {}
 }

@@ -22,7 +22,7 @@ use crate::{
         Engine, EngineHandle, EngineParts, Load, Observer, StepReport, Submission, TokenStream, Unobserved,
     },
     runner::{Runner, StepError, StepOutput, fake::FakeRunner},
-    scheduler::{Scheduler, SchedulerConfig, Sequences, StepPlan},
+    scheduler::{PromptPath, Scheduler, SchedulerConfig, Sequences, StepPlan},
     tokenizer::Tokenizer,
 };
 
@@ -105,7 +105,7 @@ impl Observer for Watch {
         let _ = self.steps.send(*step);
     }
 
-    fn load(&self, _: usize, _: usize) {}
+    fn load(&self, _: usize, _: usize, _: f64) {}
 
     fn token(&self, _: bool, _: Duration) {}
 
@@ -188,7 +188,7 @@ pub fn parts(size: Size) -> (EngineHandle, EngineParts) {
         block_size: NonZeroUsize::new(size.block_size).unwrap(),
         max_num_seqs: size.max_num_seqs,
         max_batch_tokens: 64,
-        encoder_layers: 4,
+        prompts: PromptPath::Encoder { layers: 4 },
         eos: vec![FakeRunner::EOS],
     });
     let parts = EngineParts {
@@ -197,7 +197,7 @@ pub fn parts(size: Size) -> (EngineHandle, EngineParts) {
         scheduler,
         vocab: tokenizer.vocab_size(),
         tokenizer,
-        decoder_start: 0,
+        decoder_start: Some(0),
         observer: Box::new(Unobserved),
     };
     (handle, parts)

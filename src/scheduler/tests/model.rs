@@ -128,8 +128,10 @@ impl World {
         }
         self.check_decoding(&plan);
         self.check_accounts();
-        for decode in &plan.decode {
-            self.decode(decode);
+        let tokens: Vec<u32> = plan.decode.iter().map(|decode| self.compute(decode)).collect();
+        self.scheduler.advance(&plan);
+        for (decode, token) in plan.decode.iter().zip(tokens) {
+            self.commit(decode.sequence, token);
         }
         self.decoding = plan.decode.iter().map(|decode| decode.sequence).collect();
         self.decoding.retain(|id| self.jobs.contains_key(id));
@@ -173,7 +175,7 @@ impl World {
     }
 
     fn encode(&mut self, encode: &Encode, preempted: u64) {
-        let all = self.config.encoder_layers;
+        let PromptPath::Encoder { layers: all } = self.config.prompts else { panic!("there is an encoder") };
         let rows: usize = encode.sequences.iter().map(|id| self.jobs[id].prompt).sum();
         let budget = self.config.max_batch_tokens;
         assert!(rows <= budget || encode.sequences.len() == 1, "{rows} rows enter together");
@@ -222,8 +224,7 @@ impl World {
         assert!(running <= self.config.max_num_seqs);
     }
 
-    fn decode(&mut self, planned: &Decode) {
-        let (id, token) = (planned.sequence, self.compute(planned));
+    fn commit(&mut self, id: SequenceId, token: u32) {
         let Some(found) = self.scheduler.commit(id, token) else { return };
         let (job, generated) = (&self.jobs[&id], &self.scheduler.sequences.get(id).unwrap().generated);
         assert_eq!((generated.len(), found), job.ends());

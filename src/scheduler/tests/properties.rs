@@ -35,7 +35,7 @@ fn any_config() -> impl Strategy<Value = SchedulerConfig> {
             block_size: NonZeroUsize::new(block_size).unwrap(),
             max_num_seqs,
             max_batch_tokens,
-            encoder_layers,
+            prompts: PromptPath::Encoder { layers: encoder_layers },
             eos: vec![EOS],
         },
     )

@@ -11,15 +11,16 @@ use std::{
 use dept::{
     adapter::{AdapterLease, folder},
     backbones::{
+        decoder::Decoder,
         t5::{Reach, T5, T5Config},
         weights::Weights,
     },
     domain::{RawSampling, SamplingParams},
     kernels::pool::ComputePool,
     layers::{Loader, Recipe},
-    runner::{Runner, RunnerConfig, StepOutput, T5Runner},
+    runner::{CausalRunner, Runner, RunnerConfig, StepOutput, T5Runner},
     sampling::{Sampled, Sampler},
-    scheduler::{NewSequence, Scheduler, SchedulerConfig, SequenceId, StepPlan},
+    scheduler::{NewSequence, PromptPath, Scheduler, SchedulerConfig, SequenceId, StepPlan},
 };
 
 /// A file or folder of the repository.
@@ -70,20 +71,43 @@ impl Default for Memory {
     }
 }
 
+impl Memory {
+    fn runner(self) -> RunnerConfig {
+        RunnerConfig { num_blocks: self.num_blocks, block_size: NonZeroUsize::new(self.block_size).unwrap() }
+    }
+
+    fn scheduler(self, prompts: PromptPath, eos: Vec<u32>) -> Scheduler {
+        Scheduler::new(SchedulerConfig {
+            num_blocks: self.num_blocks,
+            block_size: NonZeroUsize::new(self.block_size).unwrap(),
+            max_num_seqs: self.max_num_seqs,
+            max_batch_tokens: self.max_batch_tokens,
+            prompts,
+            eos,
+        })
+    }
+}
+
 /// Generates greedily for all jobs in one ragged batch, with log-probabilities. Job `i` joins before step `3 i`.
 pub fn generate(model: T5, jobs: &[Job], memory: Memory) -> (Vec<Vec<Sampled>>, Scheduler) {
     let config = model.config().clone();
-    let block_size = NonZeroUsize::new(memory.block_size).unwrap();
-    let mut scheduler = Scheduler::new(SchedulerConfig {
-        num_blocks: memory.num_blocks,
-        block_size,
-        max_num_seqs: memory.max_num_seqs,
-        max_batch_tokens: memory.max_batch_tokens,
-        encoder_layers: config.encoder_layers,
-        eos: vec![config.eos],
-    });
-    let mut runner =
-        T5Runner::new(model, RunnerConfig { num_blocks: memory.num_blocks, block_size }).unwrap();
+    let scheduler = memory.scheduler(PromptPath::Encoder { layers: config.encoder_layers }, vec![config.eos]);
+    drive(T5Runner::new(model, memory.runner()).unwrap(), scheduler, config.vocab, jobs)
+}
+
+/// The same on a decoder-only model.
+pub fn generate_causal(model: Decoder, jobs: &[Job], memory: Memory) -> (Vec<Vec<Sampled>>, Scheduler) {
+    let (vocab, eos) = (model.config().vocab, model.config().eos.clone());
+    let scheduler = memory.scheduler(PromptPath::Decoder, eos);
+    drive(CausalRunner::new(model, memory.runner()).unwrap(), scheduler, vocab, jobs)
+}
+
+fn drive(
+    mut runner: impl Runner,
+    mut scheduler: Scheduler,
+    vocab: usize,
+    jobs: &[Job],
+) -> (Vec<Vec<Sampled>>, Scheduler) {
     let sampling = SamplingParams::new(RawSampling { logprobs: 1, ..RawSampling::default() }).unwrap();
     let mut results = vec![Vec::new(); jobs.len()];
     let mut done = 0;
@@ -96,7 +120,7 @@ pub fn generate(model: T5, jobs: &[Job], memory: Memory) -> (Vec<Vec<Sampled>>, 
                 id: SequenceId(step as u64 / 3),
                 adapter: job.adapter,
                 prompt: job.prompt,
-                sampler: Sampler::new(&sampling, 0, &[], config.vocab),
+                sampler: Sampler::new(&sampling, 0, &[], vocab),
                 max_tokens: job.max_tokens,
                 min_tokens: 0,
                 priority: 0,
@@ -106,6 +130,7 @@ pub fn generate(model: T5, jobs: &[Job], memory: Memory) -> (Vec<Vec<Sampled>>, 
         scheduler.plan_step(&mut plan);
         output.tokens.clear();
         runner.step(&plan, scheduler.sequences(), &mut output).unwrap();
+        scheduler.advance(&plan);
         for (id, sampled) in output.tokens.drain(..) {
             let sampled = sampled.unwrap();
             let ended = scheduler.commit(id, sampled.token);

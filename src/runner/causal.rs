@@ -1,0 +1,107 @@
+use std::num::NonZeroUsize;
+
+use candle_core::Tensor;
+
+use super::{
+    Runner, RunnerConfig, RunnerError, StepError, StepOutput,
+    batch::{SampleMemory, Slots, last_rows, sample, slabs},
+};
+use crate::{
+    backbones::decoder::{CausalBatch, Decoder},
+    kernels::{
+        dept_embed::{DeltaRow, Row, RowTable},
+        ragged_attention::{Keys, Span},
+    },
+    scheduler::{Decode, Sequence, Sequences, StepPlan},
+};
+
+/// Runs a decoder-only model over ragged batches: prompts in pieces beside sequences that generate.
+#[derive(Debug)]
+pub struct CausalRunner {
+    model: Decoder,
+    block_size: usize,
+    /// K/V by block of the model. `(num_blocks * block_size, [k; v])`
+    slabs: Vec<Tensor>,
+    rows: RowTable,
+    positions: Vec<u32>,
+    slots: Vec<u32>,
+    samples: SampleMemory,
+}
+
+impl CausalRunner {
+    /// A runner with empty K/V slabs.
+    ///
+    /// # Errors
+    /// When the slabs can't be allocated.
+    pub fn new(model: Decoder, config: RunnerConfig) -> Result<Self, RunnerError> {
+        let slabs = slabs(config, model.layers(), model.slab_width())?;
+        let block_size = config.block_size.get();
+        let (rows, samples) = (RowTable::default(), SampleMemory::default());
+        Ok(Self { model, block_size, slabs, rows, positions: Vec::new(), slots: Vec::new(), samples })
+    }
+
+    /// Bytes of K/V that one block of `block_size` positions takes in all slabs together.
+    pub fn block_bytes(model: &Decoder, block_size: NonZeroUsize) -> usize {
+        block_size.get() * model.layers() * model.slab_width() * size_of::<f32>()
+    }
+
+    /// Runs the model and returns the logits of the last row of every sequence that samples, if one does.
+    /// `(sequences, vocab)`
+    fn logits(&mut self, decode: &[Decode], sequences: &Sequences) -> Result<Option<Tensor>, RunnerError> {
+        self.rows.clear();
+        self.positions.clear();
+        self.slots.clear();
+        let mut adapters = Slots::default();
+        let mut spans = Vec::with_capacity(decode.len());
+        for planned in decode {
+            let id = planned.sequence;
+            let sequence = sequences.get(id).ok_or(RunnerError::NoSequence(id))?;
+            let queries = self.rows.len()..self.rows.len() + planned.rows.len();
+            let slot = sequence.request.adapter.as_ref().map(|lease| adapters.number(lease));
+            for position in planned.rows.clone() {
+                self.rows.push(row(sequence, slot, position));
+                self.positions.push(position as u32);
+            }
+            self.slots.extend(sequence.past.slots(planned.rows.clone()).map(|slot| slot as u32));
+            let keys = Keys::Blocks { blocks: sequence.past.blocks(), block_size: self.block_size };
+            let (first_position, context) = (planned.rows.start, planned.rows.end);
+            spans.push(Span { queries, first_position, context, keys, causal: true });
+        }
+        let embedded = self.model.embed(&adapters.tensors(), &self.rows, &self.positions)?; // (rows, hidden)
+        let batch =
+            CausalBatch { spans: &spans, positions: &self.positions, slots: &self.slots, slabs: &self.slabs };
+        let hidden = self.model.forward(embedded, &batch)?; // (rows, hidden)
+        let last = last_rows(hidden, &spans, decode)?;
+        Ok(last.map(|last| self.model.logits(&last)).transpose()?)
+    }
+}
+
+/// What stands at `position`: soft prompt, then prompt, then generated text. The prompt of `n` tokens is the end of an
+/// input padded on the left to `s`: its token `j` takes delta row `s - n + j`, and generated tokens take none.
+fn row(sequence: &Sequence, slot: Option<u32>, position: usize) -> Row {
+    let (prompt, m) = (&sequence.request.prompt, sequence.virtual_tokens());
+    if let Some(slot) = slot.filter(|_| position < m) {
+        return Row::Prompt { slot, index: position as u32 };
+    }
+    let at = position - m;
+    let Some(&token) = prompt.get(at) else {
+        return Row::Token { token: sequence.generated[at - prompt.len()], delta: None };
+    };
+    let s = sequence.request.adapter.as_ref().and_then(|lease| lease.weights().max_length());
+    let delta = slot.zip(s).map(|(slot, s)| DeltaRow { slot, index: (s - prompt.len() + at) as u32 });
+    Row::Token { token, delta }
+}
+
+impl Runner for CausalRunner {
+    fn step(
+        &mut self,
+        plan: &StepPlan,
+        sequences: &mut Sequences,
+        output: &mut StepOutput,
+    ) -> Result<(), StepError> {
+        let logits = self.logits(&plan.decode, sequences).map_err(StepError::Decode)?;
+        let Some(logits) = logits else { return Ok(()) };
+        let eos = &self.model.config().eos;
+        sample(&logits, &plan.decode, sequences, eos, &mut self.samples, output).map_err(StepError::Decode)
+    }
+}
