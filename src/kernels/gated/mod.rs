@@ -23,7 +23,7 @@ impl Activation {
     #[inline(always)]
     fn apply(self, x: f32) -> f32 {
         // 0.5 (1 + tanh(z)) is sigmoid(2 z).
-        const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769_1;
+        const TWICE_SQRT_2_OVER_PI: f32 = 1.595_769;
         let z = match self {
             Self::GeluTanh => TWICE_SQRT_2_OVER_PI * (0.044_715 * x * x).mul_add(x, x),
             Self::Silu => x,
