@@ -273,13 +273,13 @@ fn transpose(values: &[f32], n: usize) -> Vec<f32> {
 
 /// Rows of `k` elements, heads of `dim` rows: first the even rows of a head, then the odd ones.
 fn part_pairs<T: Copy>(values: &[T], k: usize, dim: usize) -> Vec<T> {
-    let heads = values.chunks(dim * k);
-    let parted = |head: &'_ [T]| -> Vec<T> {
-        let rows = head.chunks(k);
-        let even = rows.clone().step_by(2);
-        even.chain(rows.skip(1).step_by(2)).flatten().copied().collect()
-    };
-    heads.flat_map(parted).collect()
+    let mut parted = Vec::with_capacity(values.len());
+    for head in values.chunks(dim * k) {
+        for parity in [0, 1] {
+            head.chunks(k).skip(parity).step_by(2).for_each(|row| parted.extend_from_slice(row));
+        }
+    }
+    parted
 }
 
 /// `values * scale` by row. `(n, k)`
