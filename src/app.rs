@@ -9,6 +9,7 @@ mod signal;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -20,11 +21,15 @@ pub use resident::Resident;
 
 use crate::{
     api::{
-        State,
+        Readiness, State,
         http::{self, Hosts, HttpOptions},
     },
     config::ServeConfig,
+    telemetry::Metrics,
 };
+
+/// How long clients may take to read what is left for them, once the engine has ended.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Why the server could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -89,20 +94,32 @@ pub async fn serve(config: ServeConfig) -> Result<(), AppError> {
     let admin = bind("--admin", config.admin).await?;
     let addresses = Addresses { http: http.local_addr()?, admin: admin.local_addr()? };
 
-    let resident = Resident::start(config.engine.clone()).await?;
-    admin::spawn(admin, resident.service.clone())?;
+    let (metrics, readiness) = (Arc::new(Metrics::default()), Readiness::default());
+    admin::spawn(admin, Arc::clone(&metrics), readiness.clone())?;
+    let resident = Resident::start(config.engine.clone(), metrics, readiness).await?;
     let router = http::public(resident.service.clone(), http_options(&config, addresses.http));
     resident.readiness().set(State::Ready);
     addresses.write(config.port_file.as_deref())?;
     announce(&config, addresses, &resident, began);
 
     let drain = drain_on_signal(resident.drain(), resident.ended(), config.drain_timeout);
-    axum::serve(http.tap_io(send_at_once), router).with_graceful_shutdown(drain).await?;
+    let served = axum::serve(http.tap_io(send_at_once), router).with_graceful_shutdown(drain);
+    tokio::select! {
+        served = served.into_future() => served?,
+        // A client that reads nothing must not keep the process.
+        () = grace(resident.ended()) => tracing::warn!("some clients did not take their answers in time"),
+    }
     if !resident.ended().await {
         return Err(AppError::EngineDied);
     }
     tracing::info!("drained");
     Ok(())
+}
+
+/// Resolves some time after the engine has ended: what it said last may still be on its way.
+async fn grace(ended: impl Future<Output = bool>) {
+    ended.await;
+    tokio::time::sleep(GRACE).await;
 }
 
 /// A token is a small packet: it must not wait until the client has acknowledged the one before (some 40 ms).

@@ -190,7 +190,8 @@ impl From<SubmitError> for ApiError {
     fn from(error: SubmitError) -> Self {
         let code = match error {
             SubmitError::Overloaded { .. } => ErrorCode::Overloaded,
-            SubmitError::NeverFits { .. } => ErrorCode::InputTooLong,
+            SubmitError::NeverFits { .. } | SubmitError::TooLong { .. } => ErrorCode::InputTooLong,
+            SubmitError::Empty | SubmitError::Token { .. } => ErrorCode::InvalidRequest,
             SubmitError::Draining => ErrorCode::Draining,
             SubmitError::Stopped => ErrorCode::NotReady,
         };

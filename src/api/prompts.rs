@@ -33,25 +33,32 @@ impl Prompts<'_> {
                 let text = rendered.map_err(|error| ApiError::invalid("inputs", error.to_string()))?;
                 self.encode_text(&text, "inputs")
             }
-            Prompt::Ids(ids) => {
-                let size = self.model.vocab_size;
-                match ids.iter().position(|&id| id as usize >= size) {
-                    Some(at) => Err(ApiError::invalid(
-                        format!("{param}[{at}]"),
-                        format!("token id {} is outside the vocabulary: ids are 0 to {}", ids[at], size - 1),
-                    )),
-                    None => Ok(ids.clone()),
-                }
-            }
+            Prompt::Ids(ids) => self.in_vocabulary(ids.clone(), param),
         }
     }
 
     fn encode_text(&self, text: &str, param: &str) -> Result<Vec<u32>, ApiError> {
-        self.tokenizer.encode(text).map_err(|error| ApiError::invalid(param, error.to_string()))
+        let ids = self.tokenizer.encode(text).map_err(|error| ApiError::invalid(param, error.to_string()))?;
+        // A tokenizer may know tokens that its model has no row for.
+        self.in_vocabulary(ids, param)
+    }
+
+    fn in_vocabulary(&self, ids: Vec<u32>, param: &str) -> Result<Vec<u32>, ApiError> {
+        let size = self.model.vocab_size;
+        match ids.iter().position(|&id| id as usize >= size) {
+            Some(at) => Err(ApiError::invalid(
+                format!("{param}[{at}]"),
+                format!("token id {} is outside the vocabulary: ids are 0 to {}", ids[at], size - 1),
+            )),
+            None => Ok(ids),
+        }
     }
 
     /// `ids` if they fit the adapter's s and the model's rows, else cut or refused as `policy` says.
     pub fn fit(&self, ids: Vec<u32>, policy: OverLength, param: &str) -> Result<Vec<u32>, ApiError> {
+        if ids.is_empty() {
+            return Err(ApiError::invalid(param, "the prompt gives no tokens: send some text"));
+        }
         let (limit, taken_by) = self.limit();
         if ids.len() <= limit {
             return Ok(ids);

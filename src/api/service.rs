@@ -78,8 +78,14 @@ impl Service {
         });
         let tokens = tokens.collect::<Result<Vec<_>, ApiError>>()?;
         let (count, n) = (tokens.len(), request.n as usize);
-        let submit = |tokens| self.submit(engine, &Submission { tokens, ..template.clone() }, n);
-        let streams = tokens.into_iter().map(submit).collect::<Result<_, _>>()?;
+        let submissions: Vec<Submission> = tokens
+            .into_iter()
+            .flat_map(|tokens| choices(Submission { tokens, ..template.clone() }, n))
+            .collect();
+        let streams = chunked(engine.submit_all(submissions)?, n);
+        if let Some(adapter) = &adapter {
+            self.metrics.adapter_requests.count_many(adapter.name(), (count * n) as u64);
+        }
         let gathering = Gathering::new(count, n, request.sampling.logprobs > 0);
         Ok(Accepted { model, adapter, events: merge(streams), gathering })
     }
@@ -121,6 +127,13 @@ impl Service {
     /// An id outside the vocabulary.
     pub fn detokenize(&self, ids: &[u32]) -> Result<String, ApiError> {
         let size = self.engine().model().vocab_size;
+        let model = self.engine().model();
+        let most = model.max_prompt_rows + model.max_new_tokens;
+        if ids.len() > most {
+            let message =
+                format!("{} ids were sent and {most} are taken at once: send them in parts", ids.len());
+            return Err(ApiError::invalid("ids", message));
+        }
         if let Some(at) = ids.iter().position(|&id| id as usize >= size) {
             let message =
                 format!("token id {} is outside the vocabulary: ids are 0 to {}", ids[at], size - 1);
@@ -185,25 +198,20 @@ impl Service {
             deadline: request.timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
         })
     }
+}
 
-    /// Queues the `n` choices of one prompt: choice i draws with seed + i.
-    fn submit(
-        &self,
-        engine: &EngineHandle,
-        submission: &Submission,
-        n: usize,
-    ) -> Result<Vec<TokenStream>, ApiError> {
-        let seed = submission.sampling.seed.unwrap_or_else(rand::random);
-        (0..n as u64)
-            .map(|choice| {
-                let sampling =
-                    SamplingParams::with_seed(submission.sampling.clone(), seed.wrapping_add(choice));
-                let stream = engine.submit(Submission { sampling, ..submission.clone() })?;
-                if let Some(adapter) = &submission.adapter {
-                    self.metrics.adapter_requests.count(adapter.name());
-                }
-                Ok(stream)
-            })
-            .collect()
-    }
+/// The `n` choices of one prompt: choice i draws with seed + i.
+fn choices(submission: Submission, n: usize) -> impl Iterator<Item = Submission> {
+    let seed = submission.sampling.seed.unwrap_or_else(rand::random);
+    (0..n as u64).map(move |choice| {
+        let sampling = SamplingParams::with_seed(submission.sampling.clone(), seed.wrapping_add(choice));
+        Submission { sampling, ..submission.clone() }
+    })
+}
+
+/// Streams of all choices, by prompt.
+fn chunked(streams: Vec<TokenStream>, n: usize) -> Vec<Vec<TokenStream>> {
+    let mut streams = streams.into_iter();
+    let prompts = streams.len() / n;
+    (0..prompts).map(|_| streams.by_ref().take(n).collect()).collect()
 }

@@ -4,19 +4,26 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
-use crate::api::{
-    Service,
-    http::{self, Hosts},
+use crate::{
+    api::{
+        Readiness,
+        http::{self, Hosts},
+    },
+    telemetry::Metrics,
 };
 
 /// Serves the admin address until the process ends.
-pub(super) fn spawn(listener: TcpListener, service: Arc<Service>) -> std::io::Result<()> {
+pub(super) fn spawn(
+    listener: TcpListener,
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
+) -> std::io::Result<()> {
     let hosts = Hosts::of(listener.local_addr()?);
     let listener = listener.into_std()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let serve = async move {
         let listener = TcpListener::from_std(listener)?;
-        axum::serve(listener, http::admin(service, hosts)).await
+        axum::serve(listener, http::admin(metrics, readiness, hosts)).await
     };
     let run = move || {
         if let Err(error) = runtime.block_on(serve) {

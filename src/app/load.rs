@@ -159,6 +159,7 @@ impl LoadedModel {
     ) -> Result<(EngineHandle, JoinHandle<()>), LoadModelError> {
         let num_blocks = self.num_blocks(config.kv_cache_bytes)?;
         let Self { profile, tokenizer, model } = self;
+        let ids = tokenizer.id_bound();
         let (handle, inbox) = EngineHandle::channel(profile, config.queue_requests);
         let handle = handle.with_pool(num_blocks as usize, BLOCK_SIZE);
         let scheduler = Scheduler::new(SchedulerConfig {
@@ -174,7 +175,8 @@ impl LoadedModel {
             load: Arc::clone(handle.load()),
             scheduler,
             tokenizer,
-            vocab: model.vocab(),
+            // Rows beyond the tokenizer's ids are padding: nothing that could be said.
+            vocab: model.vocab().min(ids),
             decoder_start: model.decoder_start(),
             observer: Box::new(metrics),
         };
@@ -189,8 +191,9 @@ impl LoadedModel {
         let needed = blocks(self.profile.max_prompt_rows) + blocks(self.profile.max_new_tokens);
         let found = usize::try_from(bytes).unwrap_or(usize::MAX) / block;
         if found < needed {
-            return Err(LoadModelError::KvMemory { found, needed, bytes: needed * block });
+            return Err(LoadModelError::KvMemory { found, needed, bytes: needed.saturating_mul(block) });
         }
-        Ok(u32::try_from(found).unwrap_or(u32::MAX))
+        // Slots are numbered in 32 bits.
+        Ok(found.min(u32::MAX as usize / BLOCK_SIZE.get()) as u32)
     }
 }

@@ -35,8 +35,11 @@ impl Resident {
     ///
     /// # Errors
     /// When the model can't be loaded or does not answer, or the adapters' root can't be listed.
-    pub async fn start(config: EngineConfig) -> Result<Self, AppError> {
-        let metrics = Arc::new(Metrics::default());
+    pub async fn start(
+        config: EngineConfig,
+        metrics: Arc<Metrics>,
+        readiness: Readiness,
+    ) -> Result<Self, AppError> {
         let counted = Arc::clone(&metrics);
         let load = move || -> Result<_, AppError> {
             let model = load_model(&config)?;
@@ -47,7 +50,6 @@ impl Resident {
             tokio::task::spawn_blocking(load).await.map_err(std::io::Error::other)??;
         warm_up(&engine).await?;
         let engines = vec![engine.clone()];
-        let readiness = Readiness::default();
         let service = Service { engines, registry, tokenizer, metrics, readiness, max_sequences };
         let joined = tokio::task::spawn_blocking(move || thread.join().is_ok());
         let ended = joined.map(|joined| joined.unwrap_or(false)).boxed().shared();

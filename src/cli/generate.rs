@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io::{self, Write},
     path::Path,
+    sync::Arc,
     time::Instant,
 };
 
@@ -12,7 +13,7 @@ use futures::StreamExt;
 
 use crate::{
     adapter::{Registry, folder},
-    api::State,
+    api::{Readiness, State},
     app::Resident,
     config::{EngineArgs, EngineConfig, LogFormat, Places},
     domain::{
@@ -68,7 +69,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let config = EngineConfig::new(args.engine.clone(), &Places::from_environment())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let resident = Resident::start(config).await?;
+        let resident = Resident::start(config, Arc::default(), Readiness::default()).await?;
         resident.readiness().set(State::Ready);
         let request = args.request(&resident.service.registry)?;
         let answered = answer(&resident, &request).await;

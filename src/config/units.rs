@@ -81,7 +81,8 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "write a time like 500ms, 30s or 5m".into())
 }
 
-/// A whole number of 1 or more.
+/// A whole number from 1 to 2^24: far above any use, far below where sums of products overflow.
 pub(crate) fn count(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "write a whole number of 1 or more".into())
+    let legal = |n: &usize| (1..=1 << 24).contains(n);
+    text.parse().ok().filter(legal).ok_or_else(|| "write a whole number from 1 to 16777216".into())
 }

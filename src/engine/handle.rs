@@ -49,6 +49,25 @@ pub enum SubmitError {
         /// Sequences in the queue now.
         waiting: usize,
     },
+    /// There are no prompt tokens or no tokens to generate.
+    #[error("a sequence needs a prompt token and a token to generate")]
+    Empty,
+    /// A token id beyond the embedding table.
+    #[error("token id {token} is outside the vocabulary of {vocab}")]
+    Token {
+        /// The first such id.
+        token: u32,
+        /// Rows of the table.
+        vocab: usize,
+    },
+    /// The prompt is longer than the adapter or the model takes.
+    #[error("the prompt has {rows} rows and at most {limit} are taken: shorten it")]
+    TooLong {
+        /// Rows of the prompt, with the soft prompt where that counts.
+        rows: usize,
+        /// Rows taken.
+        limit: usize,
+    },
     /// The sequence could never fit, even alone.
     #[error("this request needs {needed} K/V blocks and the whole pool has {pool}: shorten it")]
     NeverFits {
@@ -169,26 +188,70 @@ impl EngineHandle {
     /// Queues a sequence; never blocks.
     ///
     /// # Errors
-    /// When the queue is full, the sequence is too large, the server drains or the engine is gone.
+    /// As [`EngineHandle::submit_all`].
     pub fn submit(&self, submission: Submission) -> Result<TokenStream, SubmitError> {
-        self.check_fits(&submission)?;
+        let mut streams = self.submit_all(vec![submission])?;
+        streams.pop().ok_or(SubmitError::Stopped)
+    }
+
+    /// Queues all of them or none; never blocks.
+    ///
+    /// # Errors
+    /// When the queue has not enough room, one of them can't be run, the server drains or the engine is gone.
+    pub fn submit_all(&self, submissions: Vec<Submission>) -> Result<Vec<TokenStream>, SubmitError> {
+        submissions.iter().try_for_each(|submission| self.check(submission))?;
         if self.load.draining.load(Ordering::Acquire) {
             return Err(SubmitError::Draining);
         }
-        let place = |waiting: usize| (waiting < self.queue_limit).then_some(waiting + 1);
+        let count = submissions.len();
+        let places = |waiting: usize| (waiting + count <= self.queue_limit).then_some(waiting + count);
         self.load
             .waiting
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, place)
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, places)
             .map_err(|waiting| SubmitError::Overloaded { waiting })?;
+        let mut sent = 0;
+        let streams = submissions.into_iter().map(|submission| {
+            let stream = self.send(submission)?;
+            sent += 1;
+            Ok(stream)
+        });
+        let streams = streams.collect();
+        // Who was sent is in the engine's account, or went down with it.
+        self.load.waiting.fetch_sub(count - sent, Ordering::AcqRel);
+        streams
+    }
+
+    /// Hands one sequence over.
+    fn send(&self, submission: Submission) -> Result<TokenStream, SubmitError> {
         let (sender, events) = mpsc::unbounded_channel();
         let arrival = Arrival { submission, arrived: Instant::now(), events: sender };
         self.commands.send(Command::Submit(Box::new(arrival))).map_err(|_| {
-            self.load.waiting.fetch_sub(1, Ordering::AcqRel);
-            // The drain may have begun and ended since the look above.
+            // The drain may have begun and ended since the look at it.
             let draining = self.load.draining.load(Ordering::Acquire);
             if draining { SubmitError::Draining } else { SubmitError::Stopped }
         })?;
         Ok(TokenStream { events, load: Arc::clone(&self.load), ended: false })
+    }
+
+    /// What the engine relies on, whoever submits: one bad sequence would fail the step of all its neighbours.
+    fn check(&self, submission: &Submission) -> Result<(), SubmitError> {
+        let (tokens, vocab) = (&submission.tokens, self.model.vocab_size);
+        if tokens.is_empty() || submission.max_tokens == 0 {
+            return Err(SubmitError::Empty);
+        }
+        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocab) {
+            return Err(SubmitError::Token { token, vocab });
+        }
+        let weights = submission.adapter.as_ref().map(|lease| lease.weights());
+        let rows = tokens.len() + weights.map_or(0, |weights| weights.prompt_length());
+        let s = weights.and_then(|weights| weights.max_length()).unwrap_or(usize::MAX);
+        if tokens.len() > s {
+            return Err(SubmitError::TooLong { rows: tokens.len(), limit: s });
+        }
+        if rows > self.model.max_prompt_rows {
+            return Err(SubmitError::TooLong { rows, limit: self.model.max_prompt_rows });
+        }
+        self.check_fits(submission)
     }
 
     fn check_fits(&self, submission: &Submission) -> Result<(), SubmitError> {

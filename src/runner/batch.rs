@@ -62,11 +62,12 @@ pub(super) fn sample(
     output: &mut StepOutput,
 ) -> Result<(), RunnerError> {
     let vocab = logits.dim(1)?;
-    let (storage, _) = logits.storage_and_layout();
-    let candle_core::Storage::Cpu(storage) = &*storage else {
-        return Err(candle_core::Error::msg("the logits of a CPU runner are on the CPU").into());
+    let (storage, layout) = logits.storage_and_layout();
+    let (candle_core::Storage::Cpu(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets())
+    else {
+        return Err(candle_core::Error::msg("the logits of a CPU runner are contiguous on the CPU").into());
     };
-    let rows = storage.as_slice::<f32>()?.chunks_exact(vocab);
+    let rows = storage.as_slice::<f32>()?[start..end].chunks_exact(vocab);
     for (row, planned) in rows.zip(decode.iter().filter(|planned| planned.samples)) {
         let id = planned.sequence;
         let sequence = sequences.get_mut(id).ok_or(RunnerError::NoSequence(id))?;

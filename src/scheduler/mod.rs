@@ -94,7 +94,7 @@ impl Scheduler {
             waiting: BTreeSet::new(),
             cohort: None,
             cohorts: 0,
-            decoding: Vec::with_capacity(config.max_num_seqs),
+            decoding: Vec::new(),
             preemptions: 0,
             config,
         }
@@ -143,7 +143,8 @@ impl Scheduler {
         let mut sequence = self.sequences.remove(id)?;
         self.waiting.remove(&(Reverse(sequence.request.priority), id));
         self.decoding.retain(|&decoding| decoding != id);
-        // The runner holds the rows of a cohort side by side: without one of its members it starts again.
+        // A cohort that lives longer than a step is one long prompt; were it more, the rows that the runner holds side by
+        // side could not go on without one of them.
         if self.cohort.as_ref().is_some_and(|cohort| cohort.sequences.contains(&id)) {
             self.abandon_cohort(Some(id));
         }

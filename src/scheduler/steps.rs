@@ -91,8 +91,10 @@ impl Scheduler {
             let held = self.sequences.listed(entry.1);
             let prompt_rows = held.prompt_rows();
             let decoder_rows = held.decoder_rows();
+            // The first decoder row is every sequence's; more are what a preemption lost.
+            let work = prompt_rows + decoder_rows - 1;
             let full = running >= self.config.max_num_seqs
-                || (!sequences.is_empty() && rows + prompt_rows > self.config.max_batch_tokens);
+                || (!sequences.is_empty() && rows + work > self.config.max_batch_tokens);
             let needed = self.pool.blocks_needed(prompt_rows) + self.pool.blocks_needed(decoder_rows);
             // A free block for each sequence that runs already, so that admission does not preempt at once.
             if full || needed + running > self.pool.free_blocks() {
@@ -104,7 +106,7 @@ impl Scheduler {
             }
             self.waiting.remove(&entry);
             sequences.push(entry.1);
-            rows += prompt_rows;
+            rows += work;
         }
         if sequences.is_empty() {
             return None;
@@ -116,7 +118,7 @@ impl Scheduler {
     /// Moves the cohort by some encoder blocks, by all when `alone`. At the end its sequences join those that decode.
     fn advance_cohort(&mut self, all: usize, alone: bool) -> Option<Encode> {
         let cohort = self.cohort.as_mut()?;
-        let affordable = self.config.max_batch_tokens * all / cohort.rows.max(1);
+        let affordable = self.config.max_batch_tokens.saturating_mul(all) / cohort.rows.max(1);
         let count = if alone { all } else { affordable.max(1) };
         let layers = cohort.next_layer..(cohort.next_layer + count).min(all);
         cohort.next_layer = layers.end;

@@ -232,17 +232,17 @@ pub struct AdapterRequests {
 }
 
 impl AdapterRequests {
-    /// One request runs with `adapter`.
-    pub fn count(&self, adapter: &AdapterName) {
+    /// So many sequences run with `adapter`.
+    pub fn count_many(&self, adapter: &AdapterName, sequences: u64) {
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(counter) = given.get(adapter) {
-            counter.inc();
+            counter.inc_by(sequences);
         } else if given.len() < ADAPTER_LABELS {
             let counter = self.family.with_label_values(&[adapter.as_str()]);
-            counter.inc();
+            counter.inc_by(sequences);
             given.insert(adapter.clone(), counter);
         } else {
-            self.family.with_label_values(&["other"]).inc();
+            self.family.with_label_values(&["other"]).inc_by(sequences);
         }
     }
 }

@@ -29,7 +29,7 @@ fn the_exposition_says_what_the_list_says() {
     let metrics = Metrics::default();
     metrics.requests.count("/v1/generate", "ok");
     metrics.rejected.count("overloaded");
-    metrics.adapter_requests.count(&"sst2".parse().unwrap());
+    metrics.adapter_requests.count_many(&"sst2".parse().unwrap(), 1);
     let text = metrics.render();
     let (kinds, helps) = (said(&text, "TYPE"), said(&text, "HELP"));
     let list = Metrics::list();
@@ -60,9 +60,9 @@ fn times_start_at_a_hundred_microseconds_and_phases_have_their_label() {
 fn late_adapters_share_one_label_and_early_ones_keep_theirs() {
     let metrics = Metrics::default();
     for i in 0..ADAPTER_LABELS + 5 {
-        metrics.adapter_requests.count(&format!("a{i}").parse().unwrap());
+        metrics.adapter_requests.count_many(&format!("a{i}").parse().unwrap(), 1);
     }
-    metrics.adapter_requests.count(&"a0".parse().unwrap());
+    metrics.adapter_requests.count_many(&"a0".parse().unwrap(), 1);
     let text = metrics.render();
     assert!(text.contains(r#"dept_adapter_requests_total{adapter="a0"} 2"#), "{text}");
     assert!(text.contains(r#"dept_adapter_requests_total{adapter="other"} 5"#), "{text}");

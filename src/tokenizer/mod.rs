@@ -148,6 +148,12 @@ impl Tokenizer {
         self.inner.tokenizer.get_vocab_size(true)
     }
 
+    /// One past the largest token id. A vocabulary may have gaps below it.
+    pub fn id_bound(&self) -> usize {
+        let largest = self.inner.tokenizer.get_vocab(true).into_values().max();
+        largest.map_or(0, |id| id as usize + 1)
+    }
+
     /// Cuts encoded text to `limit` ids, keeping the special tokens around it: T5 cut on the right keeps the
     /// first `limit - 1` ids of the text and `</s>`.
     pub fn truncate(&self, ids: Vec<u32>, limit: usize, side: TruncateSide) -> Vec<u32> {

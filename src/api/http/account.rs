@@ -11,7 +11,7 @@ use axum::{
     response::Response,
 };
 
-use super::{Door, request_id::RequestId};
+use super::{Frame, request_id::RequestId};
 use crate::{api::ApiError, telemetry::Metrics};
 
 const CANCELLED: &str = "cancelled";
@@ -59,11 +59,11 @@ impl Drop for Account {
 pub(super) struct Streams;
 
 /// Opens an account for the request and, unless its body is a stream, closes it with the response.
-pub(super) async fn account(State(door): State<Door>, mut request: Request, next: Next) -> Response {
+pub(super) async fn account(State(frame): State<Frame>, mut request: Request, next: Next) -> Response {
     let matched = request.extensions().get::<MatchedPath>();
     let endpoint = matched.map_or("other".into(), |path| path.as_str().to_owned());
     let account = Arc::new(Account {
-        metrics: Arc::clone(&door.service.metrics),
+        metrics: Arc::clone(&frame.metrics),
         id: request.extensions().get::<RequestId>().map_or_else(String::new, |id| id.0.clone()),
         endpoint,
         started: Instant::now(),

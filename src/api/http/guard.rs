@@ -10,7 +10,7 @@ use axum::{
     response::Response,
 };
 
-use super::Door;
+use super::Frame;
 use crate::api::{ApiError, ErrorCode};
 
 /// The hosts that requests may name.
@@ -69,10 +69,10 @@ fn refused(name: &HeaderName, headers: &HeaderMap) -> ApiError {
 
 /// Lets a request pass or refuses it.
 pub(super) async fn check(
-    State(door): State<Door>,
+    State(frame): State<Frame>,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    door.options.hosts.check(request.headers(), request.uri().authority())?;
+    frame.hosts.check(request.headers(), request.uri().authority())?;
     Ok(next.run(request).await)
 }

@@ -1,8 +1,14 @@
-use axum::{Json, Router, extract::State, http::header, response::IntoResponse, routing::get};
+use axum::{
+    Json, Router,
+    extract::{FromRef, State},
+    http::header,
+    response::IntoResponse,
+    routing::get,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Door;
+use super::Frame;
 use crate::api::ApiError;
 
 /// The answer of the health paths.
@@ -14,7 +20,11 @@ pub struct Health {
 }
 
 /// Health, and metrics where they are wanted.
-pub(super) fn routes(metrics: bool) -> Router<Door> {
+pub(super) fn routes<S>(metrics: bool) -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Frame: FromRef<S>,
+{
     let routes = Router::new().route("/health/live", get(live)).route("/health/ready", get(ready));
     if metrics { routes.route("/metrics", get(exposition)) } else { routes }
 }
@@ -33,13 +43,13 @@ pub(super) async fn live() -> Json<Health> {
     get, path = "/health/ready", tag = "health",
     responses((status = 200, description = "They are", body = Health), super::openapi::NotReady)
 )]
-pub(super) async fn ready(State(door): State<Door>) -> Result<Json<Health>, ApiError> {
-    door.service.readiness.check()?;
+pub(super) async fn ready(State(frame): State<Frame>) -> Result<Json<Health>, ApiError> {
+    frame.readiness.check()?;
     Ok(Json(Health { status: "ok" }))
 }
 
 /// The metrics as Prometheus text. On the admin address; here only with `--metrics-on-http`.
-async fn exposition(State(door): State<Door>) -> impl IntoResponse {
+async fn exposition(State(frame): State<Frame>) -> impl IntoResponse {
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (kind, door.service.metrics.render())
+    (kind, frame.metrics.render())
 }

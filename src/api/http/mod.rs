@@ -17,7 +17,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     error_handling::HandleErrorLayer,
-    extract::{OriginalUri, Request},
+    extract::{FromRef, OriginalUri, Request},
     http::Method,
     middleware::{from_fn, from_fn_with_state},
     response::IntoResponse,
@@ -29,7 +29,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 pub use guard::Hosts;
 pub use openapi::openapi;
 
-use super::{ApiError, ErrorCode, Service};
+use super::{ApiError, ErrorCode, Readiness, Service};
+use crate::telemetry::Metrics;
 
 /// What the HTTP door is told.
 #[derive(Debug, Clone)]
@@ -62,17 +63,37 @@ impl HttpOptions {
     }
 }
 
+/// What every route has around it, with a model behind it or not. Cheap to clone.
+#[derive(Clone)]
+struct Frame {
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
+    hosts: Hosts,
+}
+
 /// What handlers share. Cheap to clone.
 #[derive(Clone)]
 struct Door {
     service: Arc<Service>,
     options: Arc<HttpOptions>,
+    frame: Frame,
+}
+
+impl FromRef<Door> for Frame {
+    fn from_ref(door: &Door) -> Self {
+        door.frame.clone()
+    }
 }
 
 /// The public routes: the API, and health without a limit on its callers.
 pub fn public(service: Arc<Service>, options: HttpOptions) -> Router {
     let (metrics, most) = (options.metrics, options.max_requests);
-    let door = Door { service, options: Arc::new(options) };
+    let frame = Frame {
+        metrics: Arc::clone(&service.metrics),
+        readiness: service.readiness.clone(),
+        hosts: options.hosts,
+    };
+    let door = Door { service, options: Arc::new(options), frame: frame.clone() };
     let busy = move |_: BoxError| async move {
         let message = format!("{most} requests are in work, the most this server takes: retry later");
         ApiError::new(ErrorCode::Overloaded, message)
@@ -89,25 +110,24 @@ pub fn public(service: Arc<Service>, options: HttpOptions) -> Router {
         .route("/v1/adapters/{name}", get(adapters::show))
         .route("/openapi.json", get(openapi::serve))
         .layer(limits);
-    dressed(api.merge(health::routes(metrics)), door)
+    dressed(api.merge(health::routes(metrics)), frame).with_state(door)
 }
 
-/// The routes of the admin address: health and metrics.
-pub fn admin(service: Arc<Service>, hosts: Hosts) -> Router {
-    let options = Arc::new(HttpOptions::new(hosts));
-    dressed(health::routes(true), Door { service, options })
+/// The routes of the admin address: health and metrics, which answer before the model is there.
+pub fn admin(metrics: Arc<Metrics>, readiness: Readiness, hosts: Hosts) -> Router {
+    let frame = Frame { metrics, readiness, hosts };
+    dressed(health::routes::<Frame>(true), frame.clone()).with_state(frame)
 }
 
 /// `routes` with what every answer has: an id, its account, the one shape of errors, a check of the host.
-fn dressed(routes: Router<Door>, door: Door) -> Router {
+fn dressed<S: Clone + Send + Sync + 'static>(routes: Router<S>, frame: Frame) -> Router<S> {
     routes
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        .layer(from_fn_with_state(door.clone(), guard::check))
+        .layer(from_fn_with_state(frame.clone(), guard::check))
         .layer(CatchPanicLayer::custom(|_| ApiError::internal().into_response()))
-        .layer(from_fn_with_state(door.clone(), account::account))
+        .layer(from_fn_with_state(frame, account::account))
         .layer(from_fn(request_id::identify))
-        .with_state(door)
 }
 
 async fn no_such_path(OriginalUri(uri): OriginalUri) -> ApiError {

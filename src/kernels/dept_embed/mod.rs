@@ -132,9 +132,11 @@ pub(crate) fn check(
 ) -> Result<(), DeptEmbedError> {
     let hidden = table.hidden();
     for (slot, held) in slots.iter().enumerate() {
-        let b = held.low_rank.map_or(hidden, |pair| pair.b.len() / pair.rank);
-        if !held.prompt.len().is_multiple_of(hidden) || b != hidden {
-            return Err(DeptEmbedError::Width { slot, found: b, hidden });
+        if !held.prompt.len().is_multiple_of(hidden) {
+            return Err(DeptEmbedError::Width { slot, found: held.prompt.len(), hidden });
+        }
+        if let Some(pair) = held.low_rank.filter(|pair| pair.b.len() != pair.rank * hidden) {
+            return Err(DeptEmbedError::Width { slot, found: pair.b.len() / pair.rank.max(1), hidden });
         }
     }
     let find = |row, slot: u32| {

@@ -100,7 +100,8 @@ async fn metrics_are_the_admins_unless_the_public_door_is_told() {
     stage.options.metrics = true;
     let service = Arc::new(stage.service.clone());
     let (app, _inbox) = stage.quiet();
-    let admin = admin(service, Hosts::of(([127, 0, 0, 1], 8081).into()));
+    let (metrics, readiness) = (service.metrics.clone(), service.readiness.clone());
+    let admin = admin(metrics, readiness, Hosts::of(([127, 0, 0, 1], 8081).into()));
     for app in [&app, &admin] {
         let answer = ask(app, get("/metrics")).await;
         assert!(answer.text().contains("# TYPE dept_build_info gauge"));

@@ -15,8 +15,8 @@ use tower::ServiceExt;
 use super::kit::{Answer, QUEUE, Stage, ask, fail, generate, get, post, server};
 use crate::{
     api::{
-        State,
-        http::{Door, Hosts, dressed},
+        Service, State,
+        http::{Frame, Hosts, dressed},
     },
     domain::SequenceError,
     engine::Command,
@@ -165,8 +165,9 @@ async fn a_panic_is_an_internal_error_without_its_text() {
         panic!("secret")
     }
     let stage = Stage::new();
-    let door = Door { service: stage.service.into(), options: stage.options.into() };
-    let app = dressed(Router::new().route("/panic", routing::get(panics)), door);
+    let Service { metrics, readiness, .. } = stage.service;
+    let frame = Frame { metrics, readiness, hosts: stage.options.hosts };
+    let app = dressed(Router::new().route("/panic", routing::get(panics)), frame);
     let answer = ask(&app, get("/panic")).await;
     assert_eq!(found(&answer), (500, "internal".into()));
     assert!(!answer.text().contains("secret"));
