@@ -76,7 +76,7 @@ fn a_bad_file_is_an_error_that_names_key_and_cause() {
         ("config = \"x\"", "unknown key 'config'"),
         ("[http]\naddress = 1", "key 'http': write one string, number or boolean"),
         ("threads = \"many\"", "key 'threads': invalid value 'many'"),
-        ("max_num_seqs = 0", "write a whole number of 1 or more"),
+        ("max_num_seqs = 0", "write a whole number from 1 to 16777216"),
         ("http = 8080", "key 'http': invalid value '8080'"),
         ("dtype = \"q3\"", "key 'dtype': invalid value 'q3'"),
         ("allow_anonymous = \"maybe\"", "key 'allow_anonymous'"),
