@@ -87,6 +87,7 @@ pub struct HubSettings {
 
 impl HubSettings {
     /// What the variables of the hub's own tools say, with a progress bar.
+    #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
     pub fn from_environment() -> Self {
         let text = |name| env::var(name).ok().filter(|value| !value.is_empty());
         Self {

@@ -9,6 +9,7 @@ pub struct Places(Vec<PathBuf>);
 
 impl Places {
     /// `$DEPT_HOME`, the working directory, `<executable>/../share/dept`.
+    #[expect(clippy::disallowed_methods, reason = "this is where the environment is read")]
     pub fn from_environment() -> Self {
         let home = env::var_os("DEPT_HOME").map(PathBuf::from);
         let share = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.join("share/dept")));

@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
 use std::{ffi::OsString, fs, path::Path, time::Duration};
 
 use clap::{Args as _, Command, CommandFactory, Parser};
@@ -61,6 +59,7 @@ fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a test looks at what the configuration saw")]
 fn a_variable_wins_over_the_file() {
     // The file replaces a default, and clap reads variables before defaults; PATH is a variable that every test has.
     let command = Command::new("t").arg(clap::Arg::new("log").long("log").env("PATH").default_value("info"));

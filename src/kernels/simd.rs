@@ -10,7 +10,6 @@ macro_rules! widest {
         #[cfg(target_arch = "x86_64")]
         {
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-            #[expect(clippy::too_many_arguments, reason = "the kernel's own arguments")]
             fn avx512($($argument: $type),*) {
                 $kernel($($argument),*)
             }

@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "a failed test is a panic")]
-
 use std::{collections::HashSet, num::NonZeroUsize};
 
 use proptest::prelude::*;

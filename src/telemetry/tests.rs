@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{LogError, LogFormat, Metrics, Phase, instruments::ADAPTER_LABELS, start_logging};

@@ -8,6 +8,7 @@ use dept::{backbones::weights::Weights, layers::Recipe};
 use crate::support::causal::{CausalJob, Pieces, generate, load_decoder};
 
 /// The file that an environment variable names; says plainly when there is none.
+#[expect(clippy::disallowed_methods, reason = "a test is told where the files are")]
 fn file_of(variable: &str) -> Option<PathBuf> {
     let path = std::env::var_os(variable).map(PathBuf::from);
     if path.is_none() {

@@ -42,7 +42,6 @@ fn nearest_rank(sorted: &[Duration], percent: usize) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
     use super::*;
 

@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "a failed test should stop here")]
-
 use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "a failed test should stop here")]
-
 use std::num::NonZeroUsize;
 
 use proptest::prelude::*;
