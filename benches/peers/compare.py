@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 from pathlib import Path
 
 import torch
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--dept", type=Path, required=True, help="the binary")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5, help="measured ones; one more before them is not counted")
+    parser.add_argument("--small", action="store_true", help="few requests a round: to see that it works")
     parser.add_argument("--json", type=Path, help="write every round's numbers here")
     args = parser.parse_args()
     load = [os.getloadavg()[0]]
@@ -44,7 +46,11 @@ def main() -> None:
     prompts = SENTENCES.read_text().splitlines()
     with Server(args.dept.resolve(), args.threads) as server:
         agreement = agree(peers, server, prompts)
-        rounds = [measure(peers, server, prompts) for _ in range(args.rounds + 1)][1:]
+        rounds = []
+        for number in range(args.rounds + 1):
+            print(f"round {number} of {args.rounds}", file=sys.stderr, flush=True)
+            rounds.append(measure(peers, server, prompts, args.small))
+        rounds = rounds[1:]
     load.append(os.getloadavg()[0])
     if args.json:
         args.json.write_text(json.dumps([{" | ".join(map(str, k)): vars(v) for k, v in r.items()} for r in rounds]))
@@ -64,17 +70,18 @@ def agree(peers: dict[str, Peer], server: Server, prompts: list[str]) -> str:
     return f"Same label as {names[0]}: {counts}."
 
 
-def measure(peers: dict[str, Peer], server: Server, prompts: list[str]) -> dict[Cell, Measured]:
+def measure(peers: dict[str, Peer], server: Server, prompts: list[str], small: bool) -> dict[Cell, Measured]:
     """Every cell once, the engines side by side."""
     found = {}
     for task in TASKS:
         for at_once in AT_ONCE:
-            wanted = [prompts[at % len(prompts)] for at in range(PEER_REQUESTS[at_once])]
+            count = at_once if small else PEER_REQUESTS[at_once]
+            wanted = [prompts[at % len(prompts)] for at in range(count)]
             batches = [wanted[at : at + at_once] for at in range(0, len(wanted), at_once)]
             for name, peer in peers.items():
                 found[task.name, at_once, name] = peer.measure(task, batches)
-            dept = server.measure(task, SENTENCES, at_once, DEPT_REQUESTS[at_once])
-            found[task.name, at_once, "dept"] = dept
+            count = at_once if small else DEPT_REQUESTS[at_once]
+            found[task.name, at_once, "dept"] = server.measure(task, SENTENCES, at_once, count)
     return found
 
 
@@ -87,7 +94,7 @@ def describe(args: argparse.Namespace, load: list[float]) -> str:
     return (
         f"flan-t5-small-en, adapter sst2 (m = 20, r = 64), {args.threads} threads of {os.cpu_count()} cores ({cpu}); "
         f"transformers {transformers.__version__}, torch {torch.__version__}; median of {args.rounds} rounds; "
-        f"load {load[0]:.1f} before, {load[1]:.1f} after."
+        f"load average {load[0]:.1f} before, {load[1]:.1f} after."
     )
 
 
