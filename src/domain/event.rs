@@ -95,7 +95,7 @@ pub struct Completion {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SequenceError {
     /// Its deadline passed.
-    #[error("the request did not finish within {0:?}: raise timeout_ms or lower max_tokens")]
+    #[error("the request did not finish within its timeout_ms: raise it or lower max_tokens")]
     DeadlineExceeded(Duration),
     /// The server is shutting down and the drain time is over.
     #[error("the server is shutting down: retry on another replica")]

@@ -71,6 +71,10 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let text = std::str::from_utf8(body).map_err(|e| {
         invalid(format!("the body is not UTF-8: byte {} is not part of a character", e.valid_up_to()))
     })?;
+    // serde would also fill a body's fields from a list, by position: an order that nobody has promised.
+    if text.trim_start().starts_with('[') {
+        return Err(invalid("the body is a JSON list: send an object with named fields".to_owned()));
+    }
     let mut json = serde_json::Deserializer::from_str(text);
     let value =
         serde_path_to_error::deserialize(&mut json).map_err(|error| match error.inner().is_data() {

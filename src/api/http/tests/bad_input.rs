@@ -66,6 +66,7 @@ const CASES: &[Case] = &[
         Some("prompt"),
         "13 tokens and model 'tiny' takes 12",
     ),
+    (r#"["sst2", "a"]"#, 400, INVALID, None, "send an object with named fields"),
     (r#"{"prompt": "a", "max_tokens": 0}"#, 400, INVALID, Some("max_tokens"), "max_tokens is 0"),
     (r#"{"prompt": "a", "max_tokens": 65}"#, 400, INVALID, Some("max_tokens"), "generates 1 to 64"),
     (r#"{"prompt": "a", "max_tokens": 99999999999}"#, 400, INVALID, Some("max_tokens"), "99999999999"),
@@ -106,7 +107,7 @@ const CASES: &[Case] = &[
     ("{\"prompt\": \"a\"} x", 400, INVALID, None, "trailing characters"),
     ("", 400, INVALID, None, "EOF"),
     ("null", 400, INVALID, None, "invalid type: null"),
-    ("[]", 400, INVALID, None, "invalid"),
+    ("[]", 400, INVALID, None, "send an object"),
     (r#"{"prompt": "\ud800"}"#, 400, INVALID, None, "not JSON"),
 ];
 

