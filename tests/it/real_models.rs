@@ -40,6 +40,7 @@ fn continuations(variable: &str, text: &str) -> Option<[(Vec<u32>, String); 2]> 
 }
 
 #[test]
+#[ignore = "needs the file that DEPT_TEST_SMOLLM2 names: just real-models"]
 fn smollm2_answers_as_transformers_does() {
     let question = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n";
     // transformers 5.23, f32, on the dequantised weights.
@@ -53,6 +54,7 @@ fn smollm2_answers_as_transformers_does() {
 }
 
 #[test]
+#[ignore = "needs the file that DEPT_TEST_GEMMA3 names: just real-models"]
 fn gemma3_goes_on_as_transformers_does() {
     // transformers 5.23, f32, on the dequantised weights.
     let expected = [
