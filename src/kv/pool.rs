@@ -1,6 +1,9 @@
-use std::num::NonZeroUsize;
+use std::{collections::HashSet, num::NonZeroUsize};
 
-use super::{BlockId, BlockTable};
+use super::{
+    BlockId, BlockTable,
+    known::{BlockKey, KnownBlocks},
+};
 
 /// Too few free blocks for a request: nothing was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -24,13 +27,17 @@ pub struct BlockCopy {
     pub rows: usize,
 }
 
-/// The blocks of the slab: which are free, and how many tables hold each of the others.
+/// The blocks of the slab: how many tables hold each, which hold nothing, and what the named ones contain.
+///
+/// A block with a name ([`BlockPool::name`]) is never written again. Released by its last holder it stays known until its
+/// place is needed, longest idle first: a cache that costs nobody a block.
 #[derive(Debug)]
 pub struct BlockPool {
-    /// Tables that hold each block; 0 for a free one.
+    /// Tables that hold each block; 0 for a free or an idle one.
     holders: Vec<u32>,
-    /// Free blocks; the last one released is the next one given, while it may still be in a cache.
+    /// Blocks without content; the last one released is the next one given, while it may still be in a cache.
     free: Vec<BlockId>,
+    known: KnownBlocks,
     block_size: NonZeroUsize,
 }
 
@@ -38,7 +45,7 @@ impl BlockPool {
     /// A pool of `num_blocks` free blocks of `block_size` tokens.
     pub fn new(num_blocks: u32, block_size: NonZeroUsize) -> Self {
         let free = (0..num_blocks).rev().map(BlockId).collect();
-        Self { holders: vec![0; num_blocks as usize], free, block_size }
+        Self { holders: vec![0; num_blocks as usize], free, known: KnownBlocks::new(num_blocks), block_size }
     }
 
     /// Tokens in a block.
@@ -51,9 +58,14 @@ impl BlockPool {
         self.holders.len()
     }
 
-    /// Blocks that nobody holds.
+    /// Blocks that nobody holds, idle ones among them.
     pub fn free_blocks(&self) -> usize {
-        self.free.len()
+        self.free.len() + self.known.idle()
+    }
+
+    /// Names that blocks bear.
+    pub fn names(&self) -> usize {
+        self.known.len()
     }
 
     /// Blocks that some table holds; a shared block counts once.
@@ -72,10 +84,10 @@ impl BlockPool {
         BlockTable::new(self.block_size, Vec::with_capacity(self.blocks_needed(max_tokens)), 0)
     }
 
-    /// Free blocks that [`append_slots`](Self::append_slots) of `tokens` would take, a copy of a shared last
-    /// block included.
+    /// Free blocks that [`append_slots`](Self::append_slots) of `tokens` takes at least: with a copy where others hold the
+    /// last block too.
     pub fn blocks_to_append(&self, table: &BlockTable, tokens: usize) -> usize {
-        let copied = usize::from(tokens > 0 && self.shared_tail(table).is_some());
+        let copied = usize::from(tokens > 0 && self.tail(table).is_some_and(|last| self.is_shared(last)));
         self.blocks_needed(table.len + tokens) - table.blocks.len() + copied
     }
 
@@ -91,14 +103,20 @@ impl BlockPool {
         tokens: usize,
     ) -> Result<Option<BlockCopy>, OutOfBlocks> {
         let needed = self.blocks_to_append(table, tokens);
-        if needed > self.free.len() {
-            return Err(OutOfBlocks { needed, free: self.free.len() });
+        let free = self.free_blocks();
+        if needed > free {
+            return Err(OutOfBlocks { needed, free });
         }
-        let tail = if tokens > 0 { self.shared_tail(table) } else { None };
-        let copy = tail.map(|from| self.own_tail(table, from));
-        let added = needed - usize::from(copy.is_some());
-        for block in self.free.drain(self.free.len() - added..).rev() {
-            self.holders[block.index()] = 1;
+        let copy = self.tail(table).filter(|_| tokens > 0).and_then(|last| {
+            // A named block keeps its rows if there is a place for the copy; who is alone with it may do without.
+            let copied = self.is_shared(last) || (self.known.is_named(last) && needed < free);
+            copied.then(|| self.own_tail(table, last)).or_else(|| {
+                self.known.unname(last);
+                None
+            })
+        });
+        while table.blocks.len() < self.blocks_needed(table.len + tokens) {
+            let block = self.take();
             table.blocks.push(block);
         }
         table.len += tokens;
@@ -112,43 +130,92 @@ impl BlockPool {
 
     /// A second table over the first `tokens` tokens of `table`, or over all where it has fewer.
     pub fn share_prefix(&mut self, table: &BlockTable, tokens: usize) -> BlockTable {
+        let mut shared = self.table(0);
         let len = tokens.min(table.len);
-        let blocks = table.blocks[..self.blocks_needed(len)].to_vec();
-        for block in &blocks {
+        self.resume(&mut shared, &table.blocks[..self.blocks_needed(len)], len);
+        shared
+    }
+
+    /// Gives the empty `table` blocks that hold its first `tokens` tokens already.
+    ///
+    /// # Panics
+    /// If `table` is not empty, or `blocks` are not what `tokens` fill.
+    pub fn resume(&mut self, table: &mut BlockTable, blocks: &[BlockId], tokens: usize) {
+        assert!(table.blocks.is_empty() && blocks.len() == self.blocks_needed(tokens), "{tokens} in {blocks:?}");
+        for &block in blocks {
+            if self.known.is_idle(block) {
+                self.known.wake(block);
+            }
             self.holders[block.index()] += 1;
         }
-        BlockTable::new(self.block_size, blocks, len)
+        table.blocks.extend_from_slice(blocks);
+        table.len = tokens;
+    }
+
+    /// How many of `blocks` count as free: what [`resume`](Self::resume) of them takes.
+    pub fn idle_among(&self, blocks: &[BlockId]) -> usize {
+        blocks.iter().filter(|&&block| self.known.is_idle(block)).count()
+    }
+
+    /// Says that a block that `table` holds contains, from its start, what `key` names. It is not written again.
+    pub fn name(&mut self, table: &BlockTable, index: usize, key: BlockKey) {
+        self.known.name(table.blocks[index], key);
+    }
+
+    /// The block that contains what `key` names.
+    pub fn find(&self, key: &BlockKey) -> Option<BlockId> {
+        self.known.find(key)
+    }
+
+    /// Forgets all content of these owners.
+    pub fn forget(&mut self, owners: &HashSet<u64>) {
+        let freed = self.known.forget(owners);
+        self.free.extend(freed);
     }
 
     /// Takes a table back; blocks that no other table holds become free.
     pub fn release(&mut self, table: BlockTable) {
-        // From the end, so that the table's first block is the next one given.
+        // From the end, so that the table's first block is the next one given, and the last one forgotten.
         for &block in table.blocks.iter().rev() {
             self.let_go(block);
         }
     }
 
-    /// The unfinished last block, where others hold it too: a write there needs a copy.
-    fn shared_tail(&self, table: &BlockTable) -> Option<BlockId> {
-        let last = *table.blocks.last().filter(|_| table.partial_rows() > 0)?;
-        (self.holders[last.index()] > 1).then_some(last)
+    /// The unfinished last block.
+    fn tail(&self, table: &BlockTable) -> Option<BlockId> {
+        table.blocks.last().copied().filter(|_| table.partial_rows() > 0)
     }
 
-    /// Replaces the shared last block of `table` by one of its own.
+    fn is_shared(&self, block: BlockId) -> bool {
+        self.holders[block.index()] > 1
+    }
+
+    /// Replaces the last block of `table` by one of its own.
     fn own_tail(&mut self, table: &mut BlockTable, from: BlockId) -> BlockCopy {
-        let to = self.free.pop().expect("the copy is counted in blocks_to_append");
-        self.holders[to.index()] = 1;
+        let to = self.take();
         self.let_go(from);
         let last = table.blocks.len() - 1;
         table.blocks[last] = to;
         BlockCopy { from, to, rows: table.partial_rows() }
     }
 
+    /// A block for one holder.
+    fn take(&mut self) -> BlockId {
+        let block = self.free.pop().or_else(|| self.known.evict()).expect("free blocks are counted before");
+        self.holders[block.index()] = 1;
+        block
+    }
+
     fn let_go(&mut self, block: BlockId) {
         let holders = &mut self.holders[block.index()];
         debug_assert!(*holders > 0, "{block:?} is free already: the table is of another pool");
         *holders -= 1;
-        if *holders == 0 {
+        if *holders > 0 {
+            return;
+        }
+        if self.known.is_named(block) {
+            self.known.rest(block);
+        } else {
             self.free.push(block);
         }
     }

@@ -1,4 +1,7 @@
-use std::{collections::HashSet, num::NonZeroUsize};
+use std::{
+    collections::{HashMap, HashSet},
+    num::NonZeroUsize,
+};
 
 use proptest::prelude::*;
 
@@ -130,6 +133,119 @@ fn a_copy_that_finds_no_free_block_takes_nothing() {
     pool.release(child);
 }
 
+fn key(owner: u64, content: u8) -> BlockKey {
+    BlockKey { owner, digest: [content; 32] }
+}
+
+#[test]
+fn a_named_block_is_found_until_its_place_is_needed() {
+    let mut pool = pool(4, 2);
+    let mut table = pool.table(4);
+    pool.append_slots(&mut table, 4).unwrap();
+    pool.name(&table, 0, key(1, 7));
+    let blocks = table.blocks().to_vec();
+    pool.release(table);
+    assert_eq!((pool.used_blocks(), pool.free_blocks()), (0, 4));
+    assert_eq!((pool.find(&key(1, 7)), pool.find(&key(1, 8))), (Some(blocks[0]), None));
+    assert_eq!(pool.idle_among(&blocks), 1);
+
+    // Others take what is really free first.
+    let mut other = pool.table(8);
+    pool.append_slots(&mut other, 6).unwrap();
+    let mut again = pool.table(2);
+    pool.resume(&mut again, &blocks[..1], 2);
+    assert_eq!((pool.free_blocks(), again.len()), (0, 2));
+    assert_eq!(pool.append_slots(&mut again, 1), Err(OutOfBlocks { needed: 1, free: 0 }));
+    pool.release(again);
+    pool.append_slots(&mut other, 1).unwrap();
+    assert_eq!((pool.find(&key(1, 7)), pool.names()), (None, 0));
+    pool.release(other);
+}
+
+#[test]
+fn who_was_idle_for_longest_goes_first_and_use_counts() {
+    let mut pool = pool(3, 1);
+    let tables: Vec<BlockTable> = (0..3)
+        .map(|content| {
+            let mut table = pool.table(1);
+            pool.append_slots(&mut table, 1).unwrap();
+            pool.name(&table, 0, key(0, content));
+            table
+        })
+        .collect();
+    tables.into_iter().for_each(|table| pool.release(table));
+    let mut used = pool.table(1);
+    let first = pool.find(&key(0, 0)).unwrap();
+    pool.resume(&mut used, &[first], 1);
+    pool.release(used);
+    let mut table = pool.table(3);
+    let mut known = Vec::new();
+    for _ in 0..3 {
+        pool.append_slots(&mut table, 1).unwrap();
+        known.push((0..3).filter(|&content| pool.find(&key(0, content)).is_some()).collect::<Vec<_>>());
+    }
+    assert_eq!(known, [vec![0, 2], vec![0], vec![]]);
+    pool.release(table);
+}
+
+#[test]
+fn a_named_tail_is_copied_unless_that_takes_the_last_place() {
+    let mut pool = pool(2, 4);
+    let mut table = pool.table(8);
+    pool.append_slots(&mut table, 3).unwrap();
+    pool.name(&table, 0, key(0, 1));
+    let copy = pool.append_slots(&mut table, 1).unwrap().unwrap();
+    assert_eq!((copy.from.index(), copy.to.index(), copy.rows), (0, 1, 3));
+    assert_eq!(pool.find(&key(0, 1)), Some(copy.from));
+    pool.release(table);
+
+    let mut table = pool.table(8);
+    pool.resume(&mut table, &[copy.from], 3);
+    assert_eq!(pool.append_slots(&mut table, 5), Ok(None), "the second block is needed for more than a copy");
+    assert_eq!((pool.find(&key(0, 1)), ids(&table)), (None, vec![0, 1]));
+    pool.release(table);
+}
+
+#[test]
+fn a_block_bears_two_names_and_content_keeps_its_place() {
+    let mut pool = pool(2, 4);
+    let (mut a, mut b) = (pool.table(4), pool.table(4));
+    pool.append_slots(&mut a, 4).unwrap();
+    pool.append_slots(&mut b, 4).unwrap();
+    (1..4).for_each(|content| pool.name(&a, 0, key(0, content)));
+    pool.name(&b, 0, key(0, 1));
+    assert_eq!([1, 2].map(|content| pool.find(&key(0, content))), [Some(a.blocks()[0]); 2]);
+    assert_eq!((pool.find(&key(0, 3)), pool.names()), (None, 2));
+    pool.release(a);
+    pool.release(b);
+}
+
+#[test]
+fn an_owners_content_is_forgotten_wherever_it_lies() {
+    let mut pool = pool(3, 1);
+    let mut table = pool.table(3);
+    pool.append_slots(&mut table, 3).unwrap();
+    for (index, owner) in [(0, 1), (1, 1), (1, 2), (2, 2)] {
+        pool.name(&table, index, key(owner, index as u8));
+    }
+    let held = pool.share_prefix(&table, 1);
+    pool.release(table);
+    pool.forget(&HashSet::from([1]));
+    assert_eq!(pool.names(), 2);
+    let known = |owner, content| pool.find(&key(owner, content)).is_some();
+    assert_eq!([0, 1, 2].map(|content| (known(1, content), known(2, content))), [
+        (false, false),
+        (false, true),
+        (false, true)
+    ]);
+    assert_eq!((pool.used_blocks(), pool.free_blocks()), (1, 2));
+    pool.release(held);
+    let mut all = pool.table(3);
+    pool.append_slots(&mut all, 3).unwrap();
+    assert_eq!(pool.names(), 0);
+    pool.release(all);
+}
+
 /// One thing that can happen to the tables; an index is taken modulo their number.
 #[derive(Debug, Clone)]
 enum Op {
@@ -137,6 +253,9 @@ enum Op {
     Append { table: usize, tokens: usize },
     Share { table: usize, tokens: usize },
     Release { table: usize },
+    Name { table: usize, block: usize, owner: u64, rows: usize },
+    Resume { name: usize },
+    Forget { owner: u64 },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -145,6 +264,10 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (any::<usize>(), 0_usize..12).prop_map(|(table, tokens)| Op::Append { table, tokens }),
         2 => (any::<usize>(), 0_usize..40).prop_map(|(table, tokens)| Op::Share { table, tokens }),
         2 => any::<usize>().prop_map(|table| Op::Release { table }),
+        4 => (any::<usize>(), 0_usize..8, 0_u64..3, 1_usize..6)
+            .prop_map(|(table, block, owner, rows)| Op::Name { table, block, owner, rows }),
+        3 => any::<usize>().prop_map(|name| Op::Resume { name }),
+        1 => (0_u64..3).prop_map(|owner| Op::Forget { owner }),
     ]
 }
 
@@ -154,18 +277,27 @@ struct World {
     slab: Vec<u32>,
     tables: Vec<(BlockTable, Vec<u32>)>,
     next: u32,
+    /// What was named, and the rows that the name stands for.
+    named: HashMap<BlockKey, Vec<u32>>,
 }
 
 impl World {
     fn new(num_blocks: u32, block_size: usize) -> Self {
         let slab = vec![u32::MAX; num_blocks as usize * block_size];
-        Self { pool: pool(num_blocks, block_size), slab, tables: Vec::new(), next: 0 }
+        let pool = pool(num_blocks, block_size);
+        Self { pool, slab, tables: Vec::new(), next: 0, named: HashMap::new() }
     }
 
     fn apply(&mut self, op: Op) {
         let pick = |index: usize| index % self.tables.len().max(1);
         match op {
             Op::Open => self.tables.push((self.pool.table(0), Vec::new())),
+            Op::Forget { owner } => {
+                self.pool.forget(&HashSet::from([owner]));
+                self.named.retain(|key, _| key.owner != owner);
+                assert!(self.named.keys().all(|key| key.owner != owner || self.pool.find(key).is_none()));
+            }
+            Op::Resume { name } => self.resume(name),
             _ if self.tables.is_empty() => {}
             Op::Append { table, tokens } => self.append(pick(table), tokens),
             Op::Share { table, tokens } => {
@@ -177,7 +309,37 @@ impl World {
                 let (table, _) = self.tables.swap_remove(pick(table));
                 self.pool.release(table);
             }
+            Op::Name { table, block, owner, rows } => self.name(pick(table), block, owner, rows),
         }
+    }
+
+    /// Names the first rows of a block by what they hold.
+    fn name(&mut self, table: usize, block: usize, owner: u64, rows: usize) {
+        let size = self.pool.block_size();
+        let (table, content) = &self.tables[table];
+        let Some(held) = content.get(block * size..) else { return };
+        let rows = &held[..rows.min(size).min(held.len())];
+        let [first, .., last] = [&rows[..], &rows[..]].concat()[..] else { return };
+        let mut digest = [0; 32];
+        digest[..4].copy_from_slice(&first.to_le_bytes());
+        digest[4..8].copy_from_slice(&last.to_le_bytes());
+        let key = BlockKey { owner, digest };
+        self.pool.name(table, block, key);
+        self.named.insert(key, rows.to_vec());
+    }
+
+    /// Goes on from a named block, where it is still known.
+    fn resume(&mut self, name: usize) {
+        let mut keys: Vec<BlockKey> = self.named.keys().copied().collect();
+        keys.sort_by_key(|key| (key.owner, key.digest));
+        let Some(key) = keys.get(name % keys.len().max(1)) else { return };
+        let Some(block) = self.pool.find(key) else { return };
+        let (free, idle) = (self.pool.free_blocks(), self.pool.idle_among(&[block]));
+        let content = self.named[key].clone();
+        let mut table = self.pool.table(0);
+        self.pool.resume(&mut table, &[block], content.len());
+        assert_eq!(self.pool.free_blocks(), free - idle);
+        self.tables.push((table, content));
     }
 
     fn append(&mut self, index: usize, tokens: usize) {
@@ -214,6 +376,11 @@ impl World {
             let own: HashSet<_> = table.blocks().iter().copied().collect();
             assert_eq!(own.len(), table.blocks().len(), "a table holds a block once");
             held.extend(own);
+        }
+        for (key, content) in &self.named {
+            let Some(block) = self.pool.find(key) else { continue };
+            let at = block.index() * self.pool.block_size();
+            assert_eq!(&self.slab[at..at + content.len()], content, "a name keeps its rows");
         }
         assert_eq!(self.pool.used_blocks(), held.len());
         assert_eq!(self.pool.free_blocks() + held.len(), self.pool.num_blocks());
