@@ -8,7 +8,7 @@ mod support;
 use std::{
     collections::HashMap,
     error::Error,
-    num::NonZeroUsize,
+    num::{NonZeroU32, NonZeroUsize},
     path::Path,
     thread::available_parallelism,
     time::{Duration, Instant},
@@ -22,7 +22,7 @@ use dept::{
         t5::{Reach, T5, T5Config},
         weights::{Format, RawEmbedding, RawLinear, Weights},
     },
-    domain::SamplingParams,
+    domain::{SamplingParams, TenantId},
     kernels::{
         dept_embed::{AdapterSlot, DeltaRow, LowRankSlot, Row, RowTable},
         pool::ComputePool,
@@ -172,6 +172,7 @@ impl Decoding {
             max_batch_tokens: 64 * ROWS,
             prompts: PromptPath::Encoder { layers: config.encoder_layers },
             eos: vec![config.eos],
+            prefix_cache: false,
         });
         let runner = T5Runner::new(model, RunnerConfig { num_blocks: NUM_BLOCKS, block_size: BLOCK_SIZE })?;
         Ok(Self {
@@ -211,6 +212,8 @@ impl Decoding {
             self.next += 1;
             self.scheduler.add(NewSequence {
                 id,
+                tenant: TenantId::default_tenant(),
+                weight: NonZeroU32::MIN,
                 adapter: None,
                 prompt: (0..ROWS).map(|index| token(id.0 as usize * ROWS + index)).collect(),
                 sampler: Sampler::new(&SamplingParams::greedy(), 0, &[], self.vocab),

@@ -1,6 +1,13 @@
 //! One immutable state of a named adapter, and the lease that a request holds on it.
 
-use std::{ops::Deref, sync::Arc, time::SystemTime};
+use std::{
+    ops::Deref,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
 
 use super::{card::Card, manifest::Manifest, version::version, weights::AdapterWeights};
 use crate::domain::{AdapterName, Version};
@@ -8,6 +15,7 @@ use crate::domain::{AdapterName, Version};
 /// One immutable state of a named adapter. A swap publishes another one and leaves this one as it is.
 #[derive(Debug)]
 pub struct Generation {
+    id: u64,
     name: AdapterName,
     version: Version,
     manifest: Manifest,
@@ -25,8 +33,16 @@ impl Generation {
         card: Card,
         created_at: SystemTime,
     ) -> Self {
+        /// Only ever counts up, so that what is kept under a number is never taken for another generation's.
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let version = version(&manifest, &weights, &card);
-        Self { name, version, manifest, weights: Arc::new(weights), card, created_at }
+        Self { id, name, version, manifest, weights: Arc::new(weights), card, created_at }
+    }
+
+    /// A number that no other generation has or will have in this process, not even one of the same content; from 1.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// The adapter's name.
@@ -68,6 +84,11 @@ impl AdapterLease {
     /// A lease on a generation, also of one that no registry holds (a folder given on the command line).
     pub fn new(generation: Arc<Generation>) -> Self {
         Self(generation)
+    }
+
+    /// What tells later whether the generation is still there, without holding it.
+    pub fn watch(&self) -> Weak<Generation> {
+        Arc::downgrade(&self.0)
     }
 
     /// Whether both hold the very same generation.

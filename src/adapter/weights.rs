@@ -135,6 +135,11 @@ impl AdapterWeights {
         self.low_rank.as_ref().map_or(0, LowRank::rank)
     }
 
+    /// Whether the embeddings of prompt tokens differ from those of generated ones.
+    pub fn updates_tokens(&self) -> bool {
+        self.low_rank.is_some()
+    }
+
     /// The longest input in tokens that has update rows, s; unlimited without a low-rank pair.
     pub fn max_length(&self) -> Option<usize> {
         self.low_rank.as_ref().map(LowRank::max_length)

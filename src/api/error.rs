@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use crate::{
     adapter::RegistryError,
     domain::{NameError, SamplingError, SequenceError},
@@ -148,12 +150,14 @@ pub struct ApiError {
     pub message: String,
     /// The field that the error is about.
     pub param: Option<String>,
+    /// Seconds after which to try again, where more is known than the code's own.
+    pub retry_after: Option<u32>,
 }
 
 impl ApiError {
     /// An error that no single field is to blame for.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), param: None }
+        Self { code, message: message.into(), param: None, retry_after: None }
     }
 
     /// A value that is malformed or out of its range.
@@ -165,6 +169,13 @@ impl ApiError {
     pub fn internal() -> Self {
         let message = "the server failed on this request: its log has the cause under this request's id";
         Self::new(ErrorCode::Internal, message)
+    }
+
+    /// The same error, to be tried again after `wait`, in whole seconds.
+    pub fn retry_in(mut self, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        self.retry_after = Some(u32::try_from(seconds).unwrap_or(u32::MAX));
+        self
     }
 
     /// The same error, blamed on the field `param`.
@@ -195,7 +206,11 @@ impl From<SubmitError> for ApiError {
             SubmitError::Draining => ErrorCode::Draining,
             SubmitError::Stopped => ErrorCode::NotReady,
         };
-        Self::new(code, error.to_string())
+        let api = Self::new(code, error.to_string());
+        match error {
+            SubmitError::Overloaded { retry_in, .. } => api.retry_in(retry_in),
+            _ => api,
+        }
     }
 }
 

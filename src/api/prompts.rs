@@ -3,7 +3,7 @@
 use super::{ApiError, ErrorCode};
 use crate::{
     adapter::AdapterLease,
-    domain::{ModelProfile, OverLength, Prompt},
+    domain::{ContextWindow, ModelProfile, OverLength, Prompt},
     tokenizer::{Tokenizer, TruncateSide},
 };
 
@@ -12,6 +12,16 @@ pub(super) struct Prompts<'a> {
     pub tokenizer: &'a Tokenizer,
     pub model: &'a ModelProfile,
     pub adapter: Option<&'a AdapterLease>,
+    pub answer: AnswerLength,
+}
+
+/// How long an answer may become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AnswerLength {
+    /// What the request says.
+    pub asked: Option<u32>,
+    /// What holds where it says nothing, as far as there is room.
+    pub usual: u32,
 }
 
 impl Prompts<'_> {
@@ -59,7 +69,9 @@ impl Prompts<'_> {
         if ids.is_empty() {
             return Err(ApiError::invalid(param, "the prompt gives no tokens: send some text"));
         }
-        let (limit, taken_by) = self.limit();
+        // Who wants a prompt cut wants an answer too; else one token is enough for a prompt to be legal.
+        let usual = if policy == OverLength::Error { 1 } else { self.answer.usual };
+        let (limit, taken_by) = self.limit(self.answer.asked.unwrap_or(usual) as usize);
         if ids.len() <= limit {
             return Ok(ids);
         }
@@ -82,18 +94,48 @@ impl Prompts<'_> {
         self.adapter.and_then(|adapter| adapter.card().over_length).unwrap_or_default()
     }
 
-    /// Most tokens of a prompt, and who says so.
-    fn limit(&self) -> (usize, String) {
-        let (name, rows) = (&self.model.name, self.model.max_prompt_rows);
-        let Some(adapter) = self.adapter else {
-            return (rows, format!("model '{name}' takes {rows}"));
-        };
-        let weights = adapter.weights();
-        let virtual_tokens = weights.prompt_length();
-        let left = rows.saturating_sub(virtual_tokens);
-        match weights.max_length().filter(|&s| s <= left) {
-            Some(s) => (s, format!("adapter '{}' takes s = {s}", adapter.name())),
-            None => (left, format!("model '{name}' takes {left} beside {virtual_tokens} soft-prompt rows")),
+    /// Most tokens that may answer a prompt of `tokens` tokens.
+    ///
+    /// # Errors
+    /// When `max_tokens` or `min_tokens` is more than there is room for.
+    pub fn answer_to(&self, tokens: usize, min_tokens: u32) -> Result<u32, ApiError> {
+        let room = self.model.context.max_new_tokens(self.virtual_tokens() + tokens);
+        let most = u32::try_from(room).unwrap_or(u32::MAX);
+        let max_tokens = self.answer.asked.unwrap_or_else(|| self.answer.usual.min(most));
+        if !(1..=most).contains(&max_tokens) {
+            let name = &self.model.name;
+            let message = format!("max_tokens is {max_tokens}: model '{name}' generates 1 to {most} tokens");
+            return Err(ApiError::invalid("max_tokens", message));
         }
+        if min_tokens > max_tokens {
+            let message = format!("min_tokens is {min_tokens}: use 0 to max_tokens ({max_tokens})");
+            return Err(ApiError::invalid("min_tokens", message));
+        }
+        Ok(max_tokens)
+    }
+
+    fn virtual_tokens(&self) -> usize {
+        self.adapter.map_or(0, |adapter| adapter.weights().prompt_length())
+    }
+
+    /// Most tokens of a prompt whose answer takes `new_tokens`, and who says so.
+    fn limit(&self, new_tokens: usize) -> (usize, String) {
+        let (name, context) = (&self.model.name, &self.model.context);
+        let (virtual_tokens, rows) = (self.virtual_tokens(), context.max_prompt_rows(new_tokens));
+        let left = rows.saturating_sub(virtual_tokens);
+        let s = self.adapter.and_then(|adapter| Some((adapter, adapter.weights().max_length()?)));
+        if let Some((adapter, s)) = s.filter(|&(_, s)| s <= left) {
+            return (s, format!("adapter '{}' takes s = {s}", adapter.name()));
+        }
+        let mut beside = Vec::new();
+        if virtual_tokens > 0 {
+            beside.push(format!("{virtual_tokens} soft-prompt rows"));
+        }
+        if matches!(context, ContextWindow::Shared { .. }) {
+            beside.push(format!("max_tokens = {new_tokens}"));
+        }
+        let beside =
+            if beside.is_empty() { String::new() } else { format!(" beside {}", beside.join(" and ")) };
+        (left, format!("model '{name}' takes {left}{beside}"))
     }
 }

@@ -1,9 +1,9 @@
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Instant,
-};
+use std::{num::NonZeroU32, sync::Arc, time::Instant};
 
-use super::{ApiError, Events, Gathering, Readiness, merge, prompts::Prompts};
+use super::{
+    ApiError, Events, Gathering, Readiness, merge,
+    prompts::{AnswerLength, Prompts},
+};
 use crate::{
     adapter::{AdapterLease, Generation, Registry},
     domain::{AdapterName, AdapterRef, GenerateRequest, ModelProfile, Prompt, SamplingParams},
@@ -68,20 +68,25 @@ impl Service {
         let model = Arc::clone(engine.model());
         let adapter = request.adapter.as_ref().map(|wanted| self.registry.acquire(wanted)).transpose()?;
         self.check_sequences(request)?;
-        let template = self.submission(request, &model, adapter.clone())?;
-        let prompts = Prompts { tokenizer: &self.tokenizer, model: &model, adapter: adapter.as_ref() };
+        let answer = AnswerLength {
+            asked: request.max_tokens,
+            usual: adapter.as_ref().and_then(|held| held.card().max_tokens).unwrap_or(DEFAULT_MAX_TOKENS),
+        };
+        let prompts =
+            Prompts { tokenizer: &self.tokenizer, model: &model, adapter: adapter.as_ref(), answer };
+        // What no prompt could change is said before any prompt is blamed.
+        prompts.answer_to(1, request.min_tokens)?;
         let policy = request.truncate.unwrap_or_else(|| prompts.card_policy());
-        let tokens = request.prompts.iter().enumerate().map(|(at, prompt)| {
+        let sequences = request.prompts.iter().enumerate().map(|(at, prompt)| {
             let param = if request.prompts.len() == 1 { "prompt".into() } else { format!("prompt[{at}]") };
             let blamed = if matches!(prompt, Prompt::Inputs(_)) { "inputs" } else { &param };
-            prompts.fit(prompts.encode(prompt, blamed)?, policy, blamed)
+            let tokens = prompts.fit(prompts.encode(prompt, blamed)?, policy, blamed)?;
+            let max_tokens = prompts.answer_to(tokens.len(), request.min_tokens)?;
+            Ok(submission(request, adapter.clone(), tokens, max_tokens))
         });
-        let tokens = tokens.collect::<Result<Vec<_>, ApiError>>()?;
-        let (count, n) = (tokens.len(), request.n as usize);
-        let submissions: Vec<Submission> = tokens
-            .into_iter()
-            .flat_map(|tokens| choices(Submission { tokens, ..template.clone() }, n))
-            .collect();
+        let sequences = sequences.collect::<Result<Vec<_>, ApiError>>()?;
+        let (count, n) = (sequences.len(), request.n as usize);
+        let submissions: Vec<Submission> = sequences.into_iter().flat_map(|one| choices(one, n)).collect();
         let streams = chunked(engine.submit_all(submissions)?, n);
         if let Some(adapter) = &adapter {
             self.metrics.adapter_requests.count_many(adapter.name(), (count * n) as u64);
@@ -115,7 +120,8 @@ impl Service {
     pub fn tokenize(&self, adapter: Option<&AdapterRef>, prompt: &Prompt) -> Result<Tokens, ApiError> {
         let adapter = adapter.map(|wanted| self.registry.acquire(wanted)).transpose()?;
         let model = self.engine().model();
-        let prompts = Prompts { tokenizer: &self.tokenizer, model, adapter: adapter.as_ref() };
+        let answer = AnswerLength { asked: None, usual: DEFAULT_MAX_TOKENS };
+        let prompts = Prompts { tokenizer: &self.tokenizer, model, adapter: adapter.as_ref(), answer };
         let ids = prompts.encode(prompt, "prompt")?;
         let pieces = ids.iter().map(|&id| self.tokenizer.piece(id).unwrap_or_default()).collect();
         Ok(Tokens { ids, pieces })
@@ -128,7 +134,7 @@ impl Service {
     pub fn detokenize(&self, ids: &[u32]) -> Result<String, ApiError> {
         let size = self.engine().model().vocab_size;
         let model = self.engine().model();
-        let most = model.max_prompt_rows + model.max_new_tokens;
+        let most = model.context.max_prompt_rows(0) + model.context.max_new_tokens(0);
         if ids.len() > most {
             let message =
                 format!("{} ids were sent and {most} are taken at once: send them in parts", ids.len());
@@ -146,7 +152,7 @@ impl Service {
     fn engine(&self) -> &EngineHandle {
         let load = |engine: &&EngineHandle| {
             let load = engine.load();
-            load.waiting.load(Ordering::Relaxed) + load.running.load(Ordering::Relaxed)
+            load.waiting() + load.running()
         };
         self.engines.iter().min_by_key(load).expect("a service has an engine")
     }
@@ -164,39 +170,27 @@ impl Service {
         );
         Err(ApiError::invalid(param, message))
     }
+}
 
-    /// What all sequences of a request have in common; the tokens are still to come.
-    fn submission(
-        &self,
-        request: &GenerateRequest,
-        model: &ModelProfile,
-        adapter: Option<AdapterLease>,
-    ) -> Result<Submission, ApiError> {
-        let most = u32::try_from(model.max_new_tokens).unwrap_or(u32::MAX);
-        let by_card = adapter.as_ref().and_then(|adapter| adapter.card().max_tokens);
-        let max_tokens =
-            request.max_tokens.unwrap_or_else(|| by_card.unwrap_or(DEFAULT_MAX_TOKENS).min(most));
-        if !(1..=most).contains(&max_tokens) {
-            let message =
-                format!("max_tokens is {max_tokens}: model '{}' generates 1 to {most} tokens", model.name);
-            return Err(ApiError::invalid("max_tokens", message));
-        }
-        if request.min_tokens > max_tokens {
-            let message = format!("min_tokens is {}: use 0 to max_tokens ({max_tokens})", request.min_tokens);
-            return Err(ApiError::invalid("min_tokens", message));
-        }
-        Ok(Submission {
-            tenant: request.tenant.clone(),
-            adapter,
-            tokens: Vec::new(),
-            sampling: request.sampling.clone(),
-            max_tokens,
-            min_tokens: request.min_tokens,
-            stop: request.stop.clone(),
-            priority: request.priority,
-            // A deadline beyond the clock's end is none.
-            deadline: request.timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
-        })
+/// One sequence of a request.
+fn submission(
+    request: &GenerateRequest,
+    adapter: Option<AdapterLease>,
+    tokens: Vec<u32>,
+    max_tokens: u32,
+) -> Submission {
+    Submission {
+        tenant: request.tenant.clone(),
+        weight: NonZeroU32::MIN,
+        adapter,
+        tokens,
+        sampling: request.sampling.clone(),
+        max_tokens,
+        min_tokens: request.min_tokens,
+        stop: request.stop.clone(),
+        priority: request.priority,
+        // A deadline beyond the clock's end is none.
+        deadline: request.timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
     }
 }
 

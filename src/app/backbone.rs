@@ -9,7 +9,7 @@ use crate::{
         t5::{Reach, T5, T5Config},
         weights::Weights,
     },
-    domain::ModelKind,
+    domain::{ContextWindow, ModelKind},
     layers::Loader,
     runner::{CausalRunner, Runner, RunnerConfig, RunnerError, T5Runner},
     scheduler::PromptPath,
@@ -41,20 +41,22 @@ impl Dimensions {
         })
     }
 
-    /// Prompts and answers of up to `max_model_len` each, within what the model was made for.
-    pub fn reach(&self, max_model_len: usize) -> Reach {
-        let longest = match self {
-            Self::T5(_) => max_model_len,
-            Self::Decoder(config) => max_model_len.min(config.max_positions / 2),
-        };
-        Reach { prompt: longest, new_tokens: longest }
+    /// Sequences of up to `max_model_len`, within what the model was made for.
+    pub fn context(&self, max_model_len: usize) -> ContextWindow {
+        match self {
+            Self::T5(_) => ContextWindow::Apart { prompt_rows: max_model_len, new_tokens: max_model_len },
+            Self::Decoder(config) => ContextWindow::Shared { rows: max_model_len.min(config.max_positions) },
+        }
     }
 
     /// Packs the weights.
-    pub fn load(self, loader: &Loader<'_>, reach: Reach) -> Result<Backbone, LoadModelError> {
+    pub fn load(self, loader: &Loader<'_>, context: ContextWindow) -> Result<Backbone, LoadModelError> {
+        let (prompt, new_tokens) = (context.max_prompt_rows(0), context.max_new_tokens(0));
         Ok(match self {
-            Self::T5(config) => Backbone::T5(Box::new(T5::load(loader, config, reach)?)),
-            Self::Decoder(config) => Backbone::Decoder(Box::new(Decoder::load(loader, *config, reach)?)),
+            Self::T5(config) => {
+                Backbone::T5(Box::new(T5::load(loader, config, Reach { prompt, new_tokens })?))
+            }
+            Self::Decoder(config) => Backbone::Decoder(Box::new(Decoder::load(loader, *config, prompt)?)),
         })
     }
 }

@@ -16,8 +16,8 @@ use crate::{
         weights::{Weights, WeightsError},
     },
     config::{Device, Dtype, EngineConfig, HubSettings, ModelSource},
-    domain::ModelProfile,
-    engine::{Engine, EngineHandle, EngineParts},
+    domain::{ContextWindow, ModelProfile},
+    engine::{Engine, EngineHandle, EngineParts, QueueLimits},
     kernels::pool::{ComputePool, PoolError},
     layers::{LoadError, Loader, Recipe},
     runner::{RunnerConfig, RunnerError},
@@ -108,7 +108,7 @@ pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> 
     let path = locate(&config.model)?;
     let weights = Weights::open(&path)?;
     let dimensions = Dimensions::read(&weights)?;
-    let reach = dimensions.reach(config.max_model_len);
+    let context = dimensions.context(config.max_model_len);
     let threads = NonZeroUsize::new(config.threads).unwrap_or(NonZeroUsize::MIN);
     let loader = Loader { weights: &weights, recipe: config.dtype.into(), pool: ComputePool::new(threads)? };
     // Reading the vocabulary, hashing the file and packing it take about as long, and none needs the other.
@@ -117,7 +117,7 @@ pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> 
             weights.fingerprint();
             read_tokenizer(&path, &weights)
         });
-        (dimensions.load(&loader, reach), aside.join())
+        (dimensions.load(&loader, context), aside.join())
     });
     let model = model?;
     let tokenizer = tokenizer.unwrap_or_else(|_| read_tokenizer(&path, &weights))?;
@@ -127,8 +127,7 @@ pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> 
         kind: model.kind(),
         hidden: model.hidden(),
         vocab_size: model.vocab(),
-        max_prompt_rows: reach.prompt,
-        max_new_tokens: reach.new_tokens,
+        context,
     };
     Ok(LoadedModel { profile: Arc::new(profile), tokenizer, model })
 }
@@ -160,7 +159,8 @@ impl LoadedModel {
         let num_blocks = self.num_blocks(config.kv_cache_bytes)?;
         let Self { profile, tokenizer, model } = self;
         let ids = tokenizer.id_bound();
-        let (handle, inbox) = EngineHandle::channel(profile, config.queue_requests);
+        let queue = QueueLimits { sequences: config.queue_requests, tokens: config.queue_tokens };
+        let (handle, inbox) = EngineHandle::channel(profile, queue);
         let handle = handle.with_pool(num_blocks as usize, BLOCK_SIZE);
         let scheduler = Scheduler::new(SchedulerConfig {
             num_blocks,
@@ -169,6 +169,7 @@ impl LoadedModel {
             max_batch_tokens: config.max_batch_tokens,
             prompts: model.prompts(),
             eos: model.eos(),
+            prefix_cache: config.prefix_cache,
         });
         let parts = EngineParts {
             inbox,
@@ -188,7 +189,10 @@ impl LoadedModel {
     fn num_blocks(&self, bytes: u64) -> Result<u32, LoadModelError> {
         let block = self.model.block_bytes(BLOCK_SIZE);
         let blocks = |rows: usize| rows.div_ceil(BLOCK_SIZE.get());
-        let needed = blocks(self.profile.max_prompt_rows) + blocks(self.profile.max_new_tokens);
+        let needed = match self.profile.context {
+            ContextWindow::Apart { prompt_rows, new_tokens } => blocks(prompt_rows) + blocks(new_tokens),
+            ContextWindow::Shared { rows } => blocks(rows),
+        };
         let found = usize::try_from(bytes).unwrap_or(usize::MAX) / block;
         if found < needed {
             return Err(LoadModelError::KvMemory { found, needed, bytes: needed.saturating_mul(block) });

@@ -1,6 +1,6 @@
 //! A model with its engine, its adapters and the use cases over them: a server without doors.
 
-use std::{path::PathBuf, sync::Arc, thread::JoinHandle, time::Instant};
+use std::{num::NonZeroU32, path::PathBuf, sync::Arc, thread::JoinHandle, time::Instant};
 
 use futures::{
     FutureExt, StreamExt,
@@ -125,6 +125,7 @@ fn scan_adapters(
 async fn warm_up(engine: &EngineHandle) -> Result<(), AppError> {
     let submission = Submission {
         tenant: TenantId::default_tenant(),
+        weight: NonZeroU32::MIN,
         adapter: None,
         tokens: vec![0],
         sampling: SamplingParams::greedy(),

@@ -87,7 +87,8 @@ pub struct EngineArgs {
     #[arg(long, env = "DEPT_THREADS", value_name = "N", default_value = "0")]
     pub threads: usize,
 
-    /// Most rows (tokens and soft-prompt rows) of one prompt, and most tokens of one answer. More take more K/V memory.
+    /// Most rows (tokens and soft-prompt rows) of a sequence, prompt and answer together; of an encoder-decoder, whose
+    /// prompt and answer are apart, of each. Never more than the model was made for. More take more K/V memory.
     #[arg(long, env = "DEPT_MAX_MODEL_LEN", value_name = "N", default_value = "1024", value_parser = count)]
     pub max_model_len: usize,
 
@@ -102,6 +103,15 @@ pub struct EngineArgs {
     /// Memory for keys and values. It bounds how many tokens can be in work at once.
     #[arg(long, env = "DEPT_KV_CACHE_BYTES", value_name = "SIZE", default_value = "256MiB", value_parser = bytes)]
     pub kv_cache_bytes: u64,
+
+    /// Whether K/V rows that an earlier request has left are used again where that is exact: soft prompts of decoder-only
+    /// models across all requests, texts inside a tenant. Answers are the same bits either way.
+    #[arg(long, env = "DEPT_PREFIX_CACHE", value_name = "BOOL", default_value = "true", action = clap::ArgAction::Set)]
+    pub prefix_cache: bool,
+
+    /// Most prompt tokens and tokens to generate that wait, all queued sequences together; more are refused with 429.
+    #[arg(long, env = "DEPT_QUEUE_TOKENS", value_name = "N", default_value = "262144", value_parser = count)]
+    pub queue_tokens: usize,
 
     /// Most sequences that wait; one more is refused with 429. A longer queue refuses later and answers later.
     #[arg(long, env = "DEPT_QUEUE_REQUESTS", value_name = "N", default_value = "256", value_parser = count)]

@@ -107,8 +107,12 @@ pub struct EngineConfig {
     pub max_batch_tokens: usize,
     /// Memory for keys and values, in bytes.
     pub kv_cache_bytes: u64,
+    /// Whether K/V rows that are in memory already are used again.
+    pub prefix_cache: bool,
     /// Most sequences that wait, at least 1.
     pub queue_requests: usize,
+    /// Most prompt tokens and tokens to generate that wait, at least 1.
+    pub queue_tokens: usize,
 }
 
 impl EngineConfig {
@@ -138,7 +142,9 @@ impl EngineConfig {
             max_num_seqs: args.max_num_seqs,
             max_batch_tokens: args.max_batch_tokens,
             kv_cache_bytes: args.kv_cache_bytes,
+            prefix_cache: args.prefix_cache,
             queue_requests: args.queue_requests,
+            queue_tokens: args.queue_tokens,
         })
     }
 }

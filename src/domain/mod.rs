@@ -9,7 +9,7 @@ mod sampling;
 pub use event::{
     Completion, FinishReason, GeneratedToken, ScoredToken, SequenceError, Timings, TokenEvent, Usage,
 };
-pub use model::{ModelKind, ModelProfile};
+pub use model::{ContextWindow, ModelKind, ModelProfile};
 pub use name::{AdapterName, AdapterRef, MIN_VERSION_PREFIX, NameError, TenantId, Version, VersionPrefix};
 pub use request::{GenerateRequest, OverLength, Prompt};
 pub use sampling::{MAX_LOGPROBS, RawSampling, SamplingError, SamplingParams};

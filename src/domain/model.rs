@@ -22,10 +22,43 @@ pub struct ModelProfile {
     pub hidden: usize,
     /// Token ids are below this.
     pub vocab_size: usize,
-    /// Most rows (prompt tokens and virtual tokens) of one prompt.
-    pub max_prompt_rows: usize,
-    /// Most tokens that one sequence may generate.
-    pub max_new_tokens: usize,
+    /// How long a sequence may be.
+    pub context: ContextWindow,
+}
+
+/// How long a sequence may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContextWindow {
+    /// Prompt and answer each for itself: an encoder reads the one, a decoder writes the other.
+    Apart {
+        /// Most rows (prompt tokens and virtual tokens) of a prompt.
+        prompt_rows: usize,
+        /// Most tokens of an answer.
+        new_tokens: usize,
+    },
+    /// Prompt and answer together.
+    Shared {
+        /// Most rows of both.
+        rows: usize,
+    },
+}
+
+impl ContextWindow {
+    /// Most rows of a prompt whose answer may take `new_tokens`.
+    pub fn max_prompt_rows(&self, new_tokens: usize) -> usize {
+        match *self {
+            Self::Apart { prompt_rows, .. } => prompt_rows,
+            Self::Shared { rows } => rows.saturating_sub(new_tokens),
+        }
+    }
+
+    /// Most tokens of an answer to a prompt of `prompt_rows`.
+    pub fn max_new_tokens(&self, prompt_rows: usize) -> usize {
+        match *self {
+            Self::Apart { new_tokens, .. } => new_tokens,
+            Self::Shared { rows } => rows.saturating_sub(prompt_rows),
+        }
+    }
 }
 
 impl ModelProfile {

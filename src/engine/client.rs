@@ -17,6 +17,7 @@ pub(super) struct Client {
     stops: StopStrings,
     arrived: Instant,
     deadline: Option<Instant>,
+    cost: usize,
     started: Option<Instant>,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
@@ -25,8 +26,8 @@ pub(super) struct Client {
 impl Client {
     pub fn new(
         events: UnboundedSender<TokenEvent>,
-        arrived: Instant,
-        deadline: Option<Instant>,
+        (arrived, deadline): (Instant, Option<Instant>),
+        cost: usize,
         stop: Vec<String>,
         tokenizer: Tokenizer,
     ) -> Self {
@@ -36,10 +37,16 @@ impl Client {
             stops: StopStrings::new(stop),
             arrived,
             deadline,
+            cost,
             started: None,
             first_token: None,
             last_token: None,
         }
+    }
+
+    /// What it counts in the queue.
+    pub fn cost(&self) -> usize {
+        self.cost
     }
 
     /// Whether nobody listens any more.
@@ -122,6 +129,6 @@ pub(super) fn usage(sequence: &Sequence) -> Usage {
         prompt_tokens: sequence.request.prompt.len(),
         virtual_tokens: sequence.virtual_tokens(),
         completion_tokens: sequence.generated.len(),
-        cached_tokens: 0,
+        cached_tokens: sequence.cached_tokens(),
     }
 }

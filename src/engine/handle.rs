@@ -1,20 +1,18 @@
 use std::{
-    num::NonZeroUsize,
+    num::{NonZeroU32, NonZeroUsize},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures::Stream;
 use tokio::sync::mpsc;
 
+use super::{Load, QueueLimits};
 use crate::{
     adapter::AdapterLease,
-    domain::{ModelProfile, SamplingParams, SequenceError, TenantId, TokenEvent},
+    domain::{ContextWindow, ModelProfile, SamplingParams, SequenceError, TenantId, TokenEvent},
 };
 
 /// One sequence, ready to run: everything in it has been checked against the adapter and the model.
@@ -22,6 +20,8 @@ use crate::{
 pub struct Submission {
     /// Who asks.
     pub tenant: TenantId,
+    /// The tenant's share of the machine beside the others'.
+    pub weight: NonZeroU32,
     /// The adapter generation that it runs with, held until its last token; `None` is the bare backbone.
     pub adapter: Option<AdapterLease>,
     /// Prompt token ids, at least one, every id below the vocabulary size.
@@ -34,20 +34,34 @@ pub struct Submission {
     pub min_tokens: u32,
     /// Generation ends in front of any of these.
     pub stop: Vec<String>,
-    /// Larger runs earlier.
+    /// Larger runs earlier, among the tenant's own.
     pub priority: i32,
     /// When to give up.
     pub deadline: Option<Instant>,
+}
+
+impl Submission {
+    /// What it counts in the queue: prompt tokens and tokens that it may generate.
+    pub(crate) fn cost(&self) -> usize {
+        self.tokens.len().saturating_add(self.max_tokens as usize)
+    }
 }
 
 /// Why the engine did not take a sequence.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
     /// The waiting queue is full.
-    #[error("{waiting} requests are waiting, the most this server queues: retry later")]
+    #[error(
+        "{waiting} sequences of {tokens} tokens are waiting and this server queues no more: retry in {} s",
+        retry_in.as_secs()
+    )]
     Overloaded {
         /// Sequences in the queue now.
         waiting: usize,
+        /// Their prompt tokens and the tokens that they may generate.
+        tokens: usize,
+        /// When, at the pace measured, those will be in work.
+        retry_in: Duration,
     },
     /// There are no prompt tokens or no tokens to generate.
     #[error("a sequence needs a prompt token and a token to generate")]
@@ -96,7 +110,7 @@ pub struct TokenStream {
 impl TokenStream {
     /// What to tell of a sequence that the engine let fall without a word: it was gone before it looked.
     fn lost(&self) -> TokenEvent {
-        let draining = self.load.draining.load(Ordering::Acquire);
+        let draining = self.load.is_draining();
         TokenEvent::Failed(if draining { SequenceError::Draining } else { SequenceError::Internal })
     }
 }
@@ -120,7 +134,7 @@ pub struct EngineHandle {
     model: Arc<ModelProfile>,
     commands: std::sync::mpsc::Sender<Command>,
     load: Arc<Load>,
-    queue_limit: usize,
+    queue: QueueLimits,
     /// K/V blocks in the pool, and positions a block; unlimited when not said.
     pool: Option<(usize, NonZeroUsize)>,
 }
@@ -148,25 +162,14 @@ pub enum Command {
     },
 }
 
-/// The engine's load, written by its thread and by submitters, read by anyone.
-#[derive(Debug, Default)]
-pub struct Load {
-    /// Sequences submitted and not yet started.
-    pub waiting: AtomicUsize,
-    /// Sequences started and not yet ended.
-    pub running: AtomicUsize,
-    /// Whether a drain has begun.
-    pub draining: AtomicBool,
-}
-
 impl EngineHandle {
     /// A handle and the engine's end of it.
     pub fn channel(
         model: Arc<ModelProfile>,
-        queue_limit: usize,
+        queue: QueueLimits,
     ) -> (Self, std::sync::mpsc::Receiver<Command>) {
         let (commands, inbox) = std::sync::mpsc::channel();
-        (Self { model, commands, load: Arc::default(), queue_limit, pool: None }, inbox)
+        (Self { model, commands, load: Arc::default(), queue, pool: None }, inbox)
     }
 
     /// Refuses at once what could never fit a pool of `blocks` K/V blocks of `block_size` positions.
@@ -200,15 +203,11 @@ impl EngineHandle {
     /// When the queue has not enough room, one of them can't be run, the server drains or the engine is gone.
     pub fn submit_all(&self, submissions: Vec<Submission>) -> Result<Vec<TokenStream>, SubmitError> {
         submissions.iter().try_for_each(|submission| self.check(submission))?;
-        if self.load.draining.load(Ordering::Acquire) {
+        if self.load.is_draining() {
             return Err(SubmitError::Draining);
         }
-        let count = submissions.len();
-        let places = |waiting: usize| (waiting + count <= self.queue_limit).then_some(waiting + count);
-        self.load
-            .waiting
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, places)
-            .map_err(|waiting| SubmitError::Overloaded { waiting })?;
+        let costs: Vec<usize> = submissions.iter().map(Submission::cost).collect();
+        self.load.enter(costs.len(), costs.iter().sum(), self.queue)?;
         let mut sent = 0;
         let streams = submissions.into_iter().map(|submission| {
             let stream = self.send(submission)?;
@@ -217,7 +216,7 @@ impl EngineHandle {
         });
         let streams = streams.collect();
         // Who was sent is in the engine's account, or went down with it.
-        self.load.waiting.fetch_sub(count - sent, Ordering::AcqRel);
+        self.load.leave(costs.len() - sent, costs[sent..].iter().sum());
         streams
     }
 
@@ -227,7 +226,7 @@ impl EngineHandle {
         let arrival = Arrival { submission, arrived: Instant::now(), events: sender };
         self.commands.send(Command::Submit(Box::new(arrival))).map_err(|_| {
             // The drain may have begun and ended since the look at it.
-            let draining = self.load.draining.load(Ordering::Acquire);
+            let draining = self.load.is_draining();
             if draining { SubmitError::Draining } else { SubmitError::Stopped }
         })?;
         Ok(TokenStream { events, load: Arc::clone(&self.load), ended: false })
@@ -248,8 +247,9 @@ impl EngineHandle {
         if tokens.len() > s {
             return Err(SubmitError::TooLong { rows: tokens.len(), limit: s });
         }
-        if rows > self.model.max_prompt_rows {
-            return Err(SubmitError::TooLong { rows, limit: self.model.max_prompt_rows });
+        let limit = self.model.context.max_prompt_rows(submission.max_tokens as usize);
+        if rows > limit {
+            return Err(SubmitError::TooLong { rows, limit });
         }
         self.check_fits(submission)
     }
@@ -257,14 +257,17 @@ impl EngineHandle {
     fn check_fits(&self, submission: &Submission) -> Result<(), SubmitError> {
         let Some((pool, block_size)) = self.pool else { return Ok(()) };
         let virtual_tokens = submission.adapter.as_ref().map_or(0, |lease| lease.weights().prompt_length());
-        let prompt = (virtual_tokens + submission.tokens.len()).div_ceil(block_size.get());
-        let needed = prompt + (submission.max_tokens as usize).div_ceil(block_size.get());
+        let (prompt, new) = (virtual_tokens + submission.tokens.len(), submission.max_tokens as usize);
+        let needed = match self.model.context {
+            ContextWindow::Apart { .. } => prompt.div_ceil(block_size.get()) + new.div_ceil(block_size.get()),
+            ContextWindow::Shared { .. } => prompt.saturating_add(new).div_ceil(block_size.get()),
+        };
         if needed > pool { Err(SubmitError::NeverFits { needed, pool }) } else { Ok(()) }
     }
 
     /// Begins the drain: nothing new is taken, what runs may finish until `deadline`.
     pub fn drain(&self, deadline: Instant) {
-        self.load.draining.store(true, Ordering::Release);
+        self.load.drain();
         // A failed send means that the engine has ended already, which is what a drain wants.
         let _ = self.commands.send(Command::Drain { deadline });
     }

@@ -5,18 +5,21 @@
 
 mod client;
 mod handle;
+mod load;
 mod observer;
 
 use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, atomic::Ordering, mpsc},
+    sync::{Arc, mpsc},
     thread::JoinHandle,
     time::Instant,
 };
 
 use client::Client;
-pub use handle::{Arrival, Command, EngineHandle, Load, Submission, SubmitError, TokenStream};
+pub use handle::{Arrival, Command, EngineHandle, Submission, SubmitError, TokenStream};
+use load::DrainRate;
+pub use load::{Load, QueueLimits};
 pub use observer::{Observer, StepReport, Unobserved};
 
 use crate::{
@@ -60,6 +63,7 @@ pub struct Engine<R> {
     next_id: u64,
     /// When a drain fails what is left.
     drain: Option<Instant>,
+    rate: DrainRate,
     plan: StepPlan,
     output: StepOutput,
     gone: Vec<(SequenceId, Option<SequenceError>)>,
@@ -77,6 +81,7 @@ impl<R: Runner + 'static> Engine<R> {
             clients: HashMap::new(),
             next_id: 0,
             drain: None,
+            rate: DrainRate::new(Instant::now()),
             plan: StepPlan::default(),
             output: StepOutput::default(),
             gone: Vec::new(),
@@ -126,10 +131,18 @@ impl<R: Runner + 'static> Engine<R> {
         let start = self.parts.decoder_start;
         let seen = start.as_ref().map_or(&submission.tokens[..], std::slice::from_ref);
         let sampler = Sampler::new(&submission.sampling, seed, seen, self.parts.vocab);
-        let client =
-            Client::new(events, arrived, submission.deadline, submission.stop, self.parts.tokenizer.clone());
+        let cost = submission.cost();
+        let client = Client::new(
+            events,
+            (arrived, submission.deadline),
+            cost,
+            submission.stop,
+            self.parts.tokenizer.clone(),
+        );
         let added = self.parts.scheduler.add(NewSequence {
             id,
+            tenant: submission.tenant,
+            weight: submission.weight,
             adapter: submission.adapter,
             prompt: submission.tokens,
             sampler,
@@ -142,7 +155,7 @@ impl<R: Runner + 'static> Engine<R> {
                 self.clients.insert(id, client);
             }
             Err(error) => {
-                self.parts.load.waiting.fetch_sub(1, Ordering::AcqRel);
+                self.parts.load.leave(1, cost);
                 tracing::warn!(%error, "a sequence that the service should have refused");
                 client.fail(SequenceError::Internal);
             }
@@ -193,13 +206,14 @@ impl<R: Runner + 'static> Engine<R> {
 
     /// Sequences that this step is the first to work on leave the queue.
     fn note_started(&mut self, now: Instant) {
-        let load = &self.parts.load;
         for id in self.plan.sequences() {
-            if self.clients.get_mut(&id).is_some_and(|client| client.start(now)) {
-                load.waiting.fetch_sub(1, Ordering::AcqRel);
-                load.running.fetch_add(1, Ordering::AcqRel);
+            let Some(client) = self.clients.get_mut(&id) else { continue };
+            if client.start(now) {
+                self.parts.load.start(client.cost());
+                self.rate.count(client.cost());
             }
         }
+        self.rate.show(now, &self.parts.load);
     }
 
     /// What the step was, before its tokens are handed out.
@@ -207,6 +221,7 @@ impl<R: Runner + 'static> Engine<R> {
         let scheduler = &mut self.parts.scheduler;
         let (waiting, running) = (scheduler.waiting(), scheduler.running());
         let (kv_usage, preemptions) = (scheduler.kv_usage(), scheduler.preemptions());
+        let (prefix_queries, prefix_hits) = scheduler.prefix_rows();
         let cohort = self.plan.encode.as_ref();
         let encoded = cohort.map_or(&[][..], |encode| &encode.sequences);
         // A cohort's last step decodes it too: its sequences are in both lists.
@@ -231,13 +246,14 @@ impl<R: Runner + 'static> Engine<R> {
             running,
             kv_usage,
             preemptions,
+            prefix_queries,
+            prefix_hits,
         }
     }
 
     fn show_load(&self) {
-        let Load { waiting, running, .. } = &*self.parts.load;
-        let kv_usage = self.parts.scheduler.kv_usage();
-        self.parts.observer.load(waiting.load(Ordering::Relaxed), running.load(Ordering::Relaxed), kv_usage);
+        let load = &self.parts.load;
+        self.parts.observer.load(load.waiting(), load.running(), self.parts.scheduler.kv_usage());
     }
 
     /// Gives every sequence its token, and ends those that are done.
@@ -325,7 +341,6 @@ impl<R: Runner + 'static> Engine<R> {
     fn forget(&mut self, id: SequenceId, client: &Client) {
         self.parts.scheduler.remove(id);
         let load = &self.parts.load;
-        let counted = if client.has_started() { &load.running } else { &load.waiting };
-        counted.fetch_sub(1, Ordering::AcqRel);
+        if client.has_started() { load.end() } else { load.leave(1, client.cost()) }
     }
 }

@@ -1,5 +1,7 @@
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
+use prometheus::IntCounter;
+
 use crate::{
     domain::Completion,
     telemetry::{Metrics, Phase},
@@ -36,6 +38,10 @@ pub struct StepReport {
     pub kv_usage: f64,
     /// Preemptions since the start.
     pub preemptions: u64,
+    /// Prompt rows looked up in the prefix cache since the start.
+    pub prefix_queries: u64,
+    /// Those of them that were found.
+    pub prefix_hits: u64,
 }
 
 /// Counts everything.
@@ -44,7 +50,10 @@ impl Observer for Arc<Metrics> {
         self.step_duration.observe(step.phase, step.duration);
         self.batch_sequences.observe(step.sequences);
         self.batch_tokens.observe(step.rows);
-        self.preemptions.inc_by(step.preemptions.saturating_sub(self.preemptions.get()));
+        let reach = |counter: &IntCounter, total: u64| counter.inc_by(total.saturating_sub(counter.get()));
+        reach(&self.preemptions, step.preemptions);
+        reach(&self.prefix_cache_queries, step.prefix_queries);
+        reach(&self.prefix_cache_hits, step.prefix_hits);
     }
 
     fn load(&self, waiting: usize, running: usize, kv_usage: f64) {

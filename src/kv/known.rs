@@ -49,7 +49,9 @@ impl KnownBlocks {
     /// Gives a block a name; returns whether it took it. Content that is known already keeps its place, and a block
     /// bears two names at most.
     pub fn name(&mut self, block: BlockId, key: BlockKey) -> bool {
-        let Some(place) = self.names[block.index()].iter_mut().find(|name| name.is_none()) else { return false };
+        let Some(place) = self.names[block.index()].iter_mut().find(|name| name.is_none()) else {
+            return false;
+        };
         let new = !self.by_key.contains_key(&key);
         if new {
             *place = Some(key);

@@ -141,7 +141,10 @@ impl BlockPool {
     /// # Panics
     /// If `table` is not empty, or `blocks` are not what `tokens` fill.
     pub fn resume(&mut self, table: &mut BlockTable, blocks: &[BlockId], tokens: usize) {
-        assert!(table.blocks.is_empty() && blocks.len() == self.blocks_needed(tokens), "{tokens} in {blocks:?}");
+        assert!(
+            table.blocks.is_empty() && blocks.len() == self.blocks_needed(tokens),
+            "{tokens} in {blocks:?}"
+        );
         for &block in blocks {
             if self.known.is_idle(block) {
                 self.known.wake(block);

@@ -233,11 +233,10 @@ fn an_owners_content_is_forgotten_wherever_it_lies() {
     pool.forget(&HashSet::from([1]));
     assert_eq!(pool.names(), 2);
     let known = |owner, content| pool.find(&key(owner, content)).is_some();
-    assert_eq!([0, 1, 2].map(|content| (known(1, content), known(2, content))), [
-        (false, false),
-        (false, true),
-        (false, true)
-    ]);
+    assert_eq!(
+        [0, 1, 2].map(|content| (known(1, content), known(2, content))),
+        [(false, false), (false, true), (false, true)]
+    );
     assert_eq!((pool.used_blocks(), pool.free_blocks()), (1, 2));
     pool.release(held);
     let mut all = pool.table(3);
@@ -319,7 +318,7 @@ impl World {
         let (table, content) = &self.tables[table];
         let Some(held) = content.get(block * size..) else { return };
         let rows = &held[..rows.min(size).min(held.len())];
-        let [first, .., last] = [&rows[..], &rows[..]].concat()[..] else { return };
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return };
         let mut digest = [0; 32];
         digest[..4].copy_from_slice(&first.to_le_bytes());
         digest[4..8].copy_from_slice(&last.to_le_bytes());

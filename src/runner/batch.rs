@@ -7,8 +7,9 @@ use crate::{
     adapter::{AdapterLease, AdapterWeights},
     kernels::{
         dept_embed::{AdapterSlot, LowRankSlot},
-        ragged_attention::Span,
+        ragged_attention::{Span, copy_blocks},
     },
+    kv::BlockCopy,
     sampling::{Mask, Scratch},
     scheduler::{Decode, Sequences},
 };
@@ -87,6 +88,18 @@ pub(super) fn slabs(config: RunnerConfig, layers: usize, width: usize) -> Result
     // Zeroed pages cost no memory until a block is first used.
     let slab = |_| Tensor::zeros(shape, DType::F32, &Device::Cpu);
     Ok((0..layers).map(slab).collect::<candle_core::Result<_>>()?)
+}
+
+/// Gives rows that are about to be written a place of their own, in every slab.
+pub(super) fn copy_rows(
+    slabs: &[Tensor],
+    copies: &[BlockCopy],
+    block_size: usize,
+) -> Result<(), RunnerError> {
+    if copies.is_empty() {
+        return Ok(());
+    }
+    Ok(slabs.iter().try_for_each(|slab| copy_blocks(slab, copies, block_size))?)
 }
 
 /// The last row of every span whose decode samples, in order; `None` when none does. `(rows, d) -> (sequences, d)`

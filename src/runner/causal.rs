@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::{
     Runner, RunnerConfig, RunnerError, StepError, StepOutput,
-    batch::{SampleMemory, Slots, last_rows, sample, slabs},
+    batch::{SampleMemory, Slots, copy_rows, last_rows, sample, slabs},
 };
 use crate::{
     backbones::decoder::{CausalBatch, Decoder},
@@ -99,6 +99,7 @@ impl Runner for CausalRunner {
         sequences: &mut Sequences,
         output: &mut StepOutput,
     ) -> Result<(), StepError> {
+        copy_rows(&self.slabs, &plan.copies, self.block_size).map_err(StepError::Decode)?;
         let logits = self.logits(&plan.decode, sequences).map_err(StepError::Decode)?;
         let Some(logits) = logits else { return Ok(()) };
         let eos = &self.model.config().eos;

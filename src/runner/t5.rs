@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::{
     Runner, RunnerConfig, RunnerError, StepError, StepOutput,
-    batch::{SampleMemory, Slots, last_rows, sample, slabs},
+    batch::{SampleMemory, Slots, copy_rows, last_rows, sample, slabs},
 };
 use crate::{
     adapter::AdapterWeights,
@@ -149,6 +149,7 @@ impl Runner for T5Runner {
         sequences: &mut Sequences,
         output: &mut StepOutput,
     ) -> Result<(), StepError> {
+        copy_rows(&self.slabs, &plan.copies, self.block_size).map_err(StepError::Decode)?;
         if let Some(encode) = &plan.encode {
             self.encode(encode, sequences).map_err(StepError::Encode)?;
         }

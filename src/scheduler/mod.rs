@@ -4,14 +4,22 @@
 //! together in one step; a single longer prompt is a cohort too, and while others decode it moves by only as many blocks
 //! a step as its rows allow. Without one, a prompt is a decode of many rows, in pieces of what `max_batch_tokens` leaves
 //! over. Either way every sequence that generates gets its row in every step. K/V blocks are taken as needed; when they
-//! run out, the newest sequence gives its blocks back and is computed again later. A sequence that fits the pool alone
-//! always ends: the oldest one is never preempted.
+//! run out, the newest sequence gives its blocks back and is computed again later, before anyone new. A sequence that fits
+//! the pool alone always ends: the oldest one is never preempted.
+//!
+//! Who enters next is the queue's to say (`queue.rs`); rows that are in the pool already are not computed again
+//! (`prefix.rs`), and who begins with rows that a running sequence is computing waits for those.
 
-use std::{cmp::Reverse, collections::BTreeSet, num::NonZeroUsize};
+use std::{collections::BTreeSet, num::NonZeroUsize};
+
+use prefix::{PrefixCache, PrefixKeys};
+use queue::FairQueue;
 
 use crate::{domain::FinishReason, kv::BlockPool};
 
 mod plan;
+mod prefix;
+mod queue;
 mod sequence;
 mod steps;
 
@@ -37,7 +45,12 @@ pub struct SchedulerConfig {
     pub prompts: PromptPath,
     /// Tokens that end a text.
     pub eos: Vec<u32>,
+    /// Whether K/V rows that are in the pool already are used again.
+    pub prefix_cache: bool,
 }
+
+/// What a generated token counts in fairness beside a prompt row's 1: a decode reads all weights for one row.
+const GENERATED: usize = 2;
 
 /// How prompts enter the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,8 +89,13 @@ pub struct Scheduler {
     config: SchedulerConfig,
     pool: BlockPool,
     sequences: Sequences,
-    /// By priority, then in order of arrival.
-    waiting: BTreeSet<(Reverse<i32>, SequenceId)>,
+    /// Who has not run yet.
+    queue: FairQueue,
+    /// Who ran and had to give its blocks back: goes before all that are in the queue.
+    preempted: BTreeSet<SequenceId>,
+    /// Who waits for a running sequence's rows.
+    parked: BTreeSet<SequenceId>,
+    prefixes: PrefixCache,
     cohort: Option<Cohort>,
     cohorts: u64,
     /// Oldest admission first.
@@ -91,7 +109,10 @@ impl Scheduler {
         Self {
             pool: BlockPool::new(config.num_blocks, config.block_size),
             sequences: Sequences::default(),
-            waiting: BTreeSet::new(),
+            queue: FairQueue::default(),
+            preempted: BTreeSet::new(),
+            parked: BTreeSet::new(),
+            prefixes: PrefixCache::default(),
             cohort: None,
             cohorts: 0,
             decoding: Vec::new(),
@@ -111,20 +132,69 @@ impl Scheduler {
         if needed > self.pool.num_blocks() {
             return Err(NeverFits { needed, pool: self.pool.num_blocks() });
         }
-        let causal = self.config.prompts == PromptPath::Decoder;
-        let sequence = Sequence::new(request, causal, self.pool.table(rows), self.pool.table(past_rows));
-        self.waiting.insert((Reverse(sequence.request.priority), sequence.request.id));
-        self.sequences.insert(sequence);
+        let path = self.config.prompts;
+        let size = self.config.block_size.get();
+        let keys = if self.config.prefix_cache {
+            PrefixKeys::of(&request, path, size)
+        } else {
+            PrefixKeys::default()
+        };
+        let adapter = request.adapter.as_ref().map(|lease| lease.name());
+        let ticket =
+            self.queue.join(request.id, (&request.tenant, request.weight), adapter, request.priority);
+        let tables = (self.pool.table(rows), self.pool.table(past_rows));
+        let causal = path == PromptPath::Decoder;
+        self.sequences.insert(Sequence::new(request, causal, keys, ticket, tables));
+        self.queue.push(ticket);
         Ok(())
     }
 
-    /// Records that a step has computed what was planned to be decoded. [`Scheduler::commit`] comes after it.
+    /// Records that a step has computed what was planned. [`Scheduler::commit`] comes after it.
     pub fn advance(&mut self, plan: &StepPlan) {
+        for &id in plan.encode.iter().filter(|encode| encode.last).flat_map(|encode| &encode.sequences) {
+            self.keep_prefix(id, true);
+        }
         for planned in &plan.decode {
-            if let Some(sequence) = self.sequences.get_mut(planned.sequence) {
-                sequence.computed = planned.rows.end;
+            let Some(sequence) = self.sequences.get_mut(planned.sequence) else { continue };
+            sequence.computed = planned.rows.end;
+            if sequence.causal {
+                let (before, after) = (planned.rows.start, planned.rows.end);
+                let done = sequence.prompt_rows();
+                self.keep_prefix(planned.sequence, before < done && after >= done);
             }
         }
+    }
+
+    /// Lets others use what a sequence has computed; nobody waits for it once its prompt is `done`.
+    fn keep_prefix(&mut self, id: SequenceId, done: bool) {
+        if !self.config.prefix_cache {
+            return;
+        }
+        let Some(sequence) = self.sequences.get_mut(id) else { return };
+        self.prefixes.name(sequence, &mut self.pool);
+        if done {
+            self.settle(id);
+        }
+    }
+
+    /// Nobody waits for this one any more.
+    fn settle(&mut self, id: SequenceId) {
+        let Some(sequence) = self.sequences.get(id) else { return };
+        self.prefixes.settle(sequence);
+        let Self { parked, sequences, queue, preempted, .. } = self;
+        parked.retain(|&waiting| {
+            let held = sequences.listed(waiting);
+            if held.waits_for != Some(id) {
+                return true;
+            }
+            held.waits_for = None;
+            if held.cached.is_some() {
+                preempted.insert(waiting);
+            } else {
+                queue.push(held.ticket);
+            }
+            false
+        });
     }
 
     /// Records the token that a planned decode chose. Returns why the sequence ends with it, if it does; an end token
@@ -135,13 +205,18 @@ impl Scheduler {
             return Some(FinishReason::Stop);
         }
         sequence.generated.push(token);
+        self.queue.charge(sequence.ticket, GENERATED);
         (sequence.generated.len() >= sequence.request.max_tokens).then_some(FinishReason::Length)
     }
 
     /// Forgets a sequence, wherever it is, and frees its blocks. Returns it without blocks.
     pub fn remove(&mut self, id: SequenceId) -> Option<Sequence> {
+        self.settle(id);
         let mut sequence = self.sequences.remove(id)?;
-        self.waiting.remove(&(Reverse(sequence.request.priority), id));
+        self.queue.remove(sequence.ticket);
+        self.queue.leave(sequence.ticket);
+        self.preempted.remove(&id);
+        self.parked.remove(&id);
         self.decoding.retain(|&decoding| decoding != id);
         // A cohort that lives longer than a step is one long prompt; were it more, the rows that the runner holds side by
         // side could not go on without one of them.
@@ -159,7 +234,7 @@ impl Scheduler {
 
     /// Sequences that wait for their first or next admission.
     pub fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.queue.len() + self.preempted.len() + self.parked.len()
     }
 
     /// Sequences that are being encoded or decoded.
@@ -170,6 +245,11 @@ impl Scheduler {
     /// Used K/V blocks over all K/V blocks, 0 to 1.
     pub fn kv_usage(&self) -> f64 {
         self.pool.used_blocks() as f64 / self.pool.num_blocks().max(1) as f64
+    }
+
+    /// Prompt rows that were looked up in the prefix cache since the start, and those of them that were found.
+    pub fn prefix_rows(&self) -> (u64, u64) {
+        (self.prefixes.queries, self.prefixes.hits)
     }
 
     /// How often a sequence has given its blocks back since the start.

@@ -1,10 +1,14 @@
 use std::ops::Range;
 
 use super::SequenceId;
+use crate::kv::BlockCopy;
 
-/// What one step computes. A runner does the encode first: sequences that it finishes may be decoded in the same step.
+/// What one step computes. A runner copies first, in order, and encodes then: sequences that it finishes may be decoded in
+/// the same step.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct StepPlan {
+    /// K/V rows that get a place of their own before anything is written.
+    pub copies: Vec<BlockCopy>,
     /// Prompts that go through some encoder blocks.
     pub encode: Option<Encode>,
     /// Decoder rows, by sequence.
@@ -48,6 +52,7 @@ impl StepPlan {
     }
 
     pub(super) fn clear(&mut self) {
+        self.copies.clear();
         self.encode = None;
         self.decode.clear();
     }

@@ -1,7 +1,7 @@
-use std::collections::HashMap;
+use std::{collections::HashMap, num::NonZeroU32};
 
-use super::PromptPath;
-use crate::{adapter::AdapterLease, kv::BlockTable, sampling::Sampler};
+use super::{PromptPath, prefix::PrefixKeys, queue::Ticket};
+use crate::{adapter::AdapterLease, domain::TenantId, kv::BlockTable, sampling::Sampler};
 
 /// Names a sequence for as long as the process runs; grows in order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -12,6 +12,10 @@ pub struct SequenceId(pub u64);
 pub struct NewSequence {
     /// Its name.
     pub id: SequenceId,
+    /// Who asks.
+    pub tenant: TenantId,
+    /// The tenant's share of the machine beside the others'.
+    pub weight: NonZeroU32,
     /// The generation that it runs with; held until the sequence is removed.
     pub adapter: Option<AdapterLease>,
     /// Prompt token ids, at least one.
@@ -22,7 +26,7 @@ pub struct NewSequence {
     pub max_tokens: usize,
     /// No end token before this many tokens.
     pub min_tokens: usize,
-    /// Larger runs earlier.
+    /// Larger runs earlier, among the tenant's own.
     pub priority: i32,
 }
 
@@ -64,11 +68,40 @@ pub struct Sequence {
     pub encoded: bool,
     /// Whether the prompt goes through the decoder itself.
     pub causal: bool,
+    pub(super) keys: PrefixKeys,
+    /// Prompt rows that were there when it was first admitted.
+    pub(super) cached: Option<usize>,
+    pub(super) ticket: Ticket,
+    /// Waits for this one to have computed what both begin with.
+    pub(super) waits_for: Option<SequenceId>,
 }
 
 impl Sequence {
-    pub(super) fn new(request: NewSequence, causal: bool, prompt: BlockTable, past: BlockTable) -> Self {
-        Self { request, generated: Vec::new(), computed: 0, prompt, past, encoded: false, causal }
+    pub(super) fn new(
+        request: NewSequence,
+        causal: bool,
+        keys: PrefixKeys,
+        ticket: Ticket,
+        (prompt, past): (BlockTable, BlockTable),
+    ) -> Self {
+        Self {
+            request,
+            generated: Vec::new(),
+            computed: 0,
+            prompt,
+            past,
+            encoded: false,
+            causal,
+            keys,
+            cached: None,
+            ticket,
+            waits_for: None,
+        }
+    }
+
+    /// Prompt tokens whose K/V were there already: they were not computed for this sequence.
+    pub fn cached_tokens(&self) -> usize {
+        self.cached.unwrap_or(0).saturating_sub(self.virtual_tokens()).min(self.request.prompt.len())
     }
 
     /// Soft-prompt rows in front of the prompt, m.

@@ -1,12 +1,21 @@
+mod causal;
+mod fairness;
 mod model;
 mod properties;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    num::NonZeroU32,
+    path::Path,
+    sync::{Arc, LazyLock},
+    time::SystemTime,
+};
+
+use serde_json::json;
 
 use super::*;
 use crate::{
-    adapter::{AdapterLease, folder},
-    domain::SamplingParams,
+    adapter::{AdapterLease, AdapterWeights, Card, Generation, LowRank, Manifest, Matrix, folder},
+    domain::{SamplingParams, TenantId},
     sampling::Sampler,
 };
 
@@ -20,12 +29,34 @@ fn config(num_blocks: u32, block_size: usize) -> SchedulerConfig {
         max_batch_tokens: 16,
         prompts: PromptPath::Encoder { layers: 4 },
         eos: vec![EOS],
+        prefix_cache: false,
     }
+}
+
+/// An adapter of m soft-prompt rows, and with a low-rank pair of s rows where `s` says so. All numbers are 0.
+fn lease(name: &str, m: usize, s: Option<usize>) -> AdapterLease {
+    let mut config = json!({"peft_type": "PROMPT_TUNING", "task_type": "CAUSAL_LM", "num_virtual_tokens": m,
+                            "token_dim": 2, "num_transformer_submodules": 1});
+    if let Some(s) = s {
+        config["peft_type"] = "PROMPT_TUNING_LORA".into();
+        config["r"] = 1.into();
+        config["max_length"] = s.into();
+        config["lora_alpha"] = 8.into();
+    }
+    let zeros = |rows: usize, cols: usize| Matrix::new(rows, cols, vec![0.0; rows * cols]).unwrap();
+    let low_rank = s.map(|s| LowRank::new(zeros(s, 1), zeros(1, 2), 8.0).unwrap());
+    let weights = AdapterWeights::new(zeros(m, 2), low_rank).unwrap();
+    let manifest = Manifest::parse(config.to_string().as_bytes()).unwrap();
+    let name = name.parse().unwrap();
+    let generation = Generation::new(name, manifest, weights, Card::default(), SystemTime::UNIX_EPOCH);
+    AdapterLease::new(Arc::new(generation))
 }
 
 fn request(id: u64, prompt: usize, max_tokens: usize) -> NewSequence {
     NewSequence {
         id: SequenceId(id),
+        tenant: TenantId::default_tenant(),
+        weight: NonZeroU32::MIN,
         adapter: None,
         prompt: vec![5; prompt],
         sampler: Sampler::new(&SamplingParams::greedy(), 0, &[], 10),
@@ -41,11 +72,11 @@ fn step(scheduler: &mut Scheduler) -> StepPlan {
     plan
 }
 
-/// Plans a step and lets every decode choose token 9. Sequences that end are removed.
+/// Plans a step and lets every decode that samples choose token 9. Sequences that end are removed.
 fn run(scheduler: &mut Scheduler) -> StepPlan {
     let plan = step(scheduler);
     scheduler.advance(&plan);
-    for decode in &plan.decode {
+    for decode in plan.decode.iter().filter(|decode| decode.samples) {
         if scheduler.commit(decode.sequence, 9).is_some() {
             scheduler.remove(decode.sequence);
         }

@@ -80,6 +80,10 @@ metrics! {
     generated_tokens: IntCounter = "dept_generated_tokens_total",
     /// Fraction of the K/V blocks in use, 0 to 1.
     kv_cache_usage: Gauge = "dept_kv_cache_usage_ratio",
+    /// Prompt rows, soft prompts counted, that were looked up in the prefix cache.
+    prefix_cache_queries: IntCounter = "dept_prefix_cache_queries_total",
+    /// Prompt rows whose K/V were there already: not computed again.
+    prefix_cache_hits: IntCounter = "dept_prefix_cache_hits_total",
     /// Sequences that gave their K/V blocks back and were computed again.
     preemptions: IntCounter = "dept_preemptions_total",
     /// Adapters held, by tier (host, store).

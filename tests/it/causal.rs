@@ -145,7 +145,13 @@ fn a_schedule_changes_no_bit_whatever_its_memory() {
             assert_eq!(tokens, case.tokens, "{family} {}", case.name);
         }
         // Prompts in pieces of a few rows, and sequences that give way to others and are computed again.
-        let tight = Memory { num_blocks: 20, block_size: 8, max_batch_tokens: 7, max_num_seqs: 4 };
+        let tight = Memory {
+            num_blocks: 20,
+            block_size: 8,
+            max_batch_tokens: 7,
+            max_num_seqs: 4,
+            prefix_cache: false,
+        };
         let (tight, scheduler) = run(tight);
         assert_eq!(tight, roomy, "{family}: pieces and preemption change no bit");
         assert!(scheduler.preemptions() > 0, "memory was tight");

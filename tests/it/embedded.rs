@@ -16,7 +16,13 @@ fn reviews() -> Vec<(String, String)> {
 
 fn answers(recipe: Recipe, jobs: &[Job]) -> Vec<Vec<u32>> {
     let model = load_t5(&repo(MODEL), recipe, 2);
-    let memory = Memory { num_blocks: 512, block_size: 16, max_batch_tokens: 1024, max_num_seqs: 32 };
+    let memory = Memory {
+        num_blocks: 512,
+        block_size: 16,
+        max_batch_tokens: 1024,
+        max_num_seqs: 32,
+        prefix_cache: false,
+    };
     let tokens = |sampled: &Vec<Sampled>| sampled.iter().map(|sampled| sampled.token).collect();
     generate(model, jobs, memory).0.iter().map(tokens).collect()
 }

@@ -5,5 +5,6 @@ mod binary;
 mod causal;
 mod embedded;
 mod exactness;
+mod mixes;
 mod real_models;
 mod support;

@@ -55,7 +55,7 @@ fn written(error: &ApiError, id: &str) -> Response {
     let status =
         StatusCode::from_u16(row.status).expect("the table's statuses are legal, which a test holds");
     let mut response = (status, Json(ErrorBody::new(error, id))).into_response();
-    if let Some(seconds) = row.retry_after {
+    if let Some(seconds) = error.retry_after.or(row.retry_after) {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
     if let Some(should) = row.should_retry {

@@ -6,7 +6,6 @@
 use candle_core::{Device, Result, Tensor};
 
 use crate::{
-    backbones::t5::Reach,
     kernels::{
         dept_embed::{AdapterSlot, EmbeddingTable, RowTable, dept_embed},
         linear::Linear,
@@ -49,16 +48,16 @@ pub struct CausalBatch<'a> {
 }
 
 impl Decoder {
-    /// Builds the model from its checkpoint, for sequences of `reach.prompt + reach.new_tokens` positions at most.
+    /// Builds the model from its checkpoint, for sequences of `positions` at most.
     ///
     /// # Errors
     /// When a tensor is missing, has another shape or is not finite.
     pub fn load(
         loader: &Loader<'_>,
         config: DecoderConfig,
-        reach: Reach,
+        positions: usize,
     ) -> std::result::Result<Self, LoadError> {
-        build::decoder(loader, config, reach.prompt + reach.new_tokens)
+        build::decoder(loader, config, positions)
     }
 
     /// The model's dimensions.

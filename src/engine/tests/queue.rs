@@ -1,4 +1,7 @@
-use std::{num::NonZeroUsize, time::Instant};
+use std::{
+    num::NonZeroUsize,
+    time::{Duration, Instant},
+};
 
 use super::rig::*;
 use crate::{
@@ -14,7 +17,10 @@ fn a_full_queue_refuses_until_somebody_starts() {
     let waiting = [rig.submit(echo(&[5])), rig.submit(echo(&[6]))];
     assert_eq!(counts(rig.handle.load()), (2, 1));
     let refused = rig.handle.submit(echo(&[8])).unwrap_err();
-    assert_eq!(refused, SubmitError::Overloaded { waiting: 2 });
+    assert_eq!(
+        refused,
+        SubmitError::Overloaded { waiting: 2, tokens: 2 * (1 + 100), retry_in: Duration::from_secs(1) }
+    );
     assert_eq!(counts(rig.handle.load()), (2, 1), "a refusal is not counted");
     drop(gate);
     assert_eq!(answer(first).tokens, [4]);

@@ -2,14 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    num::NonZeroUsize,
+    num::{NonZeroU32, NonZeroUsize},
     panic::resume_unwind,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-        mpsc,
-    },
+    sync::{Arc, atomic::AtomicUsize, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
@@ -17,9 +13,13 @@ use std::{
 use futures::StreamExt;
 
 use crate::{
-    domain::{Completion, ModelKind, ModelProfile, SamplingParams, SequenceError, TenantId, TokenEvent},
+    domain::{
+        Completion, ContextWindow, ModelKind, ModelProfile, SamplingParams, SequenceError, TenantId,
+        TokenEvent,
+    },
     engine::{
-        Engine, EngineHandle, EngineParts, Load, Observer, StepReport, Submission, TokenStream, Unobserved,
+        Engine, EngineHandle, EngineParts, Load, Observer, QueueLimits, StepReport, Submission, TokenStream,
+        Unobserved,
     },
     runner::{Runner, StepError, StepOutput, fake::FakeRunner},
     scheduler::{PromptPath, Scheduler, SchedulerConfig, Sequences, StepPlan},
@@ -159,7 +159,7 @@ const DROPPED: &str = "channel is empty and sending half is closed";
 
 /// Sequences that wait and that run.
 pub fn counts(load: &Load) -> (usize, usize) {
-    (load.waiting.load(Ordering::Acquire), load.running.load(Ordering::Acquire))
+    (load.waiting(), load.running())
 }
 
 pub fn gated() -> (Gated, Gate, Arc<AtomicUsize>) {
@@ -179,10 +179,12 @@ pub fn parts(size: Size) -> (EngineHandle, EngineParts) {
         kind: ModelKind::Seq2Seq,
         hidden: 8,
         vocab_size: tokenizer.vocab_size(),
-        max_prompt_rows: 512,
-        max_new_tokens: 1 << 20,
+        context: ContextWindow::Apart { prompt_rows: 512, new_tokens: 1 << 20 },
     };
-    let (handle, inbox) = EngineHandle::channel(Arc::new(model), size.queue_limit);
+    let (handle, inbox) = EngineHandle::channel(
+        Arc::new(model),
+        QueueLimits { sequences: size.queue_limit, tokens: usize::MAX },
+    );
     let scheduler = Scheduler::new(SchedulerConfig {
         num_blocks: size.num_blocks,
         block_size: NonZeroUsize::new(size.block_size).unwrap(),
@@ -190,6 +192,7 @@ pub fn parts(size: Size) -> (EngineHandle, EngineParts) {
         max_batch_tokens: 64,
         prompts: PromptPath::Encoder { layers: 4 },
         eos: vec![FakeRunner::EOS],
+        prefix_cache: false,
     });
     let parts = EngineParts {
         inbox,
@@ -212,6 +215,7 @@ pub fn tokenizer() -> Tokenizer {
 pub fn echo(tokens: &[u32]) -> Submission {
     Submission {
         tenant: TenantId::default_tenant(),
+        weight: NonZeroU32::MIN,
         adapter: None,
         tokens: tokens.to_vec(),
         sampling: SamplingParams::greedy(),

@@ -7,17 +7,19 @@
 
 use std::ops::Range;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, InplaceOp2, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 
 use super::pool::ComputePool;
 use crate::kv::BlockId;
 
 mod bias;
 mod cpu;
+mod slab;
 
 pub mod reference;
 
 pub use bias::{BiasShape, Direction, RelativeBias};
+pub use slab::{copy_blocks, write_key_values};
 
 #[cfg(test)]
 mod tests;
@@ -241,14 +243,6 @@ impl Attention<'_> {
     }
 }
 
-/// Writes rows `[k; v]`, the last `2 kv_heads * dim` columns of `source`, to the slab rows `slots`.
-///
-/// # Errors
-/// When a slot lies outside of the slab or the shapes differ.
-pub fn write_key_values(slab: &Tensor, source: &Tensor, slots: &[u32]) -> candle_core::Result<()> {
-    slab.inplace_op2(source, &WriteKeyValues { slots })
-}
-
 struct AmongRows<'a>(Attention<'a>);
 
 impl CustomOp1 for AmongRows<'_> {
@@ -294,45 +288,6 @@ impl CustomOp2 for OverSlab<'_> {
         let keys = cpu::Rows { values: slab, stride: 2 * kv_width, offset: 0 };
         let values = cpu::Rows { values: slab, stride: 2 * kv_width, offset: kv_width };
         self.0.run(rows, cpu::Rows { values: q, stride, offset: 0 }, cpu::KeyValues { keys, values })
-    }
-}
-
-struct WriteKeyValues<'a> {
-    slots: &'a [u32],
-}
-
-impl InplaceOp2 for WriteKeyValues<'_> {
-    fn name(&self) -> &'static str {
-        "write-key-values"
-    }
-
-    fn cpu_fwd(
-        &self,
-        slab: &mut CpuStorage,
-        slab_layout: &Layout,
-        source: &CpuStorage,
-        source_layout: &Layout,
-    ) -> candle_core::Result<()> {
-        let (slab_rows, width) = slab_layout.shape().dims2()?;
-        let (rows, stride) = source_layout.shape().dims2()?;
-        let (_, source) = matrix(source, source_layout, stride)?;
-        if stride < width {
-            return Err(candle_core::Error::wrap(AttentionError::Columns { expected: width, found: stride }));
-        }
-        if rows != self.slots.len() {
-            candle_core::bail!("write-key-values has {rows} rows for {} slots", self.slots.len())
-        }
-        let (CpuStorage::F32(slab), Some((start, _))) = (slab, slab_layout.contiguous_offsets()) else {
-            candle_core::bail!("write-key-values takes a contiguous f32 slab")
-        };
-        for (row, &slot) in source.chunks_exact(stride).zip(self.slots) {
-            let slot = slot as usize;
-            if slot >= slab_rows {
-                candle_core::bail!("slot {slot} lies outside of a slab of {slab_rows} rows")
-            }
-            slab[start + slot * width..][..width].copy_from_slice(&row[stride - width..]);
-        }
-        Ok(())
     }
 }
 

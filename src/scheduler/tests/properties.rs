@@ -13,10 +13,26 @@ enum Op {
     Steps(usize),
 }
 
+/// Prompts that begin alike and end differently.
+fn prompt() -> impl Strategy<Value = Vec<u32>> {
+    (1_usize..24, 0_u32..3, 0_usize..16).prop_map(|(length, variant, common)| {
+        (0..length).map(|at| if at < common { at as u32 } else { 100 * variant + at as u32 }).collect()
+    })
+}
+
 fn job() -> impl Strategy<Value = Job> {
-    let lengths = (1_usize..24, 1_usize..24, 0_usize..30);
-    (lengths, prop_oneof![4 => Just(0), 1 => -1..=1])
-        .prop_map(|((prompt, max_tokens, ends_at), priority)| Job { prompt, max_tokens, ends_at, priority })
+    let who = (0_usize..2, 0_usize..3);
+    let lengths = (prompt(), 1_usize..24, 0_usize..30);
+    (who, lengths, prop_oneof![4 => Just(0), 1 => -1..=1]).prop_map(
+        |((tenant, adapter), (prompt, max_tokens, ends_at), priority)| Job {
+            tenant,
+            adapter,
+            prompt,
+            max_tokens,
+            ends_at,
+            priority,
+        },
+    )
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -29,20 +45,26 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn any_config() -> impl Strategy<Value = SchedulerConfig> {
     let blocks = prop_oneof![2 => 1_u32..24, 1 => 24_u32..120];
-    (blocks, 1_usize..6, 1_usize..6, 0_usize..40, 1_usize..7).prop_map(
-        |(num_blocks, block_size, max_num_seqs, max_batch_tokens, encoder_layers)| SchedulerConfig {
+    let limits = (blocks, 1_usize..6, 1_usize..6, 0_usize..40);
+    let prompts = prop_oneof![
+        (1_usize..7).prop_map(|layers| PromptPath::Encoder { layers }),
+        Just(PromptPath::Decoder)
+    ];
+    (limits, prompts, any::<bool>()).prop_map(
+        |((num_blocks, block_size, max_num_seqs, max_batch_tokens), prompts, prefix_cache)| SchedulerConfig {
             num_blocks,
             block_size: NonZeroUsize::new(block_size).unwrap(),
             max_num_seqs,
             max_batch_tokens,
-            prompts: PromptPath::Encoder { layers: encoder_layers },
+            prompts,
             eos: vec![EOS],
+            prefix_cache,
         },
     )
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn every_sequence_ends_with_its_own_answer_and_leaves_nothing(
@@ -61,18 +83,45 @@ proptest! {
     }
 }
 
-/// That the properties above are tried where it hurts: little memory, and long prompts between short ones.
-#[test]
-fn crowded_memory_preempts_and_everything_still_ends() {
-    let crowded = SchedulerConfig { max_batch_tokens: 8, max_num_seqs: 6, ..config(14, 2) };
+/// A crowd in little memory, with long prompts between short ones: preemptions, rows computed, rows found.
+fn crowd(num_blocks: u32, prompts: PromptPath, prefix_cache: bool) -> (u64, usize, u64) {
+    let crowded = SchedulerConfig {
+        max_batch_tokens: 8,
+        max_num_seqs: 6,
+        prompts,
+        prefix_cache,
+        ..config(num_blocks, 2)
+    };
     let mut world = World::new(crowded);
     for index in 0..60 {
-        let (prompt, max_tokens) = if index % 7 == 3 { (12, 12) } else { (1 + index % 4, 16 + index % 8) };
-        world.add(Job { prompt, max_tokens, ends_at: 10 + index % 11, priority: 0 });
+        let (length, max_tokens) = if index % 7 == 3 { (12, 12) } else { (1 + index % 4, 16 + index % 8) };
+        world.add(Job {
+            tenant: 0,
+            adapter: index % 3,
+            prompt: vec![7; length],
+            max_tokens,
+            ends_at: 10 + index % 11,
+            priority: 0,
+        });
         if index % 3 == 0 {
             world.step();
         }
     }
     world.finish();
-    assert!(world.preemptions() > 10, "{} preemptions", world.preemptions());
+    (world.preemptions(), world.computed, world.hits())
+}
+
+/// That the properties above are tried where it hurts, and that what is found need not be computed.
+#[test]
+fn crowded_memory_preempts_and_everything_still_ends() {
+    for prompts in [PromptPath::Encoder { layers: 4 }, PromptPath::Decoder] {
+        for prefix_cache in [false, true] {
+            let (preemptions, ..) = crowd(16, prompts, prefix_cache);
+            assert!(preemptions > 10, "{preemptions} preemptions");
+        }
+        let (_, cold, none) = crowd(60, prompts, false);
+        let (_, warm, hits) = crowd(60, prompts, true);
+        assert!(none == 0 && hits > 10, "{hits} hits");
+        assert!(warm < cold, "{warm} rows computed where {cold} were without a cache");
+    }
 }

@@ -7,7 +7,6 @@ use dept::{
     adapter::AdapterWeights,
     backbones::{
         decoder::{CausalBatch, Decoder, DecoderConfig},
-        t5::Reach,
         weights::Weights,
     },
     kernels::{
@@ -28,7 +27,7 @@ pub fn load_decoder(path: &Path, recipe: Recipe, threads: usize) -> Decoder {
     let pool = ComputePool::new(NonZeroUsize::new(threads).unwrap()).unwrap();
     let config = DecoderConfig::read(&weights).unwrap();
     let loader = Loader { weights: &weights, recipe, pool };
-    Decoder::load(&loader, config, Reach { prompt: 80, new_tokens: 40 }).unwrap()
+    Decoder::load(&loader, config, 120).unwrap()
 }
 
 /// What to generate.

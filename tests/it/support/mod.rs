@@ -3,7 +3,7 @@
 pub mod causal;
 
 use std::{
-    num::NonZeroUsize,
+    num::{NonZeroU32, NonZeroUsize},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -15,7 +15,7 @@ use dept::{
         t5::{Reach, T5, T5Config},
         weights::Weights,
     },
-    domain::{RawSampling, SamplingParams},
+    domain::{RawSampling, SamplingParams, TenantId},
     kernels::pool::ComputePool,
     layers::{Loader, Recipe},
     runner::{CausalRunner, Runner, RunnerConfig, StepOutput, T5Runner},
@@ -57,17 +57,18 @@ pub struct Job {
 }
 
 /// How to drive a batch.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Memory {
     pub num_blocks: u32,
     pub block_size: usize,
     pub max_batch_tokens: usize,
     pub max_num_seqs: usize,
+    pub prefix_cache: bool,
 }
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { num_blocks: 256, block_size: 8, max_batch_tokens: 256, max_num_seqs: 16 }
+        Self { num_blocks: 256, block_size: 8, max_batch_tokens: 256, max_num_seqs: 16, prefix_cache: false }
     }
 }
 
@@ -84,6 +85,7 @@ impl Memory {
             max_batch_tokens: self.max_batch_tokens,
             prompts,
             eos,
+            prefix_cache: self.prefix_cache,
         })
     }
 }
@@ -118,6 +120,8 @@ fn drive(
             let job = jobs[step / 3].clone();
             let added = NewSequence {
                 id: SequenceId(step as u64 / 3),
+                tenant: TenantId::default_tenant(),
+                weight: NonZeroU32::MIN,
                 adapter: job.adapter,
                 prompt: job.prompt,
                 sampler: Sampler::new(&sampling, 0, &[], vocab),

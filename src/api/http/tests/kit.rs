@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    sync::{Arc, atomic::Ordering, mpsc},
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, SystemTime},
 };
@@ -23,10 +23,10 @@ use crate::{
         http::{Hosts, HttpOptions, public},
     },
     domain::{
-        Completion, FinishReason, GeneratedToken, ModelKind, ModelProfile, ScoredToken, SequenceError,
-        Timings, TokenEvent, Usage,
+        Completion, ContextWindow, FinishReason, GeneratedToken, ModelKind, ModelProfile, ScoredToken,
+        SequenceError, Timings, TokenEvent, Usage,
     },
-    engine::{Arrival, Command, EngineHandle},
+    engine::{Arrival, Command, EngineHandle, QueueLimits},
     telemetry::Metrics,
     tokenizer::Tokenizer,
 };
@@ -53,10 +53,10 @@ impl Stage {
             kind: ModelKind::Seq2Seq,
             hidden: 4,
             vocab_size: WORDS.len(),
-            max_prompt_rows: MAX_ROWS,
-            max_new_tokens: MAX_NEW,
+            context: ContextWindow::Apart { prompt_rows: MAX_ROWS, new_tokens: MAX_NEW },
         };
-        let (engine, inbox) = EngineHandle::channel(Arc::new(model), QUEUE);
+        let (engine, inbox) =
+            EngineHandle::channel(Arc::new(model), QueueLimits { sequences: QUEUE, tokens: usize::MAX });
         let readiness = Readiness::default();
         readiness.set(State::Ready);
         let service = Service {
@@ -77,7 +77,7 @@ impl Stage {
         let load = Arc::clone(service.engines[0].load());
         thread::spawn(move || {
             while let Ok(Command::Submit(arrival)) = inbox.recv() {
-                load.waiting.fetch_sub(1, Ordering::AcqRel);
+                load.leave(1, arrival.submission.cost());
                 script(*arrival);
             }
         });

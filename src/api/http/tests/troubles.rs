@@ -104,7 +104,7 @@ async fn a_full_queue_refuses_and_says_when_to_come_back() {
     let answer = generate(&app, json!({"prompt": "a"})).await;
     assert_eq!(found(&answer), (429, "overloaded".into()));
     assert_eq!(answer.header("retry-after"), Some("1"));
-    assert!(answer.error().3.contains("4 requests are waiting"));
+    assert!(answer.error().3.contains("4 sequences of"));
     assert!(metrics.render().contains(r#"dept_rejected_total{reason="overloaded"} 1"#));
 }
 
