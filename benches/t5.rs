@@ -22,7 +22,7 @@ use dept::{
         t5::{Reach, T5, T5Config},
         weights::{Format, RawEmbedding, RawLinear, Weights},
     },
-    domain::{SamplingParams, TenantId},
+    domain::{SamplingParams, Scoring, TenantId},
     kernels::{
         dept_embed::{AdapterSlot, DeltaRow, LowRankSlot, Row, RowTable},
         pool::ComputePool,
@@ -216,6 +216,8 @@ impl Decoding {
                 weight: NonZeroU32::MIN,
                 adapter: None,
                 prompt: (0..ROWS).map(|index| token(id.0 as usize * ROWS + index)).collect(),
+                given: Vec::new(),
+                scoring: Scoring::Off,
                 sampler: Sampler::new(&SamplingParams::greedy(), 0, &[], self.vocab),
                 max_tokens: 2 * NEW_TOKENS,
                 min_tokens: 2 * NEW_TOKENS,
@@ -231,7 +233,7 @@ impl Decoding {
 
     fn step(&mut self) -> Outcome<()> {
         self.scheduler.plan_step(&mut self.plan);
-        self.output.tokens.clear();
+        self.output.clear();
         self.runner.step(&self.plan, self.scheduler.sequences(), &mut self.output)?;
         self.scheduler.advance(&self.plan);
         for (id, sampled) in &self.output.tokens {

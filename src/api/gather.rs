@@ -2,7 +2,7 @@ use futures::{Stream, StreamExt, stream};
 
 use super::ApiError;
 use crate::{
-    domain::{Completion, FinishReason, GeneratedToken, Timings, TokenEvent, Usage},
+    domain::{Completion, FinishReason, GeneratedToken, GivenToken, Timings, TokenEvent, Usage},
     engine::TokenStream,
 };
 
@@ -22,6 +22,8 @@ pub struct Choice {
     pub text: String,
     /// Why it ended.
     pub reason: FinishReason,
+    /// The tokens that it was given to score, in order.
+    pub given: Vec<GivenToken>,
     /// Its tokens, where the request wants log-probabilities; their texts joined are `text`.
     pub tokens: Vec<GeneratedToken>,
     /// Token counts.
@@ -61,6 +63,7 @@ pub fn merge(streams: Vec<Vec<TokenStream>>) -> Events {
 #[derive(Debug, Default)]
 struct Partial {
     text: String,
+    given: Vec<GivenToken>,
     tokens: Vec<GeneratedToken>,
     pieces: usize,
     end: Option<Completion>,
@@ -87,6 +90,10 @@ impl Gathering {
     pub fn take(&mut self, place: Place, event: TokenEvent) -> Result<Option<Piece>, ApiError> {
         let partial = &mut self.results[place.result][place.choice];
         match event {
+            TokenEvent::Given(token) => {
+                partial.given.push(token);
+                Ok(None)
+            }
             TokenEvent::Token(token) => {
                 if self.keep_tokens {
                     partial.tokens.push(token.clone());
@@ -127,7 +134,7 @@ impl Partial {
     fn finish(self) -> Result<Choice, ApiError> {
         let end = self.end.ok_or_else(ApiError::internal)?;
         let Completion { reason, usage, timings, .. } = end;
-        Ok(Choice { text: self.text, reason, tokens: self.tokens, usage, timings })
+        Ok(Choice { text: self.text, given: self.given, reason, tokens: self.tokens, usage, timings })
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     adapter::{AdapterLease, Generation, Registry},
-    domain::{AdapterName, AdapterRef, GenerateRequest, ModelProfile, Prompt, SamplingParams},
+    domain::{AdapterName, AdapterRef, GenerateRequest, ModelProfile, Prompt, SamplingParams, Scoring},
     engine::{EngineHandle, Submission, TokenStream},
     telemetry::Metrics,
     tokenizer::Tokenizer,
@@ -184,6 +184,8 @@ fn submission(
         weight: NonZeroU32::MIN,
         adapter,
         tokens,
+        given: Vec::new(),
+        scoring: Scoring::Off,
         sampling: request.sampling.clone(),
         max_tokens,
         min_tokens: request.min_tokens,

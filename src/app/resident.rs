@@ -15,7 +15,7 @@ use crate::{
     adapter::{BackboneShape, Registry, Task},
     api::{Readiness, Service, State},
     config::EngineConfig,
-    domain::{ModelKind, ModelProfile, SamplingParams, TenantId, TokenEvent},
+    domain::{ModelKind, ModelProfile, SamplingParams, Scoring, TenantId, TokenEvent},
     engine::{EngineHandle, Submission},
     telemetry::Metrics,
 };
@@ -128,6 +128,8 @@ async fn warm_up(engine: &EngineHandle) -> Result<(), AppError> {
         weight: NonZeroU32::MIN,
         adapter: None,
         tokens: vec![0],
+        given: Vec::new(),
+        scoring: Scoring::Off,
         sampling: SamplingParams::greedy(),
         max_tokens: 1,
         min_tokens: 0,
@@ -138,7 +140,7 @@ async fn warm_up(engine: &EngineHandle) -> Result<(), AppError> {
     let mut events = engine.submit(submission).map_err(|error| AppError::WarmUp(error.to_string()))?;
     while let Some(event) = events.next().await {
         match event {
-            TokenEvent::Token(_) => {}
+            TokenEvent::Given(_) | TokenEvent::Token(_) => {}
             TokenEvent::Finished(_) => return Ok(()),
             TokenEvent::Failed(error) => return Err(AppError::WarmUp(error.to_string())),
         }

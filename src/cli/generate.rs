@@ -85,6 +85,7 @@ async fn answer(resident: &Resident, request: &GenerateRequest) -> anyhow::Resul
     let mut out = io::stdout().lock();
     while let Some((_, event)) = accepted.events.next().await {
         match event {
+            TokenEvent::Given(_) => {}
             TokenEvent::Token(token) => out.write_all(token.text.as_bytes())?,
             TokenEvent::Finished(completion) => writeln!(out, "{}", completion.tail)?,
             TokenEvent::Failed(error) => return Err(error.into()),

@@ -47,6 +47,29 @@ pub struct GeneratedToken {
     pub top: Vec<ScoredToken>,
 }
 
+/// A token that was given, not chosen, and how probable it was where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GivenToken {
+    /// Its id.
+    pub id: u32,
+    /// Natural logarithm of its probability before penalties, temperature and masks.
+    pub logprob: f32,
+    /// The most probable tokens at its place, best first; as many as the request asked for.
+    pub top: Vec<ScoredToken>,
+}
+
+/// Which of the tokens that a sequence is given are scored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Scoring {
+    /// None.
+    #[default]
+    Off,
+    /// The prompt's from the second on: a decoder-only model's.
+    Prompt,
+    /// Those that the answer begins with.
+    Given,
+}
+
 /// Token counts of one sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
@@ -56,7 +79,7 @@ pub struct Usage {
     pub virtual_tokens: usize,
     /// Tokens generated, the end token not counted.
     pub completion_tokens: usize,
-    /// Prompt and virtual tokens whose K/V came from a cache.
+    /// Prompt tokens whose K/V were there already; virtual tokens are not counted.
     pub cached_tokens: usize,
 }
 
@@ -108,6 +131,8 @@ pub enum SequenceError {
 /// What the engine says of a sequence, in order: tokens, then one end.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TokenEvent {
+    /// The next of the tokens that were given to be scored; all of them come before any that is generated behind them.
+    Given(GivenToken),
     /// The next token.
     Token(GeneratedToken),
     /// The regular end.

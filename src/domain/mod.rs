@@ -7,7 +7,8 @@ mod request;
 mod sampling;
 
 pub use event::{
-    Completion, FinishReason, GeneratedToken, ScoredToken, SequenceError, Timings, TokenEvent, Usage,
+    Completion, FinishReason, GeneratedToken, GivenToken, ScoredToken, Scoring, SequenceError, Timings,
+    TokenEvent, Usage,
 };
 pub use model::{ContextWindow, ModelKind, ModelProfile};
 pub use name::{AdapterName, AdapterRef, MIN_VERSION_PREFIX, NameError, TenantId, Version, VersionPrefix};

@@ -128,7 +128,7 @@ pub(super) fn usage(sequence: &Sequence) -> Usage {
     Usage {
         prompt_tokens: sequence.request.prompt.len(),
         virtual_tokens: sequence.virtual_tokens(),
-        completion_tokens: sequence.generated.len(),
+        completion_tokens: sequence.generated(),
         cached_tokens: sequence.cached_tokens(),
     }
 }

@@ -12,7 +12,9 @@ use tokio::sync::mpsc;
 use super::{Load, QueueLimits};
 use crate::{
     adapter::AdapterLease,
-    domain::{ContextWindow, ModelProfile, SamplingParams, SequenceError, TenantId, TokenEvent},
+    domain::{
+        ContextWindow, ModelKind, ModelProfile, SamplingParams, Scoring, SequenceError, TenantId, TokenEvent,
+    },
 };
 
 /// One sequence, ready to run: everything in it has been checked against the adapter and the model.
@@ -26,9 +28,13 @@ pub struct Submission {
     pub adapter: Option<AdapterLease>,
     /// Prompt token ids, at least one, every id below the vocabulary size.
     pub tokens: Vec<u32>,
+    /// Tokens that the answer begins with, ids below the vocabulary size.
+    pub given: Vec<u32>,
+    /// Which of the tokens above are scored.
+    pub scoring: Scoring,
     /// How a token is drawn; its seed is set.
     pub sampling: SamplingParams,
-    /// Most tokens to generate, at least one.
+    /// Most tokens to generate; at least one, or none where tokens are scored.
     pub max_tokens: u32,
     /// No end token before this many tokens.
     pub min_tokens: u32,
@@ -43,7 +49,22 @@ pub struct Submission {
 impl Submission {
     /// What it counts in the queue: prompt tokens and tokens that it may generate.
     pub(crate) fn cost(&self) -> usize {
-        self.tokens.len().saturating_add(self.max_tokens as usize)
+        self.tokens.len().saturating_add(self.answer())
+    }
+
+    /// Most tokens of the answer, those given counted.
+    fn answer(&self) -> usize {
+        self.given.len().saturating_add(self.max_tokens as usize)
+    }
+
+    /// Whether there is a token to score or to generate.
+    fn has_aim(&self, kind: ModelKind) -> bool {
+        let scores = match self.scoring {
+            Scoring::Off => false,
+            Scoring::Prompt => kind == ModelKind::Causal && self.tokens.len() > 1,
+            Scoring::Given => !self.given.is_empty(),
+        };
+        self.max_tokens > 0 || scores
     }
 }
 
@@ -63,8 +84,8 @@ pub enum SubmitError {
         /// When, at the pace measured, those will be in work.
         retry_in: Duration,
     },
-    /// There are no prompt tokens or no tokens to generate.
-    #[error("a sequence needs a prompt token and a token to generate")]
+    /// There are no prompt tokens, or nothing to do behind them.
+    #[error("a sequence needs a prompt token, and a token to generate or to score")]
     Empty,
     /// A token id beyond the embedding table.
     #[error("token id {token} is outside the vocabulary of {vocab}")]
@@ -74,7 +95,7 @@ pub enum SubmitError {
         /// Rows of the table.
         vocab: usize,
     },
-    /// The prompt is longer than the adapter or the model takes.
+    /// The prompt, or the answer, is longer than the adapter or the model takes.
     #[error("the prompt has {rows} rows and at most {limit} are taken: shorten it")]
     TooLong {
         /// Rows of the prompt, with the soft prompt where that counts.
@@ -123,7 +144,7 @@ impl Stream for TokenStream {
             return Poll::Ready(None);
         }
         let event = ready!(self.events.poll_recv(context)).unwrap_or_else(|| self.lost());
-        self.ended = !matches!(event, TokenEvent::Token(_));
+        self.ended = !matches!(event, TokenEvent::Given(_) | TokenEvent::Token(_));
         Poll::Ready(Some(event))
     }
 }
@@ -235,10 +256,10 @@ impl EngineHandle {
     /// What the engine relies on, whoever submits: one bad sequence would fail the step of all its neighbours.
     fn check(&self, submission: &Submission) -> Result<(), SubmitError> {
         let (tokens, vocab) = (&submission.tokens, self.model.vocab_size);
-        if tokens.is_empty() || submission.max_tokens == 0 {
+        if tokens.is_empty() || !submission.has_aim(self.model.kind) {
             return Err(SubmitError::Empty);
         }
-        if let Some(&token) = tokens.iter().find(|&&token| token as usize >= vocab) {
+        if let Some(&token) = tokens.iter().chain(&submission.given).find(|&&token| token as usize >= vocab) {
             return Err(SubmitError::Token { token, vocab });
         }
         let weights = submission.adapter.as_ref().map(|lease| lease.weights());
@@ -247,9 +268,13 @@ impl EngineHandle {
         if tokens.len() > s {
             return Err(SubmitError::TooLong { rows: tokens.len(), limit: s });
         }
-        let limit = self.model.context.max_prompt_rows(submission.max_tokens as usize);
+        let limit = self.model.context.max_prompt_rows(submission.answer());
         if rows > limit {
             return Err(SubmitError::TooLong { rows, limit });
+        }
+        let (answer, limit) = (submission.answer(), self.model.context.max_new_tokens(rows));
+        if answer > limit {
+            return Err(SubmitError::TooLong { rows: answer, limit });
         }
         self.check_fits(submission)
     }
@@ -257,7 +282,7 @@ impl EngineHandle {
     fn check_fits(&self, submission: &Submission) -> Result<(), SubmitError> {
         let Some((pool, block_size)) = self.pool else { return Ok(()) };
         let virtual_tokens = submission.adapter.as_ref().map_or(0, |lease| lease.weights().prompt_length());
-        let (prompt, new) = (virtual_tokens + submission.tokens.len(), submission.max_tokens as usize);
+        let (prompt, new) = (virtual_tokens + submission.tokens.len(), submission.answer());
         let needed = match self.model.context {
             ContextWindow::Apart { .. } => prompt.div_ceil(block_size.get()) + new.div_ceil(block_size.get()),
             ContextWindow::Shared { .. } => prompt.saturating_add(new).div_ceil(block_size.get()),

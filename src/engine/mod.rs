@@ -26,7 +26,7 @@ use crate::{
     domain::{FinishReason, SequenceError, TokenEvent},
     runner::{Runner, StepError, StepOutput},
     sampling::{SampleError, Sampled, Sampler},
-    scheduler::{NewSequence, Scheduler, SequenceId, StepPlan},
+    scheduler::{NewSequence, Scheduler, Sequence, SequenceId, StepPlan},
     telemetry::Phase,
     tokenizer::Tokenizer,
 };
@@ -106,6 +106,10 @@ impl<R: Runner + 'static> Engine<R> {
     fn receive(&mut self) -> bool {
         loop {
             let idle = self.clients.is_empty();
+            debug_assert!(
+                !idle || self.parts.scheduler.kv_usage() == 0.0,
+                "nobody is here and blocks are held"
+            );
             if idle && self.drain.is_some() {
                 return false;
             }
@@ -145,6 +149,8 @@ impl<R: Runner + 'static> Engine<R> {
             weight: submission.weight,
             adapter: submission.adapter,
             prompt: submission.tokens,
+            given: submission.given,
+            scoring: submission.scoring,
             sampler,
             max_tokens: submission.max_tokens as usize,
             min_tokens: submission.min_tokens as usize,
@@ -188,7 +194,7 @@ impl<R: Runner + 'static> Engine<R> {
     fn step(&mut self) {
         let began = Instant::now();
         self.note_started(began);
-        self.output.tokens.clear();
+        self.output.clear();
         let sequences = self.parts.scheduler.sequences();
         let outcome =
             catch_unwind(AssertUnwindSafe(|| self.runner.step(&self.plan, sequences, &mut self.output)));
@@ -256,9 +262,10 @@ impl<R: Runner + 'static> Engine<R> {
         self.parts.observer.load(load.waiting(), load.running(), self.parts.scheduler.kv_usage());
     }
 
-    /// Gives every sequence its token, and ends those that are done.
+    /// Gives every sequence its scores and its token, and ends those that are done.
     fn hand_out(&mut self) {
         let now = Instant::now();
+        self.hand_out_scores();
         let mut tokens = std::mem::take(&mut self.output.tokens);
         for (id, sampled) in tokens.drain(..) {
             match sampled {
@@ -267,6 +274,29 @@ impl<R: Runner + 'static> Engine<R> {
             }
         }
         self.output.tokens = tokens;
+    }
+
+    fn hand_out_scores(&mut self) {
+        let mut scores = std::mem::take(&mut self.output.scores);
+        for (id, score) in scores.drain(..) {
+            match score {
+                Ok(given) => {
+                    if let Some(client) = self.clients.get(&id) {
+                        client.deliver(TokenEvent::Given(given));
+                    }
+                }
+                Err(error) => self.fail_sequence(id, &error),
+            }
+        }
+        self.output.scores = scores;
+        let plan = std::mem::take(&mut self.plan);
+        for planned in plan.decode.iter().filter(|planned| !planned.samples) {
+            let sequences = self.parts.scheduler.sequences();
+            if sequences.get(planned.sequence).is_some_and(Sequence::is_scored) {
+                self.finish(planned.sequence, FinishReason::Length);
+            }
+        }
+        self.plan = plan;
     }
 
     fn hand_out_token(&mut self, id: SequenceId, sampled: Sampled, now: Instant) {

@@ -7,11 +7,11 @@ use crate::{
     adapter::{AdapterLease, AdapterWeights},
     kernels::{
         dept_embed::{AdapterSlot, LowRankSlot},
-        ragged_attention::{Span, copy_blocks},
+        ragged_attention::copy_blocks,
     },
     kv::BlockCopy,
     sampling::{Mask, Scratch},
-    scheduler::{Decode, Sequences},
+    scheduler::{Decode, SequenceId, Sequences},
 };
 
 /// The adapters of a batch, each generation once, numbered as the row table names them.
@@ -52,13 +52,59 @@ pub(super) struct SampleMemory {
     scratch: Scratch,
 }
 
-/// Draws a token from each row of `logits` `(sequences, vocab)`, for the planned decodes that sample, in order. `eos` are
-/// the tokens that may not come before `min_tokens`.
-pub(super) fn sample(
-    logits: &Tensor,
+/// What becomes of one row of logits.
+enum Reading {
+    /// It scores the token behind decoder row so and so.
+    Score(SequenceId, usize),
+    /// A token is drawn from it.
+    Sample(SequenceId),
+}
+
+/// Rows of logits that are made at a time: more would take memory and save nothing.
+const LOGIT_ROWS: usize = 64;
+
+/// Reads what the planned decodes want from `hidden` `(rows, d)`, which has their rows one behind the other: tokens are
+/// scored, and drawn. `eos` are the tokens that may not come before `min_tokens`; `logits` makes `(some rows, vocab)` of
+/// `(some rows, d)`.
+pub(super) fn read_out(
+    hidden: &Tensor,
     decode: &[Decode],
-    sequences: &mut Sequences,
-    eos: &[u32],
+    logits: impl Fn(&Tensor) -> candle_core::Result<Tensor>,
+    (sequences, eos): (&mut Sequences, &[u32]),
+    memory: &mut SampleMemory,
+    output: &mut StepOutput,
+) -> Result<(), RunnerError> {
+    let (mut rows, mut readings) = (Vec::with_capacity(decode.len()), Vec::with_capacity(decode.len()));
+    let mut first = 0;
+    for planned in decode {
+        let id = planned.sequence;
+        for row in planned.scores.clone() {
+            rows.push((first + row - planned.rows.start) as u32);
+            readings.push(Reading::Score(id, row));
+        }
+        first += planned.rows.len();
+        if planned.samples {
+            rows.push(first as u32 - 1);
+            readings.push(Reading::Sample(id));
+        }
+    }
+    let all = hidden.dim(0)?;
+    for (rows, readings) in rows.chunks(LOGIT_ROWS).zip(readings.chunks(LOGIT_ROWS)) {
+        // As a rule every row decodes one sequence.
+        let wanted = if rows.len() == all {
+            hidden.clone()
+        } else {
+            hidden.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)? // (some rows, d)
+        };
+        read_rows(&logits(&wanted)?, readings, (sequences, eos), memory, output)?;
+    }
+    Ok(())
+}
+
+fn read_rows(
+    logits: &Tensor,
+    readings: &[Reading],
+    (sequences, eos): (&mut Sequences, &[u32]),
     memory: &mut SampleMemory,
     output: &mut StepOutput,
 ) -> Result<(), RunnerError> {
@@ -69,9 +115,14 @@ pub(super) fn sample(
         return Err(candle_core::Error::msg("the logits of a CPU runner are contiguous on the CPU").into());
     };
     let rows = storage.as_slice::<f32>()?[start..end].chunks_exact(vocab);
-    for (row, planned) in rows.zip(decode.iter().filter(|planned| planned.samples)) {
-        let id = planned.sequence;
+    for (row, reading) in rows.zip(readings) {
+        let (Reading::Score(id, _) | Reading::Sample(id)) = *reading;
         let sequence = sequences.get_mut(id).ok_or(RunnerError::NoSequence(id))?;
+        if let Reading::Score(_, at) = *reading {
+            let token = sequence.token_behind(at);
+            output.scores.push((id, sequence.request.sampler.score(row, token, &mut memory.scratch)));
+            continue;
+        }
         let banned = if sequence.must_go_on() { eos } else { &[] };
         memory.row.clear();
         memory.row.extend_from_slice(row);
@@ -100,19 +151,4 @@ pub(super) fn copy_rows(
         return Ok(());
     }
     Ok(slabs.iter().try_for_each(|slab| copy_blocks(slab, copies, block_size))?)
-}
-
-/// The last row of every span whose decode samples, in order; `None` when none does. `(rows, d) -> (sequences, d)`
-pub(super) fn last_rows(
-    hidden: Tensor,
-    spans: &[Span<'_>],
-    decode: &[Decode],
-) -> Result<Option<Tensor>, RunnerError> {
-    let sampling = spans.iter().zip(decode).filter(|(_, planned)| planned.samples);
-    let last: Vec<u32> = sampling.map(|(span, _)| span.queries.end as u32 - 1).collect();
-    match last.len() {
-        0 => Ok(None),
-        count if count == hidden.dim(0)? => Ok(Some(hidden)),
-        _ => Ok(Some(hidden.index_select(&Tensor::new(last, &Device::Cpu)?, 0)?)),
-    }
 }

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::{
     Runner, RunnerConfig, RunnerError, StepError, StepOutput,
-    batch::{SampleMemory, Slots, copy_rows, last_rows, sample, slabs},
+    batch::{SampleMemory, Slots, copy_rows, read_out, slabs},
 };
 use crate::{
     backbones::decoder::{CausalBatch, Decoder},
@@ -45,9 +45,8 @@ impl CausalRunner {
         block_size.get() * model.layers() * model.slab_width() * size_of::<f32>()
     }
 
-    /// Runs the model and returns the logits of the last row of every sequence that samples, if one does.
-    /// `(sequences, vocab)`
-    fn logits(&mut self, decode: &[Decode], sequences: &Sequences) -> Result<Option<Tensor>, RunnerError> {
+    /// Runs the model over the planned rows. `(rows, hidden)`
+    fn forward(&mut self, decode: &[Decode], sequences: &Sequences) -> Result<Tensor, RunnerError> {
         self.rows.clear();
         self.positions.clear();
         self.slots.clear();
@@ -70,9 +69,7 @@ impl CausalRunner {
         let embedded = self.model.embed(&adapters.tensors(), &self.rows, &self.positions)?; // (rows, hidden)
         let batch =
             CausalBatch { spans: &spans, positions: &self.positions, slots: &self.slots, slabs: &self.slabs };
-        let hidden = self.model.forward(embedded, &batch)?; // (rows, hidden)
-        let last = last_rows(hidden, &spans, decode)?;
-        Ok(last.map(|last| self.model.logits(&last)).transpose()?)
+        Ok(self.model.forward(embedded, &batch)?)
     }
 }
 
@@ -85,7 +82,7 @@ fn row(sequence: &Sequence, slot: Option<u32>, position: usize) -> Row {
     }
     let at = position - m;
     let Some(&token) = prompt.get(at) else {
-        return Row::Token { token: sequence.generated[at - prompt.len()], delta: None };
+        return Row::Token { token: sequence.answer[at - prompt.len()], delta: None };
     };
     let s = sequence.request.adapter.as_ref().and_then(|lease| lease.weights().max_length());
     let delta = slot.zip(s).map(|(slot, s)| DeltaRow { slot, index: (s - prompt.len() + at) as u32 });
@@ -100,9 +97,10 @@ impl Runner for CausalRunner {
         output: &mut StepOutput,
     ) -> Result<(), StepError> {
         copy_rows(&self.slabs, &plan.copies, self.block_size).map_err(StepError::Decode)?;
-        let logits = self.logits(&plan.decode, sequences).map_err(StepError::Decode)?;
-        let Some(logits) = logits else { return Ok(()) };
-        let eos = &self.model.config().eos;
-        sample(&logits, &plan.decode, sequences, eos, &mut self.samples, output).map_err(StepError::Decode)
+        let hidden = self.forward(&plan.decode, sequences).map_err(StepError::Decode)?;
+        let Self { model, samples, .. } = self;
+        let logits = |rows: &Tensor| model.logits(rows);
+        let eos = &model.config().eos;
+        read_out(&hidden, &plan.decode, logits, (sequences, eos), samples, output).map_err(StepError::Decode)
     }
 }

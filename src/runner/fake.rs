@@ -4,6 +4,7 @@ use std::sync::{Arc, atomic::AtomicUsize, atomic::Ordering};
 
 use super::{Runner, StepError, StepOutput};
 use crate::{
+    domain::GivenToken,
     sampling::{SampleError, Sampled},
     scheduler::{Sequences, StepPlan},
 };
@@ -43,13 +44,21 @@ impl Runner for FakeRunner {
             assert_eq!(sequence.prompt.len(), sequence.prompt_rows());
             assert_eq!(planned.rows, sequence.computed..sequence.decoder_rows());
             assert_eq!(sequence.past.len(), planned.rows.end);
+            for row in planned.scores.clone() {
+                let id = sequence.token_behind(row);
+                let given = GivenToken { id, logprob: -(id as f32), top: Vec::new() };
+                output.scores.push((planned.sequence, Ok(given)));
+            }
+            if !planned.samples {
+                continue;
+            }
             let sampled = match sequence.request.prompt[0] {
                 Self::FAIL_STEP => {
                     return Err(StepError::Decode(candle_core::Error::msg("as the test wants").into()));
                 }
                 Self::FAIL_ROW => Err(SampleError::NotFinite { token: 0 }),
                 Self::ENDLESS => Ok(Self::FILLER),
-                _ => match sequence.request.prompt.get(sequence.generated.len()) {
+                _ => match sequence.request.prompt.get(sequence.generated()) {
                     Some(&token) if token != Self::EOS => Ok(token),
                     _ if sequence.must_go_on() => Ok(Self::FILLER),
                     _ => Ok(Self::EOS),

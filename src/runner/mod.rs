@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 
 use crate::{
+    domain::GivenToken,
     sampling::{SampleError, Sampled},
     scheduler::{SequenceId, Sequences, StepPlan},
 };
@@ -52,6 +53,16 @@ pub enum RunnerError {
 pub struct StepOutput {
     /// By sequence.
     pub tokens: Vec<(SequenceId, Result<Sampled, SampleError>)>,
+    /// Tokens that were given and are scored, in the order of each sequence's rows.
+    pub scores: Vec<(SequenceId, Result<GivenToken, SampleError>)>,
+}
+
+impl StepOutput {
+    /// Empties it and keeps its memory.
+    pub fn clear(&mut self) {
+        self.tokens.clear();
+        self.scores.clear();
+    }
 }
 
 /// A backbone that executes plans. It lives on the engine's thread.

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::{
     Runner, RunnerConfig, RunnerError, StepError, StepOutput,
-    batch::{SampleMemory, Slots, copy_rows, last_rows, sample, slabs},
+    batch::{SampleMemory, Slots, copy_rows, read_out, slabs},
 };
 use crate::{
     adapter::AdapterWeights,
@@ -100,20 +100,15 @@ impl T5Runner {
         sequences: &mut Sequences,
         output: &mut StepOutput,
     ) -> Result<(), RunnerError> {
-        let eos = [self.model.config().eos];
-        match self.decode_logits(decode, sequences)? {
-            Some(logits) => sample(&logits, decode, sequences, &eos, &mut self.samples, output),
-            None => Ok(()),
-        }
+        let hidden = self.run_decoder(decode, sequences)?;
+        let Self { model, samples, .. } = self;
+        let eos = [model.config().eos];
+        let logits = |rows: &Tensor| model.logits(rows);
+        read_out(&hidden, decode, logits, (sequences, &eos), samples, output)
     }
 
-    /// Runs the decoder and returns the logits of the last row of every sequence that samples, if one does.
-    /// `(sequences, vocab)`
-    fn decode_logits(
-        &mut self,
-        decode: &[Decode],
-        sequences: &Sequences,
-    ) -> Result<Option<Tensor>, RunnerError> {
+    /// Runs the decoder over the planned rows. `(rows, hidden)`
+    fn run_decoder(&mut self, decode: &[Decode], sequences: &Sequences) -> Result<Tensor, RunnerError> {
         let start = self.model.config().decoder_start;
         self.rows.clear();
         self.slots.clear();
@@ -123,7 +118,7 @@ impl T5Runner {
                 sequences.get(planned.sequence).ok_or(RunnerError::NoSequence(planned.sequence))?;
             let queries = self.rows.len()..self.rows.len() + planned.rows.len();
             for row in planned.rows.clone() {
-                let token = if row == 0 { start } else { sequence.generated[row - 1] };
+                let token = if row == 0 { start } else { sequence.answer[row - 1] };
                 self.rows.push(Row::Token { token, delta: None });
             }
             self.slots.extend(sequence.past.slots(planned.rows.clone()).map(|slot| slot as u32));
@@ -136,9 +131,7 @@ impl T5Runner {
         }
         let embedded = self.model.embed(&[], &self.rows)?; // (rows, hidden)
         let batch = DecoderBatch { past: &past, prompt: &prompt, slots: &self.slots, slabs: &self.slabs };
-        let hidden = self.model.decode(embedded, &batch)?; // (rows, hidden)
-        let last = last_rows(hidden, &past, decode)?;
-        Ok(last.map(|last| self.model.logits(&last)).transpose()?)
+        Ok(self.model.decode(embedded, &batch)?)
     }
 }
 

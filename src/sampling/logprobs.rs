@@ -11,7 +11,7 @@ pub(super) struct RawScores {
 }
 
 impl RawScores {
-    /// Normalises `row` and finds its `count` most probable tokens (at least 1).
+    /// Normalises `row` and finds its `count` most probable tokens.
     ///
     /// # Errors
     /// As [`row::best`].
@@ -19,6 +19,9 @@ impl RawScores {
         let max = row::best(row)?.logit;
         let mut scores = Self { log_sum: f64::from(max) + sum_exp(row, max).ln(), top: Vec::new() };
         let count = count.min(row.len());
+        if count == 0 {
+            return Ok(scores);
+        }
         let floor = row::kth_largest(row, count, values).max(f32::MIN);
         // More than `count` only where the last ones tie: of these the first in the row are kept.
         let mut ties = count - values.iter().filter(|&&x| x > floor).count();

@@ -18,7 +18,7 @@ mod row;
 
 pub use mask::Mask;
 
-use crate::domain::{SamplingParams, ScoredToken};
+use crate::domain::{GivenToken, SamplingParams, ScoredToken};
 use candidates::Candidates;
 use logprobs::RawScores;
 use penalties::Penalties;
@@ -121,6 +121,23 @@ impl Sampler {
         let raw = if self.penalties.is_some() && scores.is_some() { &scratch.raw } else { &*row };
         let logprob = scores.as_ref().map(|scores| scores.logprob(raw[token as usize]));
         Ok(Sampled { token, logprob, top: scores.map(|scores| scores.top).unwrap_or_default() })
+    }
+
+    /// How probable `token` is by `logits`, whatever the sampler would choose; it remembers nothing of it.
+    ///
+    /// # Errors
+    /// [`SampleError`], also for a token beyond the vocabulary.
+    pub fn score(
+        &self,
+        logits: &[f32],
+        token: u32,
+        scratch: &mut Scratch,
+    ) -> Result<GivenToken, SampleError> {
+        let (found, vocab) = (logits.len(), self.vocab);
+        let row = logits.get(..vocab).ok_or(SampleError::ShortRow { found, vocab })?;
+        let scores = RawScores::new(row, self.params.logprobs.into(), &mut scratch.values)?;
+        let logit = row.get(token as usize).ok_or(SampleError::ShortRow { found: token as usize, vocab })?;
+        Ok(GivenToken { id: token, logprob: scores.logprob(*logit), top: scores.top })
     }
 
     /// The raw distribution's best, where the request wants to know.

@@ -157,6 +157,7 @@ impl Scheduler {
         for planned in &plan.decode {
             let Some(sequence) = self.sequences.get_mut(planned.sequence) else { continue };
             sequence.computed = planned.rows.end;
+            sequence.scored_until = sequence.scored_until.max(planned.scores.end);
             if sequence.causal {
                 let (before, after) = (planned.rows.start, planned.rows.end);
                 let done = sequence.prompt_rows();
@@ -204,9 +205,9 @@ impl Scheduler {
         if self.config.eos.contains(&token) {
             return Some(FinishReason::Stop);
         }
-        sequence.generated.push(token);
+        sequence.answer.push(token);
         self.queue.charge(sequence.ticket, GENERATED);
-        (sequence.generated.len() >= sequence.request.max_tokens).then_some(FinishReason::Length)
+        (sequence.generated() >= sequence.request.max_tokens).then_some(FinishReason::Length)
     }
 
     /// Forgets a sequence, wherever it is, and frees its blocks. Returns it without blocks.

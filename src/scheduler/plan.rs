@@ -37,6 +37,8 @@ pub struct Decode {
     pub rows: Range<usize>,
     /// Whether the last row's logits choose a token: the rows reach as far as the sequence does.
     pub samples: bool,
+    /// Those of the rows whose logits score the token behind them, which is known.
+    pub scores: Range<usize>,
 }
 
 impl StepPlan {

@@ -103,7 +103,7 @@ impl PrefixKeys {
     }
 
     /// Names the full block behind those that have names.
-    fn push_block(&mut self, request: &NewSequence, generated: &[u32], block_size: usize, index: usize) {
+    fn push_block(&mut self, request: &NewSequence, answer: &[u32], block_size: usize, index: usize) {
         let (owner, m) = (owner(request), request.virtual_tokens());
         let (start, end) = (index * block_size, (index + 1) * block_size);
         let mut digest = Sha256::new_with_prefix(self.digest_before(index)).chain_update(owner.to_le_bytes());
@@ -115,7 +115,7 @@ impl PrefixKeys {
             let text = start.saturating_sub(m)..end - m;
             let n = request.prompt.len();
             let prompt = &request.prompt[text.start.min(n)..text.end.min(n)];
-            let behind = &generated[text.start.saturating_sub(n)..text.end.saturating_sub(n)];
+            let behind = &answer[text.start.saturating_sub(n)..text.end.saturating_sub(n)];
             digest = update(update(digest, prompt), behind);
         }
         self.blocks.push(BlockKey { owner, digest: digest.finalize().into() });
@@ -149,8 +149,8 @@ fn owner(request: &NewSequence) -> u64 {
 }
 
 impl PrefixCache {
-    /// What is there of the rows that `sequence` has to compute. Its last row is always left to compute: the next token is
-    /// chosen from it.
+    /// What is there of the rows that `sequence` has to compute. Rows whose logits are wanted are left to compute: the last
+    /// one's, and those that score tokens.
     pub fn look_up(&self, sequence: &Sequence, pool: &BlockPool) -> Found {
         let keys = &sequence.keys;
         let mut blocks: Vec<BlockId> = keys.blocks.iter().map_while(|key| pool.find(key)).collect();
@@ -175,7 +175,9 @@ impl PrefixCache {
                 return Found::InWork(producer);
             }
         }
-        rows = rows.min(sequence.decoder_rows() - 1);
+        let scoring = sequence.scoring_rows();
+        let first_scored = if scoring.is_empty() { usize::MAX } else { scoring.start };
+        rows = rows.min(sequence.decoder_rows() - 1).min(first_scored);
         blocks.truncate(pool.blocks_needed(rows));
         Found::Rows(Hit { blocks, rows })
     }
@@ -205,7 +207,7 @@ impl PrefixCache {
 
     /// Names the blocks that `sequence` has filled since the last time.
     pub fn name(&mut self, sequence: &mut Sequence, pool: &mut BlockPool) {
-        let Sequence { request, generated, computed, prompt, past, keys, causal, .. } = sequence;
+        let Sequence { request, answer, computed, prompt, past, keys, causal, .. } = sequence;
         let size = pool.block_size();
         let (table, full) = if *causal { (&*past, *computed / size) } else { (&*prompt, keys.blocks.len()) };
         let m = request.virtual_tokens();
@@ -214,7 +216,7 @@ impl PrefixCache {
         }
         for index in keys.named..full {
             if index == keys.blocks.len() {
-                keys.push_block(request, generated, size, index);
+                keys.push_block(request, answer, size, index);
             }
             pool.name(table, index, keys.blocks[index]);
         }

@@ -1,7 +1,12 @@
-use std::{collections::HashMap, num::NonZeroU32};
+use std::{collections::HashMap, num::NonZeroU32, ops::Range};
 
 use super::{PromptPath, prefix::PrefixKeys, queue::Ticket};
-use crate::{adapter::AdapterLease, domain::TenantId, kv::BlockTable, sampling::Sampler};
+use crate::{
+    adapter::AdapterLease,
+    domain::{Scoring, TenantId},
+    kv::BlockTable,
+    sampling::Sampler,
+};
 
 /// Names a sequence for as long as the process runs; grows in order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -20,9 +25,13 @@ pub struct NewSequence {
     pub adapter: Option<AdapterLease>,
     /// Prompt token ids, at least one.
     pub prompt: Vec<u32>,
+    /// Tokens that the answer begins with; those that are generated come behind them.
+    pub given: Vec<u32>,
+    /// Which of the tokens above are scored.
+    pub scoring: Scoring,
     /// How it draws its tokens.
     pub sampler: Sampler,
-    /// Most tokens to generate, at least one.
+    /// Most tokens to generate; at least one, or none where tokens are scored.
     pub max_tokens: usize,
     /// No end token before this many tokens.
     pub min_tokens: usize,
@@ -43,9 +52,10 @@ impl NewSequence {
 
     /// Most rows of the prompt's table and of the decoder's own.
     pub(super) fn table_rows(&self, path: PromptPath) -> (usize, usize) {
+        let answer = self.given.len().saturating_add(self.max_tokens);
         match path {
-            PromptPath::Encoder { .. } => (self.prompt_rows(), self.max_tokens),
-            PromptPath::Decoder => (0, self.prompt_rows().saturating_add(self.max_tokens)),
+            PromptPath::Encoder { .. } => (self.prompt_rows(), answer),
+            PromptPath::Decoder => (0, self.prompt_rows().saturating_add(answer)),
         }
     }
 }
@@ -55,8 +65,8 @@ impl NewSequence {
 pub struct Sequence {
     /// What it arrived with.
     pub request: NewSequence,
-    /// Tokens generated so far.
-    pub generated: Vec<u32>,
+    /// The answer so far: tokens given, then tokens generated.
+    pub answer: Vec<u32>,
     /// Decoder rows whose K/V are in `past`. After an encoder, the start token is row 0 and token i is row i + 1; else the
     /// rows are soft prompt, prompt and generated tokens.
     pub computed: usize,
@@ -71,6 +81,8 @@ pub struct Sequence {
     pub(super) keys: PrefixKeys,
     /// Prompt rows that were there when it was first admitted.
     pub(super) cached: Option<usize>,
+    /// Rows below have scored their tokens.
+    pub(super) scored_until: usize,
     pub(super) ticket: Ticket,
     /// Waits for this one to have computed what both begin with.
     pub(super) waits_for: Option<SequenceId>,
@@ -85,8 +97,8 @@ impl Sequence {
         (prompt, past): (BlockTable, BlockTable),
     ) -> Self {
         Self {
+            answer: request.given.clone(),
             request,
-            generated: Vec::new(),
             computed: 0,
             prompt,
             past,
@@ -94,6 +106,7 @@ impl Sequence {
             causal,
             keys,
             cached: None,
+            scored_until: 0,
             ticket,
             waits_for: None,
         }
@@ -114,9 +127,50 @@ impl Sequence {
         self.request.prompt_rows()
     }
 
-    /// Decoder rows up to the one whose logits choose the next token.
+    /// Tokens generated so far.
+    pub fn generated(&self) -> usize {
+        self.answer.len() - self.request.given.len()
+    }
+
+    /// Rows in front of the answer's: the prompt's, or the start token's.
+    fn rows_before_answer(&self) -> usize {
+        if self.causal { self.prompt_rows() } else { 1 }
+    }
+
+    /// Decoder rows to compute: up to the one whose logits choose the next token or, where none is chosen, score the last.
     pub fn decoder_rows(&self) -> usize {
-        self.generated.len() + if self.causal { self.prompt_rows() } else { 1 }
+        self.rows_before_answer() + self.answer.len() - usize::from(self.request.max_tokens == 0)
+    }
+
+    /// Whether all of its rows are computed and no token is to be chosen.
+    pub fn is_scored(&self) -> bool {
+        self.request.max_tokens == 0 && self.computed == self.decoder_rows()
+    }
+
+    /// The decoder rows whose logits score the token behind them, less those that have done it.
+    pub(super) fn scoring_rows(&self) -> Range<usize> {
+        let rows = match self.request.scoring {
+            Scoring::Off => return 0..0,
+            Scoring::Prompt if !self.causal => return 0..0,
+            Scoring::Prompt => self.virtual_tokens()..self.prompt_rows() - 1,
+            Scoring::Given => {
+                let first = self.rows_before_answer() - 1;
+                first..first + self.request.given.len()
+            }
+        };
+        rows.start.max(self.scored_until)..rows.end.max(self.scored_until)
+    }
+
+    /// The token behind decoder row `row`, which is known.
+    ///
+    /// # Panics
+    /// If it is not known: the row is the last one.
+    pub fn token_behind(&self, row: usize) -> u32 {
+        if !self.causal {
+            return self.answer[row];
+        }
+        let (at, prompt) = (row + 1 - self.virtual_tokens(), &self.request.prompt);
+        prompt.get(at).copied().unwrap_or_else(|| self.answer[at - prompt.len()])
     }
 
     /// Decoder rows that have no place in `past` yet.
@@ -126,7 +180,7 @@ impl Sequence {
 
     /// Whether the end token may not come yet.
     pub fn must_go_on(&self) -> bool {
-        self.generated.len() < self.request.min_tokens
+        self.generated() < self.request.min_tokens
     }
 }
 

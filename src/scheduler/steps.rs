@@ -26,7 +26,11 @@ impl Scheduler {
             let held = self.sequences.listed(sequence);
             let rows = held.computed..held.past.len();
             if !rows.is_empty() {
-                plan.decode.push(Decode { sequence, samples: rows.end == held.decoder_rows(), rows });
+                let samples = held.request.max_tokens > 0 && rows.end == held.decoder_rows();
+                let scoring = held.scoring_rows();
+                let scores = scoring.start.max(rows.start)
+                    ..scoring.end.min(rows.end).max(scoring.start.max(rows.start));
+                plan.decode.push(Decode { sequence, rows, samples, scores });
             }
         }
     }

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     adapter::{AdapterLease, AdapterWeights, Card, Generation, LowRank, Manifest, Matrix, folder},
-    domain::{SamplingParams, TenantId},
+    domain::{SamplingParams, Scoring, TenantId},
     sampling::Sampler,
 };
 
@@ -59,6 +59,8 @@ fn request(id: u64, prompt: usize, max_tokens: usize) -> NewSequence {
         weight: NonZeroU32::MIN,
         adapter: None,
         prompt: vec![5; prompt],
+        given: Vec::new(),
+        scoring: Scoring::Off,
         sampler: Sampler::new(&SamplingParams::greedy(), 0, &[], 10),
         max_tokens,
         min_tokens: 0,
@@ -153,8 +155,8 @@ fn an_end_token_ends_without_being_text_and_the_last_token_ends_with_it() {
     step(&mut scheduler);
     assert_eq!(scheduler.commit(stopping, EOS), Some(FinishReason::Stop));
     assert_eq!(scheduler.commit(long, 8), Some(FinishReason::Length));
-    assert_eq!(scheduler.remove(stopping).unwrap().generated, [9]);
-    assert_eq!(scheduler.remove(long).unwrap().generated, [9, 8]);
+    assert_eq!(scheduler.remove(stopping).unwrap().answer, [9]);
+    assert_eq!(scheduler.remove(long).unwrap().answer, [9, 8]);
     assert!(scheduler.remove(long).is_none() && scheduler.commit(long, 9).is_none());
 }
 
@@ -261,14 +263,14 @@ fn the_newest_gives_way_and_computes_its_tokens_again() {
     let plan = run(&mut scheduler);
     assert_eq!((decoded(&plan), scheduler.preemptions()), (vec![0], 1));
     let preempted = scheduler.sequences().get(SequenceId(1)).unwrap();
-    assert_eq!((preempted.generated.len(), preempted.computed, preempted.encoded), (2, 0, false));
+    assert_eq!((preempted.generated(), preempted.computed, preempted.encoded), (2, 0, false));
     assert!(preempted.prompt.is_empty() && preempted.past.is_empty());
     while scheduler.sequences().get(SequenceId(0)).is_some() {
         assert_eq!(decoded(&run(&mut scheduler)), [0]);
     }
     let plan = step(&mut scheduler);
     assert_eq!(encoded(&plan), [1]);
-    assert_eq!(plan.decode, [Decode { sequence: SequenceId(1), rows: 0..3, samples: true }]);
+    assert_eq!(plan.decode, [Decode { sequence: SequenceId(1), rows: 0..3, samples: true, scores: 0..0 }]);
     scheduler.advance(&plan);
     assert_eq!(scheduler.commit(SequenceId(1), 9), None);
     assert_eq!(step(&mut scheduler).decode[0].rows, 3..4);

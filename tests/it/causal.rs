@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use dept::{
     adapter::AdapterLease,
     backbones::decoder::CausalBatch,
+    domain::Scoring,
     kernels::{
         dept_embed::{Row, RowTable},
         ragged_attention::{Keys, Span},
@@ -131,11 +132,7 @@ fn a_schedule_changes_no_bit_whatever_its_memory() {
         let jobs: Vec<Job> = cases
             .iter()
             .zip(leases)
-            .map(|(case, adapter)| Job {
-                prompt: case.prompt_ids.clone(),
-                adapter,
-                max_tokens: case.tokens.len(),
-            })
+            .map(|(case, adapter)| Job::new(case.prompt_ids.clone(), adapter, case.tokens.len()))
             .collect();
         let run = |memory| generate_causal(load_decoder(&golden(family), Recipe::Stored, 2), &jobs, memory);
         let (roomy, scheduler) = run(Memory::default());
@@ -155,6 +152,56 @@ fn a_schedule_changes_no_bit_whatever_its_memory() {
         let (tight, scheduler) = run(tight);
         assert_eq!(tight, roomy, "{family}: pieces and preemption change no bit");
         assert!(scheduler.preemptions() > 0, "memory was tight");
+    }
+}
+
+/// What generation chose, given and scored: the same log-probabilities, whatever else there is.
+#[test]
+fn given_tokens_score_what_they_scored_when_they_were_chosen() {
+    for family in FAMILIES {
+        let cases = cases(family);
+        let leases = leases(family, &cases);
+        let model = || load_decoder(&golden(family), Recipe::Stored, 2);
+        let generate = |jobs: &[Job], memory| generate_causal(model(), jobs, memory).0;
+        let jobs = |scored: bool| -> Vec<Job> {
+            let jobs = cases.iter().zip(&leases).map(|(case, lease)| match scored {
+                false => Job::new(case.prompt_ids.clone(), lease.clone(), case.tokens.len()),
+                true => Job {
+                    given: case.tokens.clone(),
+                    scoring: Scoring::Given,
+                    ..Job::new(case.prompt_ids.clone(), lease.clone(), 0)
+                },
+            });
+            jobs.collect()
+        };
+        let tight = Memory {
+            num_blocks: 20,
+            block_size: 8,
+            max_batch_tokens: 7,
+            max_num_seqs: 4,
+            prefix_cache: true,
+        };
+        let chosen = generate(&jobs(false), Memory::default());
+        for memory in [Memory::default(), tight] {
+            assert!(generate(&jobs(true), memory) == chosen, "{family} {memory:?}");
+        }
+        for (case, found) in cases.iter().zip(&chosen) {
+            for (sampled, expected) in found.iter().zip(&case.logprobs) {
+                assert!((sampled.logprob.unwrap() - expected).abs() < 1e-3, "{family} {}", case.name);
+            }
+        }
+        // As a part of the prompt the bare model reads them the same way.
+        let bare = cases.iter().find(|case| case.adapter.is_none()).unwrap();
+        let whole = [&bare.prompt_ids[..], &bare.tokens].concat();
+        let as_prompt = Job { scoring: Scoring::Prompt, ..Job::new(whole, None, 0) };
+        let as_given = Job {
+            given: bare.tokens.clone(),
+            scoring: Scoring::Given,
+            ..Job::new(bare.prompt_ids.clone(), None, 0)
+        };
+        let [prompt, given] = [as_prompt, as_given].map(|job| generate(&[job], tight).remove(0));
+        assert_eq!(prompt.len(), bare.prompt_ids.len() - 1 + bare.tokens.len());
+        assert_eq!(prompt[bare.prompt_ids.len() - 1..], given);
     }
 }
 

@@ -33,10 +33,8 @@ fn eight_bits_say_what_f32_says_and_the_adapter_knows_its_task() {
     let sst2 = lease(&repo("adapters/sst2"), None);
     let reviews = reviews();
     assert_eq!(reviews.len(), 100);
-    let job = |(_, text): &(String, String)| Job {
-        prompt: tokenizer.encode(&format!("sentence: {text}")).unwrap(),
-        adapter: Some(sst2.clone()),
-        max_tokens: 4,
+    let job = |(_, text): &(String, String)| {
+        Job::new(tokenizer.encode(&format!("sentence: {text}")).unwrap(), Some(sst2.clone()), 4)
     };
     let jobs: Vec<Job> = reviews.iter().map(job).collect();
     let (eight, exact) = (answers(Recipe::Stored, &jobs), answers(Recipe::F32, &jobs));

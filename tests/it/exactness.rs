@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use dept::{
     adapter::AdapterLease,
     backbones::t5::{DecoderBatch, T5},
+    domain::Scoring,
     kernels::{
         dept_embed::{AdapterSlot, DeltaRow, LowRankSlot, Row, RowTable},
         ragged_attention::{Keys, Span},
@@ -41,7 +42,7 @@ fn cases(file: &str) -> Vec<Case> {
 }
 
 fn job(case: &Case, adapter: Option<AdapterLease>) -> Job {
-    Job { prompt: case.prompt_ids.clone(), adapter, max_tokens: case.tokens.len() }
+    Job::new(case.prompt_ids.clone(), adapter, case.tokens.len())
 }
 
 /// The golden adapter `name` of the model whose expected values are in `file`.
@@ -87,6 +88,16 @@ fn greedy_is_exact(path: &str, expected: &str) {
     let (tight, scheduler) = generate(model(), &jobs, tight);
     assert_eq!(tight, alone, "preemption changes no bit");
     assert!(scheduler.preemptions() > 0, "memory was tight");
+    // Given instead of chosen, the same tokens score the same, and their prompts are encoded once for both.
+    let given = cases.iter().zip(&jobs).map(|(case, job)| Job {
+        given: case.tokens.clone(),
+        scoring: Scoring::Given,
+        max_tokens: 0,
+        ..job.clone()
+    });
+    let both: Vec<Job> = given.zip(&jobs).flat_map(|(given, job)| [given, job.clone()]).collect();
+    let (scored, _) = generate(model(), &both, Memory { prefix_cache: true, ..Memory::default() });
+    assert!(scored.chunks(2).zip(&alone).all(|(pair, alone)| &pair[0] == alone && &pair[1] == alone));
     for (case, job) in cases.iter().zip(&jobs) {
         for twin in &case.twins {
             let twin = Job { adapter: Some(adapter_of(expected, twin, None)), ..job.clone() };

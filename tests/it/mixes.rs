@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use dept::{adapter::AdapterLease, layers::Recipe, sampling::Sampled};
+use dept::{adapter::AdapterLease, domain::Scoring, layers::Recipe, sampling::Sampled};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::support::{Job, Memory, causal::load_decoder, generate, generate_causal, golden, lease, load_t5};
@@ -26,7 +26,10 @@ fn mix(random: &mut SmallRng, adapters: &[Option<AdapterLease>], count: usize) -
         let (length, common) = (random.random_range(1..=longest as u32), random.random_range(0..30));
         let variant = random.random_range(0..3);
         let prompt = (0..length).map(|at| 5 + if at < common { at } else { at + 7 * variant }).collect();
-        Job { prompt, adapter, max_tokens: random.random_range(1..12) }
+        let max_tokens = random.random_range(1..12);
+        let given: Vec<u32> = (0..random.random_range(0..5)).map(|at| 9 + 3 * at).collect();
+        let scoring = if given.is_empty() { Scoring::Off } else { Scoring::Given };
+        Job { given, scoring, ..Job::new(prompt, adapter, max_tokens) }
     };
     (0..count).map(|_| job(random)).collect()
 }
@@ -86,7 +89,7 @@ fn encoder_decoder_mixes_change_no_bit() {
 #[test]
 fn the_same_prompt_is_encoded_once() {
     let adapter = adapters("t5-v1_1").remove(0);
-    let job = Job { prompt: (5..25).collect(), adapter, max_tokens: 8 };
+    let job = Job::new((5..25).collect(), adapter, 8);
     let rows = 20 + job.adapter.as_ref().map_or(0, |lease| lease.weights().prompt_length()) as u64;
     let run = |prefix_cache| {
         let memory = Memory { prefix_cache, ..Memory::default() };

@@ -53,7 +53,7 @@ fn what_never_fits_is_refused_by_the_handle_and_survived_by_the_engine() {
     let bounded = rig.handle.clone().with_pool(5, NonZeroUsize::new(4).unwrap());
     let sized = |prompt, max_tokens| Submission { max_tokens, ..echo(&vec![6; prompt]) };
     assert_eq!(answer(bounded.submit(sized(12, 8)).unwrap()).tokens.len(), 8);
-    for (prompt, max_tokens, needed) in [(13, 8, 6), (12, 9, 6), (1, u32::MAX, (1 << 30) + 1)] {
+    for (prompt, max_tokens, needed) in [(13, 8, 6), (12, 9, 6), (1, FOREVER, (1 << 18) + 1)] {
         let refused = bounded.submit(sized(prompt, max_tokens)).unwrap_err();
         assert_eq!(refused, SubmitError::NeverFits { needed, pool: 5 });
         let found = answer(rig.submit(sized(prompt, max_tokens)));

@@ -14,7 +14,7 @@ use futures::StreamExt;
 
 use crate::{
     domain::{
-        Completion, ContextWindow, ModelKind, ModelProfile, SamplingParams, SequenceError, TenantId,
+        Completion, ContextWindow, ModelKind, ModelProfile, SamplingParams, Scoring, SequenceError, TenantId,
         TokenEvent,
     },
     engine::{
@@ -218,6 +218,8 @@ pub fn echo(tokens: &[u32]) -> Submission {
         weight: NonZeroU32::MIN,
         adapter: None,
         tokens: tokens.to_vec(),
+        given: Vec::new(),
+        scoring: Scoring::Off,
         sampling: SamplingParams::greedy(),
         max_tokens: 100,
         min_tokens: 0,
@@ -249,6 +251,8 @@ pub fn next(stream: &mut TokenStream) -> Option<TokenEvent> {
 /// All that came of a sequence.
 #[derive(Debug, PartialEq)]
 pub struct Answer {
+    /// The tokens that were scored, with their log-probabilities.
+    pub given: Vec<(u32, f32)>,
     pub tokens: Vec<u32>,
     /// The tokens' texts.
     pub pieces: Vec<String>,
@@ -268,9 +272,10 @@ impl Answer {
 
 /// Reads a stream to its end: tokens, one end, nothing more.
 pub fn answer(mut stream: TokenStream) -> Answer {
-    let (mut tokens, mut pieces) = (Vec::new(), Vec::new());
+    let (mut given, mut tokens, mut pieces) = (Vec::new(), Vec::new(), Vec::new());
     let end = loop {
         match next(&mut stream).unwrap() {
+            TokenEvent::Given(token) => given.push((token.id, token.logprob)),
             TokenEvent::Token(token) => {
                 tokens.push(token.id);
                 pieces.push(token.text);
@@ -280,5 +285,5 @@ pub fn answer(mut stream: TokenStream) -> Answer {
         }
     };
     assert_eq!(next(&mut stream), None, "nothing comes after the end");
-    Answer { tokens, pieces, end }
+    Answer { given, tokens, pieces, end }
 }

@@ -172,3 +172,52 @@ fn an_encoders_output_serves_the_very_same_prompt_only() {
     assert_eq!(encoded(&run(&mut scheduler)), [0; 0], "also when nobody holds it any more");
     assert_eq!(scheduler.prefix_rows(), (25, 12));
 }
+
+/// The rows that score, by sequence, and whether the last one chooses a token.
+fn scores(plan: &StepPlan) -> Vec<(u64, std::ops::Range<usize>, bool)> {
+    plan.decode.iter().map(|decode| (decode.sequence.0, decode.scores.clone(), decode.samples)).collect()
+}
+
+#[test]
+fn a_given_answer_is_scored_by_the_rows_in_front_of_it() {
+    let adapter = lease("pt", 3, None);
+    let mut scheduler = Scheduler::new(causal(32, 4));
+    let given = |id, max_tokens| NewSequence {
+        given: text(70, 3),
+        scoring: Scoring::Given,
+        max_tokens,
+        ..asks(id, Some(&adapter), &text(10, 5))
+    };
+    scheduler.add(given(0, 0)).unwrap();
+    let plan = run(&mut scheduler);
+    // P and prompt are rows 0..8; row 7 scores the first token, and the last token needs no row.
+    assert_eq!((rows(&plan), scores(&plan)), (vec![(0, 0..10)], vec![(0, 7..10, false)]));
+    let held = scheduler.sequences().get(SequenceId(0)).unwrap();
+    assert!(held.is_scored());
+    assert_eq!([7, 8, 9].map(|row| held.token_behind(row)), [70, 71, 72]);
+    scheduler.remove(SequenceId(0)).unwrap();
+    // The prompt is there; who goes on after the given tokens computes all of them.
+    scheduler.add(given(1, 2)).unwrap();
+    let plan = run(&mut scheduler);
+    assert_eq!((rows(&plan), scores(&plan)), (vec![(1, 7..11)], vec![(1, 7..10, true)]));
+    assert_eq!(rows(&run(&mut scheduler)), [(1, 11..12)]);
+    assert!(scheduler.sequences().is_empty(), "two tokens were generated");
+}
+
+#[test]
+fn a_prompt_is_scored_in_pieces_and_none_of_it_twice() {
+    let mut scheduler = Scheduler::new(SchedulerConfig { max_batch_tokens: 4, ..causal(6, 2) });
+    scheduler.add(asks(0, None, &text(10, 3))).unwrap();
+    scheduler
+        .add(NewSequence { scoring: Scoring::Prompt, max_tokens: 0, ..asks(1, None, &text(10, 7)) })
+        .unwrap();
+    let mut scored = Vec::new();
+    while !scheduler.sequences().is_empty() {
+        let plan = run(&mut scheduler);
+        scored.extend(scores(&plan).into_iter().filter(|(id, ..)| *id == 1).flat_map(|(_, rows, _)| rows));
+        if scheduler.sequences().get(SequenceId(1)).is_some_and(Sequence::is_scored) {
+            scheduler.remove(SequenceId(1));
+        }
+    }
+    assert_eq!(scored, [0, 1, 2, 3, 4, 5], "also where it begins like another");
+}

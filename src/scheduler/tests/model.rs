@@ -293,7 +293,7 @@ impl World {
 
     fn commit(&mut self, id: SequenceId, token: u32) {
         let Some(found) = self.scheduler.commit(id, token) else { return };
-        let (job, generated) = (&self.jobs[&id], &self.scheduler.sequences.get(id).unwrap().generated);
+        let (job, generated) = (&self.jobs[&id], &self.scheduler.sequences.get(id).unwrap().answer);
         assert_eq!((generated.len(), found), job.ends());
         assert_eq!(generated, &job.answer(self.config.prompts), "{id:?} answers as it would alone");
         self.remove(id);
@@ -319,13 +319,13 @@ impl World {
         let mut seen = read(&self.slab, &mut sequence.prompt.slots(0..sequence.prompt.len()));
         seen.extend(read(&self.slab, &mut sequence.past.slots(0..planned.rows.start)));
         for (row, slot) in planned.rows.clone().zip(sequence.past.slots(planned.rows.clone())) {
-            let value = computed(job.content(path, &sequence.generated, row), &seen);
+            let value = computed(job.content(path, &sequence.answer, row), &seen);
             let text = path != PromptPath::Decoder || row >= job.virtual_tokens();
             self.slab[slot] = (value, text.then_some(job.tenant));
             self.computed += 1;
             seen.push(value);
         }
-        let token = if sequence.generated.len() == job.ends_at { EOS } else { choose(&seen) };
+        let token = if sequence.generated() == job.ends_at { EOS } else { choose(&seen) };
         planned.samples.then_some(token)
     }
 

@@ -15,12 +15,12 @@ use dept::{
         t5::{Reach, T5, T5Config},
         weights::Weights,
     },
-    domain::{RawSampling, SamplingParams, TenantId},
+    domain::{GivenToken, RawSampling, SamplingParams, Scoring, TenantId},
     kernels::pool::ComputePool,
     layers::{Loader, Recipe},
     runner::{CausalRunner, Runner, RunnerConfig, StepOutput, T5Runner},
     sampling::{Sampled, Sampler},
-    scheduler::{NewSequence, PromptPath, Scheduler, SchedulerConfig, SequenceId, StepPlan},
+    scheduler::{NewSequence, PromptPath, Scheduler, SchedulerConfig, Sequence, SequenceId, StepPlan},
 };
 
 /// A file or folder of the repository.
@@ -54,6 +54,16 @@ pub struct Job {
     pub prompt: Vec<u32>,
     pub adapter: Option<AdapterLease>,
     pub max_tokens: usize,
+    /// What is scored beside that.
+    pub given: Vec<u32>,
+    pub scoring: Scoring,
+}
+
+impl Job {
+    /// Generates and scores nothing.
+    pub fn new(prompt: Vec<u32>, adapter: Option<AdapterLease>, max_tokens: usize) -> Self {
+        Self { prompt, adapter, max_tokens, given: Vec::new(), scoring: Scoring::Off }
+    }
 }
 
 /// How to drive a batch.
@@ -90,7 +100,7 @@ impl Memory {
     }
 }
 
-/// Generates greedily for all jobs in one ragged batch, with log-probabilities. Job `i` joins before step `3 i`.
+/// Generates greedily for all jobs in one ragged batch, with log-probabilities; what is scored comes in front. Job `i` joins before step `3 i`.
 pub fn generate(model: T5, jobs: &[Job], memory: Memory) -> (Vec<Vec<Sampled>>, Scheduler) {
     let config = model.config().clone();
     let scheduler = memory.scheduler(PromptPath::Encoder { layers: config.encoder_layers }, vec![config.eos]);
@@ -124,6 +134,8 @@ fn drive(
                 weight: NonZeroU32::MIN,
                 adapter: job.adapter,
                 prompt: job.prompt,
+                given: job.given,
+                scoring: job.scoring,
                 sampler: Sampler::new(&sampling, 0, &[], vocab),
                 max_tokens: job.max_tokens,
                 min_tokens: 0,
@@ -132,9 +144,19 @@ fn drive(
             scheduler.add(added).unwrap();
         }
         scheduler.plan_step(&mut plan);
-        output.tokens.clear();
+        output.clear();
         runner.step(&plan, scheduler.sequences(), &mut output).unwrap();
         scheduler.advance(&plan);
+        for (id, score) in output.scores.drain(..) {
+            let GivenToken { id: token, logprob, top } = score.unwrap();
+            results[id.0 as usize].push(Sampled { token, logprob: Some(logprob), top });
+        }
+        for id in plan.decode.iter().map(|decode| decode.sequence) {
+            if scheduler.sequences().get(id).is_some_and(Sequence::is_scored) {
+                scheduler.remove(id);
+                done += 1;
+            }
+        }
         for (id, sampled) in output.tokens.drain(..) {
             let sampled = sampled.unwrap();
             let ended = scheduler.commit(id, sampled.token);
