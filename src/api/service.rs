@@ -67,7 +67,8 @@ impl Service {
         let engine = self.engine();
         let model = Arc::clone(engine.model());
         let adapter = request.adapter.as_ref().map(|wanted| self.registry.acquire(wanted)).transpose()?;
-        self.check_sequences(request)?;
+        let param = if request.prompts.len() > 1 { "prompt" } else { "n" };
+        self.check_sequences(request.prompts.len(), request.n as usize, param)?;
         let answer = AnswerLength {
             asked: request.max_tokens,
             usual: adapter.as_ref().and_then(|held| held.card().max_tokens).unwrap_or(DEFAULT_MAX_TOKENS),
@@ -149,7 +150,7 @@ impl Service {
     }
 
     /// The least loaded engine.
-    fn engine(&self) -> &EngineHandle {
+    pub(super) fn engine(&self) -> &EngineHandle {
         let load = |engine: &&EngineHandle| {
             let load = engine.load();
             load.waiting() + load.running()
@@ -157,16 +158,14 @@ impl Service {
         self.engines.iter().min_by_key(load).expect("a service has an engine")
     }
 
-    fn check_sequences(&self, request: &GenerateRequest) -> Result<(), ApiError> {
-        let (prompts, n) = (request.prompts.len(), request.n as usize);
-        let most = self.max_sequences;
-        if prompts.saturating_mul(n) <= most {
+    /// Whether a request may have so many sequences: `prompts` times the choices (or labels) of each.
+    pub(super) fn check_sequences(&self, prompts: usize, each: usize, param: &str) -> Result<(), ApiError> {
+        let (count, most) = (prompts.saturating_mul(each), self.max_sequences);
+        if count <= most {
             return Ok(());
         }
-        let param = if prompts > 1 { "prompt" } else { "n" };
         let message = format!(
-            "{prompts} prompts of {n} choices are {} sequences and one request takes {most}: send several requests",
-            prompts.saturating_mul(n)
+            "{prompts} prompts of {each} each are {count} sequences and one request takes {most}: send several requests"
         );
         Err(ApiError::invalid(param, message))
     }

@@ -127,6 +127,7 @@ pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> 
         kind: model.kind(),
         hidden: model.hidden(),
         vocab_size: model.vocab(),
+        eos: model.eos().first().copied(),
         context,
     };
     Ok(LoadedModel { profile: Arc::new(profile), tokenizer, model })

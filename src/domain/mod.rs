@@ -12,7 +12,7 @@ pub use event::{
 };
 pub use model::{ContextWindow, ModelKind, ModelProfile};
 pub use name::{AdapterName, AdapterRef, MIN_VERSION_PREFIX, NameError, TenantId, Version, VersionPrefix};
-pub use request::{GenerateRequest, OverLength, Prompt};
+pub use request::{ClassifyRequest, GenerateRequest, Normalize, OverLength, Prompt};
 pub use sampling::{MAX_LOGPROBS, RawSampling, SamplingError, SamplingParams};
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ pub struct ModelProfile {
     pub hidden: usize,
     /// Token ids are below this.
     pub vocab_size: usize,
+    /// The token that ends a text; the first where there are several.
+    pub eos: Option<u32>,
     /// How long a sequence may be.
     pub context: ContextWindow,
 }

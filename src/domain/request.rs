@@ -53,3 +53,36 @@ pub struct GenerateRequest {
     /// Give up after this long; `None` waits.
     pub timeout: Option<Duration>,
 }
+
+/// What a classification is asked to do. Everything in it is legal for some model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClassifyRequest {
+    /// Who asks.
+    pub tenant: TenantId,
+    /// The adapter to apply; `None` is the bare backbone.
+    pub adapter: Option<AdapterRef>,
+    /// One result for each, in order. Never empty.
+    pub prompts: Vec<Prompt>,
+    /// The texts to choose among, at least two and all different; the card's when absent.
+    pub labels: Option<Vec<String>>,
+    /// How labels of several tokens are weighed.
+    pub normalize: Normalize,
+    /// Whether what a prompt without content would score is taken off (contextual calibration).
+    pub calibrate: bool,
+    /// Policy for prompts over the limit; the card's value or `Error` when absent.
+    pub truncate: Option<OverLength>,
+    /// Larger runs earlier.
+    pub priority: i32,
+    /// Give up after this long; `None` waits.
+    pub timeout: Option<Duration>,
+}
+
+/// How the log-likelihoods of labels with different numbers of tokens are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Normalize {
+    /// As they are: the probability of the whole label.
+    #[default]
+    None,
+    /// Divided by the number of tokens, the end token counted.
+    Length,
+}

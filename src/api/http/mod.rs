@@ -2,6 +2,7 @@
 
 mod account;
 mod adapters;
+mod classify;
 pub mod dto;
 mod generate;
 mod guard;
@@ -104,6 +105,7 @@ pub fn public(service: Arc<Service>, options: HttpOptions) -> Router {
         .layer(GlobalConcurrencyLimitLayer::new(most));
     let api = Router::new()
         .route("/v1/generate", post(generate::generate))
+        .route("/v1/classify", post(classify::classify))
         .route("/v1/tokenize", post(tokens::tokenize))
         .route("/v1/detokenize", post(tokens::detokenize))
         .route("/v1/adapters", get(adapters::list))

@@ -12,7 +12,7 @@ use utoipa::{
     },
 };
 
-use super::{adapters, dto, generate, health, tokens};
+use super::{adapters, classify, dto, generate, health, tokens};
 use crate::api::ErrorCode;
 
 #[derive(OpenApi)]
@@ -23,7 +23,7 @@ use crate::api::ErrorCode;
     ),
     servers((url = "http://127.0.0.1:8080", description = "The default address")),
     paths(
-        generate::generate, tokens::tokenize, tokens::detokenize, adapters::list, adapters::show, health::live,
+        generate::generate, classify::classify, tokens::tokenize, tokens::detokenize, adapters::list, adapters::show, health::live,
         health::ready,
     ),
     components(schemas(dto::ErrorBody)),

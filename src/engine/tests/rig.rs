@@ -179,6 +179,7 @@ pub fn parts(size: Size) -> (EngineHandle, EngineParts) {
         kind: ModelKind::Seq2Seq,
         hidden: 8,
         vocab_size: tokenizer.vocab_size(),
+        eos: Some(FakeRunner::EOS),
         context: ContextWindow::Apart { prompt_rows: 512, new_tokens: 1 << 20 },
     };
     let (handle, inbox) = EngineHandle::channel(

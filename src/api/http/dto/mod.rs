@@ -1,6 +1,7 @@
 //! The JSON forms. They are checked here and never leave this folder.
 
 mod adapter;
+mod classify;
 mod error;
 mod request;
 mod response;
@@ -8,6 +9,7 @@ mod tokens;
 mod writer;
 
 pub use adapter::{AdapterList, AdapterObject};
+pub use classify::{ClassifyBody, ClassifyResponse};
 pub use error::{ErrorBody, ErrorObject};
 pub use request::{GenerateBody, PromptField, Truncate};
 pub use response::{

@@ -53,6 +53,7 @@ impl Stage {
             kind: ModelKind::Seq2Seq,
             hidden: 4,
             vocab_size: WORDS.len(),
+            eos: Some(1),
             context: ContextWindow::Apart { prompt_rows: MAX_ROWS, new_tokens: MAX_NEW },
         };
         let (engine, inbox) =

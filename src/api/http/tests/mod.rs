@@ -1,5 +1,6 @@
 mod answers;
 mod bad_input;
+mod classify;
 mod kit;
 mod routes;
 mod streaming;

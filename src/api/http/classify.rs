@@ -1,0 +1,31 @@
+use axum::{Extension, Json as Answer, extract::State};
+
+use super::{
+    Door,
+    dto::{ClassifyBody, ClassifyResponse},
+    generate::off_the_loop,
+    json::Json,
+    request_id::RequestId,
+};
+use crate::{api::ApiError, domain::ClassifyRequest};
+
+/// Scores labels as answers to a prompt.
+///
+/// A label's `logprob` is the log-likelihood of its tokens and the end token behind the prompt; `probability` is the softmax
+/// over the labels. The prompt is computed once.
+#[utoipa::path(
+    post, path = "/v1/classify", tag = "generate", request_body = ClassifyBody,
+    responses((status = 200, description = "The scores", body = ClassifyResponse), super::openapi::GenerateFailures)
+)]
+pub(super) async fn classify(
+    State(door): State<Door>,
+    Extension(RequestId(id)): Extension<RequestId>,
+    Json(body): Json<ClassifyBody>,
+) -> Result<Answer<ClassifyResponse>, ApiError> {
+    let batch = body.is_batch();
+    let request = ClassifyRequest::try_from(body)?;
+    let running = off_the_loop(move || door.service.classify(&request)).await?;
+    let (model, adapter) = (running.model.clone(), running.adapter.clone());
+    let results = running.finish().await?;
+    Ok(Answer(ClassifyResponse::new(id, model, adapter.as_ref(), results, batch)))
+}
