@@ -10,7 +10,10 @@
 //! Who enters next is the queue's to say (`queue.rs`); rows that are in the pool already are not computed again
 //! (`prefix.rs`), and who begins with rows that a running sequence is computing waits for those.
 
-use std::{collections::BTreeSet, num::NonZeroUsize};
+use std::{
+    collections::{BTreeSet, HashMap},
+    num::NonZeroUsize,
+};
 
 use prefix::{PrefixCache, PrefixKeys};
 use queue::FairQueue;
@@ -93,8 +96,8 @@ pub struct Scheduler {
     queue: FairQueue,
     /// Who ran and had to give its blocks back: goes before all that are in the queue.
     preempted: BTreeSet<SequenceId>,
-    /// Who waits for a running sequence's rows.
-    parked: BTreeSet<SequenceId>,
+    /// Who waits for a running sequence's rows, by that sequence.
+    parked: HashMap<SequenceId, Vec<SequenceId>>,
     prefixes: PrefixCache,
     cohort: Option<Cohort>,
     cohorts: u64,
@@ -111,7 +114,7 @@ impl Scheduler {
             sequences: Sequences::default(),
             queue: FairQueue::default(),
             preempted: BTreeSet::new(),
-            parked: BTreeSet::new(),
+            parked: HashMap::new(),
             prefixes: PrefixCache::default(),
             cohort: None,
             cohorts: 0,
@@ -182,20 +185,15 @@ impl Scheduler {
     fn settle(&mut self, id: SequenceId) {
         let Some(sequence) = self.sequences.get(id) else { return };
         self.prefixes.settle(sequence);
-        let Self { parked, sequences, queue, preempted, .. } = self;
-        parked.retain(|&waiting| {
-            let held = sequences.listed(waiting);
-            if held.waits_for != Some(id) {
-                return true;
-            }
+        for waiting in self.parked.remove(&id).into_iter().flatten() {
+            let held = self.sequences.listed(waiting);
             held.waits_for = None;
             if held.cached.is_some() {
-                preempted.insert(waiting);
+                self.preempted.insert(waiting);
             } else {
-                queue.push(held.ticket);
+                self.queue.push(held.ticket);
             }
-            false
-        });
+        }
     }
 
     /// Records the token that a planned decode chose. Returns why the sequence ends with it, if it does; an end token
@@ -217,7 +215,9 @@ impl Scheduler {
         self.queue.remove(sequence.ticket);
         self.queue.leave(sequence.ticket);
         self.preempted.remove(&id);
-        self.parked.remove(&id);
+        if let Some(group) = sequence.waits_for.and_then(|producer| self.parked.get_mut(&producer)) {
+            group.retain(|&waiting| waiting != id);
+        }
         self.decoding.retain(|&decoding| decoding != id);
         // A cohort that lives longer than a step is one long prompt; were it more, the rows that the runner holds side by
         // side could not go on without one of them.
@@ -235,7 +235,7 @@ impl Scheduler {
 
     /// Sequences that wait for their first or next admission.
     pub fn waiting(&self) -> usize {
-        self.queue.len() + self.preempted.len() + self.parked.len()
+        self.queue.len() + self.preempted.len() + self.parked.values().map(Vec::len).sum::<usize>()
     }
 
     /// Sequences that are being encoded or decoded.

@@ -77,7 +77,7 @@ impl Scheduler {
                     held.waits_for = Some(producer);
                     self.preempted.remove(&id);
                     self.queue.remove(held.ticket);
-                    self.parked.insert(id);
+                    self.parked.entry(producer).or_default().push(id);
                 }
             }
         }

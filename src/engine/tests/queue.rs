@@ -3,6 +3,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
 use super::rig::*;
 use crate::{
     domain::{SequenceError, TokenEvent},
@@ -86,6 +88,46 @@ fn a_client_that_leaves_while_it_runs_frees_its_blocks() {
     assert_eq!((usage[20].round(), usage[21].round()), (7.0, 2.0));
     assert_eq!(rig.finished.try_iter().count(), 1, "a cancelled sequence has not finished");
     rig.join();
+}
+
+/// Clients that hang up in the queue, in the encoder, while they generate, when they are done: nobody else notices, and an
+/// idle engine holds no block, which it asserts itself.
+#[test]
+fn a_crowd_that_comes_and_goes_leaves_nothing_behind() {
+    for seed in 0..30 {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let size = Size {
+            num_blocks: 40,
+            block_size: 4,
+            max_num_seqs: 5,
+            queue_limit: 12,
+            prefix_cache: seed % 2 == 0,
+        };
+        let (rig, gate) = Rig::start_gated(size);
+        let mut staying = vec![(vec![8, 9], rig.submit(echo(&[8, 9])))];
+        let mut leaving = Vec::new();
+        for _ in 0..60 {
+            let tokens: Vec<u32> = (0..random.random_range(0..30)).map(|at| 10 + at % 7).collect();
+            match random.random_range(0..6) {
+                0 | 1 => match rig.handle.submit(Submission { max_tokens: 40, ..echo(&tokens) }) {
+                    Ok(stream) if random.random_bool(0.5) => staying.push((tokens, stream)),
+                    Ok(stream) => leaving.push(stream),
+                    Err(SubmitError::Empty) => assert!(tokens.is_empty()),
+                    Err(error) => {
+                        assert!(matches!(error, SubmitError::Overloaded { waiting: 12, .. }), "{error}")
+                    }
+                },
+                2 if !leaving.is_empty() => drop(leaving.swap_remove(random.random_range(0..leaving.len()))),
+                _ if gate.try_begun() => gate.pass(),
+                _ => {}
+            }
+        }
+        drop((gate, leaving));
+        for (tokens, stream) in staying {
+            assert_eq!(answer(stream).tokens, tokens);
+        }
+        rig.join();
+    }
 }
 
 #[test]

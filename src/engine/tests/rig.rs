@@ -39,11 +39,12 @@ pub struct Size {
     pub block_size: usize,
     pub max_num_seqs: usize,
     pub queue_limit: usize,
+    pub prefix_cache: bool,
 }
 
 impl Default for Size {
     fn default() -> Self {
-        Self { num_blocks: 4096, block_size: 1024, max_num_seqs: 8, queue_limit: 1000 }
+        Self { num_blocks: 4096, block_size: 1024, max_num_seqs: 8, queue_limit: 1000, prefix_cache: false }
     }
 }
 
@@ -85,6 +86,11 @@ impl Gate {
     /// Waits until a step begins; returns its sequences, in order of their arrival from 0.
     pub fn begun(&self) -> Vec<u64> {
         self.begun.recv_timeout(PATIENCE).unwrap().into_iter().collect()
+    }
+
+    /// Whether a step has begun that was not asked after yet.
+    pub fn try_begun(&self) -> bool {
+        self.begun.try_recv().is_ok()
     }
 
     /// Lets the step that has begun pass.
@@ -193,7 +199,7 @@ pub fn parts(size: Size) -> (EngineHandle, EngineParts) {
         max_batch_tokens: 64,
         prompts: PromptPath::Encoder { layers: 4 },
         eos: vec![FakeRunner::EOS],
-        prefix_cache: false,
+        prefix_cache: size.prefix_cache,
     });
     let parts = EngineParts {
         inbox,
