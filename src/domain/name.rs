@@ -6,6 +6,9 @@ pub const MAX_NAME: usize = 64;
 /// Shortest version prefix in hexadecimal digits.
 pub const MIN_VERSION_PREFIX: usize = 12;
 
+/// The namespace whose adapters every tenant sees.
+const SHARED: &str = "shared";
+
 /// Why a name, a version or a reference is not one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -19,6 +22,12 @@ pub enum NameError {
         "'{0}' is not an adapter version: write {MIN_VERSION_PREFIX} to 64 hexadecimal digits, with or without 'sha256:'"
     )]
     Version(String),
+    /// The tenant's name has the wrong characters or length, or is reserved.
+    #[error(
+        "'{0}' is not a tenant's name: use 1 to {MAX_NAME} of a-z, 0-9, '.', '_', '-', starting with a letter or digit; \
+         'shared' is what all tenants see"
+    )]
+    Tenant(String),
 }
 
 /// The name of an adapter: `[a-z0-9][a-z0-9._-]{0,63}`. Cheap to clone.
@@ -36,13 +45,17 @@ impl FromStr for AdapterName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-        let bytes = text.as_bytes();
-        let legal = (1..=MAX_NAME).contains(&bytes.len())
-            && is_word(bytes[0])
-            && bytes.iter().all(|&b| is_word(b) || matches!(b, b'.' | b'_' | b'-'));
-        legal.then(|| Self(text.into())).ok_or_else(|| NameError::Name(text.into()))
+        is_name(text).then(|| Self(text.into())).ok_or_else(|| NameError::Name(text.into()))
     }
+}
+
+/// `[a-z0-9][a-z0-9._-]{0,63}`
+fn is_name(text: &str) -> bool {
+    let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = text.as_bytes();
+    (1..=MAX_NAME).contains(&bytes.len())
+        && is_word(bytes[0])
+        && bytes.iter().all(|&b| is_word(b) || matches!(b, b'.' | b'_' | b'-'))
 }
 
 impl fmt::Display for AdapterName {
@@ -137,7 +150,7 @@ impl fmt::Display for AdapterRef {
     }
 }
 
-/// The owner of requests and adapters.
+/// The owner of requests and adapters: `[a-z0-9][a-z0-9._-]{0,63}`, not `shared`. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TenantId(Arc<str>);
 
@@ -150,5 +163,20 @@ impl TenantId {
     /// The tenant as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl FromStr for TenantId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let legal = is_name(text) && text != SHARED;
+        legal.then(|| Self(text.into())).ok_or_else(|| NameError::Tenant(text.into()))
+    }
+}
+
+impl fmt::Display for TenantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
