@@ -6,6 +6,7 @@
 mod error;
 mod gather;
 pub mod http;
+mod meter;
 mod prompts;
 mod readiness;
 mod service;

@@ -3,12 +3,17 @@ use std::{
     time::Instant,
 };
 
-use super::{ApiError, Events, Gathering, Readiness, merge, prompts::Prompts};
+use super::{
+    ApiError, Events, Gathering, Readiness, merge,
+    meter::{Meter, PromptUsage},
+    prompts::Prompts,
+};
 use crate::{
-    adapter::{AdapterLease, Generation, Registry},
+    adapter::{AdapterLease, Generation, Registry, RegistryError},
     domain::{AdapterName, AdapterRef, GenerateRequest, ModelProfile, Prompt, SamplingParams},
     engine::{EngineHandle, Submission, TokenStream},
     telemetry::Metrics,
+    tenancy::Principal,
     tokenizer::Tokenizer,
 };
 
@@ -54,21 +59,23 @@ pub struct Tokens {
 }
 
 impl Service {
-    /// Starts a request: adapter, template, tokens and limits are settled here, then its sequences are queued.
+    /// Starts a request of `principal`: adapter, template, tokens and limits are settled here, then its sequences are
+    /// queued.
     ///
     /// # Errors
     /// Everything that is wrong with the request or the moment; nothing of it then runs on.
-    pub fn generate(&self, request: &GenerateRequest) -> Result<Accepted, ApiError> {
-        self.start(request).inspect_err(|error| self.metrics.rejected.count(error.code.as_str()))
+    pub fn generate(&self, principal: &Principal, request: &GenerateRequest) -> Result<Accepted, ApiError> {
+        self.start(principal, request).inspect_err(|error| self.metrics.rejected.count(error.code.as_str()))
     }
 
-    fn start(&self, request: &GenerateRequest) -> Result<Accepted, ApiError> {
+    fn start(&self, principal: &Principal, request: &GenerateRequest) -> Result<Accepted, ApiError> {
         self.readiness.check()?;
+        principal.check_priority(request.priority)?;
         let engine = self.engine();
         let model = Arc::clone(engine.model());
-        let adapter = request.adapter.as_ref().map(|wanted| self.registry.acquire(wanted)).transpose()?;
+        let adapter = request.adapter.as_ref().map(|wanted| self.acquire(principal, wanted)).transpose()?;
         self.check_sequences(request)?;
-        let template = self.submission(request, &model, adapter.clone())?;
+        let template = self.submission(principal, request, &model, adapter.clone())?;
         let prompts = Prompts { tokenizer: &self.tokenizer, model: &model, adapter: adapter.as_ref() };
         let policy = request.truncate.unwrap_or_else(|| prompts.card_policy());
         let tokens = request.prompts.iter().enumerate().map(|(at, prompt)| {
@@ -78,6 +85,14 @@ impl Service {
         });
         let tokens = tokens.collect::<Result<Vec<_>, ApiError>>()?;
         let (count, n) = (tokens.len(), request.n as usize);
+        let usage = PromptUsage {
+            prompt: tokens.iter().map(|tokens| tokens.len() as u64).sum(),
+            virtual_: adapter
+                .as_ref()
+                .map_or(0, |adapter| (count * adapter.weights().prompt_length()) as u64),
+        };
+        let most = (count * n) as u64 * u64::from(template.max_tokens);
+        let spending = principal.tenant().quotas.begin(usage.total() + most)?;
         let submissions: Vec<Submission> = tokens
             .into_iter()
             .flat_map(|tokens| choices(Submission { tokens, ..template.clone() }, n))
@@ -87,14 +102,22 @@ impl Service {
             self.metrics.adapter_requests.count_many(adapter.name(), (count * n) as u64);
         }
         let gathering = Gathering::new(count, n, request.sampling.logprobs > 0);
-        Ok(Accepted { model, adapter, events: merge(streams), gathering })
+        let meter = Meter::new(Arc::clone(&self.metrics), principal, spending, usage);
+        Ok(Accepted { model, adapter, events: meter.over(merge(streams)), gathering })
     }
 
-    /// The current generations in the order of their names: at most `limit`, behind the name `after`.
-    /// Also whether there are more.
-    pub fn list_adapters(&self, limit: usize, after: Option<&str>) -> (Vec<Arc<Generation>>, bool) {
+    /// The current generations that `principal` may use, in the order of their names: at most `limit`, behind the name
+    /// `after`. Also whether there are more.
+    pub fn list_adapters(
+        &self,
+        principal: &Principal,
+        limit: usize,
+        after: Option<&str>,
+    ) -> (Vec<Arc<Generation>>, bool) {
         let mut list = self.registry.list();
-        list.retain(|adapter| after.is_none_or(|after| adapter.name().as_str() > after));
+        list.retain(|adapter| {
+            after.is_none_or(|after| adapter.name().as_str() > after) && principal.may_use(adapter.name())
+        });
         let more = list.len() > limit;
         list.truncate(limit);
         (list, more)
@@ -104,16 +127,34 @@ impl Service {
     ///
     /// # Errors
     /// `adapter_not_found`.
-    pub fn get_adapter(&self, name: AdapterName) -> Result<AdapterLease, ApiError> {
-        Ok(self.registry.acquire(&AdapterRef { name, version: None })?)
+    pub fn get_adapter(&self, principal: &Principal, name: AdapterName) -> Result<AdapterLease, ApiError> {
+        self.acquire(principal, &AdapterRef { name, version: None })
+    }
+
+    /// The adapter, if there is one that `principal` may use. One that it may not use is looked up all the same: it is
+    /// as far away as a name that does not exist.
+    fn acquire(&self, principal: &Principal, wanted: &AdapterRef) -> Result<AdapterLease, ApiError> {
+        let may_use = principal.may_use(&wanted.name);
+        match self.registry.acquire(wanted) {
+            Ok(adapter) if may_use => Ok(adapter),
+            Err(error) if may_use && !matches!(error, RegistryError::UnknownAdapter { .. }) => {
+                Err(error.into())
+            }
+            _ => Err(ApiError::no_adapter(&wanted.name)),
+        }
     }
 
     /// The tokens of `prompt` as `generate` would read them, however long.
     ///
     /// # Errors
     /// An unknown adapter or inputs that its template does not take.
-    pub fn tokenize(&self, adapter: Option<&AdapterRef>, prompt: &Prompt) -> Result<Tokens, ApiError> {
-        let adapter = adapter.map(|wanted| self.registry.acquire(wanted)).transpose()?;
+    pub fn tokenize(
+        &self,
+        principal: &Principal,
+        adapter: Option<&AdapterRef>,
+        prompt: &Prompt,
+    ) -> Result<Tokens, ApiError> {
+        let adapter = adapter.map(|wanted| self.acquire(principal, wanted)).transpose()?;
         let model = self.engine().model();
         let prompts = Prompts { tokenizer: &self.tokenizer, model, adapter: adapter.as_ref() };
         let ids = prompts.encode(prompt, "prompt")?;
@@ -168,6 +209,7 @@ impl Service {
     /// What all sequences of a request have in common; the tokens are still to come.
     fn submission(
         &self,
+        principal: &Principal,
         request: &GenerateRequest,
         model: &ModelProfile,
         adapter: Option<AdapterLease>,
@@ -186,7 +228,7 @@ impl Service {
             return Err(ApiError::invalid("min_tokens", message));
         }
         Ok(Submission {
-            tenant: request.tenant.clone(),
+            tenant: principal.tenant().id.clone(),
             adapter,
             tokens: Vec::new(),
             sampling: request.sampling.clone(),

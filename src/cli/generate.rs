@@ -17,10 +17,10 @@ use crate::{
     app::Resident,
     config::{EngineArgs, EngineConfig, LogFormat, Places},
     domain::{
-        AdapterName, AdapterRef, GenerateRequest, OverLength, Prompt, RawSampling, SamplingParams, TenantId,
-        TokenEvent,
+        AdapterName, AdapterRef, GenerateRequest, OverLength, Prompt, RawSampling, SamplingParams, TokenEvent,
     },
     telemetry::start_logging,
+    tenancy::Principal,
 };
 
 /// The flags of `dept generate`.
@@ -80,8 +80,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 }
 
 async fn answer(resident: &Resident, request: &GenerateRequest) -> anyhow::Result<()> {
-    let mut accepted =
-        resident.service.generate(request).map_err(|error| anyhow::anyhow!("{}", error.message))?;
+    let mut accepted = resident
+        .service
+        .generate(&Principal::anonymous(0), request)
+        .map_err(|error| anyhow::anyhow!("{}", error.message))?;
     let mut out = io::stdout().lock();
     while let Some((_, event)) = accepted.events.next().await {
         match event {
@@ -100,7 +102,6 @@ impl Args {
         let inputs = || Prompt::Inputs(self.input.iter().cloned().collect::<BTreeMap<_, _>>());
         let raw = RawSampling { temperature: self.temperature, seed: self.seed, ..RawSampling::default() };
         Ok(GenerateRequest {
-            tenant: TenantId::default_tenant(),
             adapter,
             prompts: vec![self.prompt.clone().map_or_else(inputs, Prompt::Text)],
             max_tokens: self.max_tokens,

@@ -11,7 +11,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::dto::ErrorBody;
-use crate::api::ApiError;
+use crate::api::{ApiError, ErrorCode};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
@@ -55,8 +55,13 @@ fn written(error: &ApiError, id: &str) -> Response {
     let status =
         StatusCode::from_u16(row.status).expect("the table's statuses are legal, which a test holds");
     let mut response = (status, Json(ErrorBody::new(error, id))).into_response();
-    if let Some(seconds) = row.retry_after {
+    let known =
+        error.retry_after.map(|wait| u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX));
+    if let Some(seconds) = known.or(row.retry_after) {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    if error.code == ErrorCode::Unauthorized {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if let Some(should) = row.should_retry {
         let value = HeaderValue::from_static(if should { "true" } else { "false" });

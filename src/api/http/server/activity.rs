@@ -1,0 +1,267 @@
+//! What a connection is doing, and since when.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Instant,
+};
+
+use axum::http::Version;
+
+use super::response::Handover;
+use crate::config::ConnectionLimits;
+
+/// What is to become of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It works, or it waits no longer than it may.
+    Sound,
+    /// It has done nothing for too long: it may be closed politely.
+    Idle,
+    /// It keeps the server waiting: it is to be dropped.
+    Stuck(&'static str),
+}
+
+/// Shared between a connection's socket, its requests and the task that watches it.
+#[derive(Debug)]
+pub(super) struct Activity(Mutex<Notes>);
+
+#[derive(Debug)]
+struct Notes {
+    /// Requests whose answers are not at their end.
+    in_flight: usize,
+    /// Whether there has been a request.
+    used: bool,
+    http2: bool,
+    /// The last end of a request, or the connection's start.
+    quiet_since: Instant,
+    /// The first byte of a head that is not whole yet.
+    head_since: Option<Instant>,
+    /// The first write that the client has left no room for.
+    blocked_since: Option<Instant>,
+    /// Answers of more than one part.
+    handovers: Vec<Weak<Handover>>,
+}
+
+impl Activity {
+    pub fn new(now: Instant) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Notes {
+            in_flight: 0,
+            used: false,
+            http2: false,
+            quiet_since: now,
+            head_since: None,
+            blocked_since: None,
+            handovers: Vec::new(),
+        })))
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request has come whole; it is in flight until the guard is dropped.
+    pub fn begin(self: &Arc<Self>, version: Version) -> InFlight {
+        let mut notes = self.notes();
+        notes.in_flight += 1;
+        notes.used = true;
+        notes.http2 |= version == Version::HTTP_2;
+        notes.head_since = None;
+        InFlight(Arc::clone(self))
+    }
+
+    /// Whether no request is in flight on a connection that may be HTTP/1.
+    pub fn is_between_requests(&self) -> bool {
+        let notes = self.notes();
+        notes.in_flight == 0 && !notes.http2
+    }
+
+    /// Bytes have come.
+    pub fn has_read(&self, now: Instant) {
+        let mut notes = self.notes();
+        if notes.in_flight == 0 {
+            notes.head_since.get_or_insert(now);
+        }
+    }
+
+    /// The client has left no room for a write.
+    pub fn is_blocked(&self, now: Instant) {
+        self.notes().blocked_since.get_or_insert(now);
+    }
+
+    /// A write went through.
+    pub fn has_written(&self) {
+        self.notes().blocked_since = None;
+    }
+
+    /// Watches whether the parts of an answer are taken.
+    pub fn watch(&self, handover: &Arc<Handover>) {
+        self.notes().handovers.push(Arc::downgrade(handover));
+    }
+
+    /// What is to become of the connection. Answers that are not taken are ended here: on HTTP/2 one stream can stall
+    /// while its connection does not.
+    pub fn judge(&self, now: Instant, limits: &ConnectionLimits) -> Verdict {
+        let over =
+            |since: Option<Instant>, limit| since.is_some_and(|since| now.duration_since(since) >= limit);
+        let handovers = self.live_handovers();
+        // Outside the lock: what an answer holds ends with it, which notes that a request is over.
+        for handover in handovers {
+            handover.end_if_stalled(now, limits.stall_timeout);
+        }
+        let notes = self.notes();
+        if over(notes.blocked_since, limits.stall_timeout) {
+            return Verdict::Stuck("its client does not read");
+        }
+        if notes.in_flight > 0 {
+            return Verdict::Sound;
+        }
+        if !notes.used && over(Some(notes.quiet_since), limits.head_timeout) {
+            return Verdict::Stuck("no request has come");
+        }
+        if !notes.http2 && over(notes.head_since, limits.head_timeout) {
+            return Verdict::Stuck("a request's head comes too slowly");
+        }
+        if over(Some(notes.quiet_since), limits.idle_timeout) { Verdict::Idle } else { Verdict::Sound }
+    }
+
+    fn live_handovers(&self) -> Vec<Arc<Handover>> {
+        let mut notes = self.notes();
+        let live: Vec<_> = notes.handovers.iter().filter_map(Weak::upgrade).collect();
+        notes.handovers = live.iter().map(Arc::downgrade).collect();
+        live
+    }
+}
+
+/// A request in flight.
+#[derive(Debug)]
+pub(super) struct InFlight(Arc<Activity>);
+
+impl InFlight {
+    pub fn activity(&self) -> &Arc<Activity> {
+        &self.0
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let mut notes = self.0.notes();
+        notes.in_flight -= 1;
+        notes.quiet_since = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{pin::Pin, task::Context, time::Duration};
+
+    use axum::body::{Body, Bytes};
+    use futures::{stream, task::noop_waker};
+    use hyper::body::Body as _;
+
+    use super::*;
+    use crate::api::http::server::response::Watched;
+
+    const LIMITS: ConnectionLimits = ConnectionLimits {
+        max_connections: 1,
+        head_timeout: Duration::from_secs(10),
+        idle_timeout: Duration::from_secs(75),
+        stall_timeout: Duration::from_secs(30),
+    };
+
+    fn after(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    fn stuck(verdict: Verdict) -> bool {
+        matches!(verdict, Verdict::Stuck(_))
+    }
+
+    #[test]
+    fn a_connection_must_ask_and_may_then_rest() {
+        let start = Instant::now();
+        let activity = Activity::new(start);
+        assert_eq!(activity.judge(after(start, 9), &LIMITS), Verdict::Sound);
+        assert!(stuck(activity.judge(after(start, 10), &LIMITS)));
+        drop(activity.begin(Version::HTTP_11));
+        let quiet = Instant::now();
+        assert_eq!(activity.judge(after(quiet, 74), &LIMITS), Verdict::Sound);
+        assert_eq!(activity.judge(after(quiet, 76), &LIMITS), Verdict::Idle);
+        activity.has_read(after(quiet, 60));
+        activity.has_read(after(quiet, 69));
+        assert_eq!(activity.judge(after(quiet, 69), &LIMITS), Verdict::Sound);
+        assert!(stuck(activity.judge(after(quiet, 70), &LIMITS)), "more bytes do not make a head younger");
+        let in_flight = activity.begin(Version::HTTP_11);
+        activity.has_read(after(quiet, 80));
+        assert_eq!(activity.judge(after(quiet, 9999), &LIMITS), Verdict::Sound, "a body has its own time");
+        drop(in_flight);
+    }
+
+    #[test]
+    fn http_2_may_talk_between_requests() {
+        let start = Instant::now();
+        let activity = Activity::new(start);
+        drop(activity.begin(Version::HTTP_2));
+        activity.has_read(start);
+        assert_eq!(activity.judge(after(start, 70), &LIMITS), Verdict::Sound, "it was a ping");
+        assert_eq!(activity.judge(after(start, 80), &LIMITS), Verdict::Idle);
+    }
+
+    #[test]
+    fn a_write_must_go_through_in_time() {
+        let start = Instant::now();
+        let activity = Activity::new(start);
+        let _in_flight = activity.begin(Version::HTTP_11);
+        activity.is_blocked(start);
+        activity.is_blocked(after(start, 29));
+        assert_eq!(activity.judge(after(start, 29), &LIMITS), Verdict::Sound);
+        assert!(stuck(activity.judge(after(start, 30), &LIMITS)));
+        activity.has_written();
+        assert_eq!(activity.judge(after(start, 999), &LIMITS), Verdict::Sound);
+    }
+
+    /// A body of these parts that then waits for ever.
+    fn body(parts: usize) -> Body {
+        let parts = stream::iter((0..parts).map(|_| Ok::<_, std::io::Error>(Bytes::from("x"))));
+        Body::from_stream(futures::StreamExt::chain(parts, stream::pending()))
+    }
+
+    fn poll(body: &mut Watched) -> &'static str {
+        let waker = noop_waker();
+        match Pin::new(body).poll_frame(&mut Context::from_waker(&waker)) {
+            std::task::Poll::Pending => "pending",
+            std::task::Poll::Ready(Some(Ok(_))) => "part",
+            std::task::Poll::Ready(Some(Err(_))) => "error",
+            std::task::Poll::Ready(None) => "end",
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_not_taken_is_ended_and_one_that_is_not_made_is_not() {
+        let start = Instant::now();
+        let activity = Activity::new(start);
+        let mut waits = Watched::new(body(1), activity.begin(Version::HTTP_2));
+        let mut stalls = Watched::new(body(2), activity.begin(Version::HTTP_2));
+        assert_eq!((poll(&mut waits), poll(&mut waits)), ("part", "pending"));
+        assert_eq!(poll(&mut stalls), "part");
+        let now = Instant::now();
+        assert_eq!(activity.judge(after(now, 29), &LIMITS), Verdict::Sound);
+        assert_eq!(activity.notes().in_flight, 2);
+        assert_eq!(activity.judge(after(now, 31), &LIMITS), Verdict::Sound);
+        assert_eq!(activity.notes().in_flight, 1, "what makes the stalled one is gone");
+        assert!(!stalls.is_end_stream());
+        assert_eq!((poll(&mut stalls), poll(&mut waits)), ("error", "pending"));
+        drop(waits);
+        assert_eq!(activity.notes().in_flight, 0);
+    }
+
+    #[test]
+    fn a_whole_answer_is_over_with_its_last_part() {
+        let activity = Activity::new(Instant::now());
+        let mut whole = Watched::new(Body::from("x"), activity.begin(Version::HTTP_11));
+        assert!(!whole.is_end_stream());
+        assert_eq!(poll(&mut whole), "part");
+        assert_eq!(activity.notes().in_flight, 0);
+        assert!(whole.is_end_stream());
+        assert_eq!(poll(&mut whole), "end");
+    }
+}
