@@ -7,3 +7,4 @@ mod embedded;
 mod exactness;
 mod real_models;
 mod support;
+mod tenants;
