@@ -117,6 +117,8 @@ pub async fn serve(config: ServeConfig) -> Result<(), AppError> {
     let began = Instant::now();
     let gate = Arc::new(gate(&config)?);
     let certificate = config.tls.clone().map(Certificate::read).transpose()?;
+    let mut limits = config.connections;
+    limits.max_connections = descriptors::room_for(limits.max_connections);
     let http = bind("--http", config.http).await?;
     let admin = bind("--admin", config.admin).await?;
     let addresses = Addresses { http: http.local_addr()?, admin: admin.local_addr()? };
@@ -132,8 +134,6 @@ pub async fn serve(config: ServeConfig) -> Result<(), AppError> {
     announce(&config, addresses, &resident, began);
 
     let (phase, phases) = tokio::sync::watch::channel(Phase::Serving);
-    let mut limits = config.connections;
-    limits.max_connections = descriptors::room_for(limits.max_connections);
     let tls = certificate.as_ref().map(Certificate::acceptor);
     tokio::select! {
         () = server::serve(http, tls, router, limits, phases) => {}

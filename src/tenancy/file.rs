@@ -164,8 +164,15 @@ pub(super) fn read(path: &Path, before: &Keyring) -> Result<Keyring, KeyFileErro
     warn_if_exposed(path, &metadata);
     let text = fs::read_to_string(path).map_err(unreadable)?;
     let form: FileForm = toml::from_str(&text)
-        .map_err(|error| KeyFileError::Form { path: path.to_owned(), cause: error.to_string() })?;
+        .map_err(|error| KeyFileError::Form { path: path.to_owned(), cause: located(&error, &text) })?;
     keyring(form, before).map_err(|cause| KeyFileError::Content { path: path.to_owned(), cause })
+}
+
+/// The message with its line's number. The line itself, which toml would show, may hold a key that was pasted for its
+/// hash.
+fn located(error: &toml::de::Error, text: &str) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    format!("line {}: {}", before.matches('\n').count() + 1, error.message())
 }
 
 #[cfg(unix)]

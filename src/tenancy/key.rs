@@ -20,11 +20,11 @@ pub enum KeyError {
     /// The key has another form. What was sent is never repeated: it may be another service's key.
     #[error("the key is not one of this server: keys are '{PREFIX}' and {} hexadecimal digits", 2 * RANDOM)]
     Form,
-    /// The hash has another form.
+    /// The hash has another form. It is not repeated either: it may be the key itself.
     #[error(
-        "'{0}' is not the hash of a key: write 'sha256:' and 64 hexadecimal digits, as `dept key new` prints"
+        "a hash is 'sha256:' and 64 hexadecimal digits, as `dept key new` prints: this is something else"
     )]
-    Hash(String),
+    Hash,
     /// The system gave no random numbers.
     #[error("the system gave no random numbers: {0}")]
     Random(String),
@@ -94,7 +94,7 @@ impl TryFrom<String> for KeyHash {
 
     fn try_from(text: String) -> Result<Self, KeyError> {
         let bytes = text.strip_prefix("sha256:").and_then(from_hex::<32>);
-        bytes.map(Self).ok_or(KeyError::Hash(text))
+        bytes.map(Self).ok_or(KeyError::Hash)
     }
 }
 
