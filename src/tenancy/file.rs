@@ -163,9 +163,14 @@ pub(super) fn read(path: &Path, before: &Keyring) -> Result<Keyring, KeyFileErro
     }
     warn_if_exposed(path, &metadata);
     let text = fs::read_to_string(path).map_err(unreadable)?;
-    let form: FileForm = toml::from_str(&text)
-        .map_err(|error| KeyFileError::Form { path: path.to_owned(), cause: located(&error, &text) })?;
+    let form = parse(&text).map_err(|cause| KeyFileError::Form { path: path.to_owned(), cause })?;
     keyring(form, before).map_err(|cause| KeyFileError::Content { path: path.to_owned(), cause })
+}
+
+fn parse(text: &str) -> Result<FileForm, String> {
+    let form = toml::Deserializer::parse(text).map_err(|error| located(&error, text))?;
+    serde_path_to_error::deserialize(form)
+        .map_err(|error| format!("{}, {}", error.path(), located(error.inner(), text)))
 }
 
 /// The message with its line's number. The line itself, which toml would show, may hold a key that was pasted for its

@@ -68,7 +68,7 @@ fn each_fault_has_its_message() {
         (with("weight = 1\nweight = 2"), "duplicate key"),
         (with("weight = 0"), "weight 0: use 1 to 1000"),
         (with("weight = 1001"), "weight 1001"),
-        (with("weight = -1"), "weight"),
+        (with("weight = -1"), "tenants.acme.weight, line 3: invalid value"),
         (with("scopes = [\"write\"]"), "unknown variant `write`"),
         (with("scopes = \"generate\""), "expected a sequence"),
         (with("adapters = [\"a*b\"]"), "'a*b' has a '*' before its end"),

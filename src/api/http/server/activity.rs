@@ -95,11 +95,14 @@ impl Activity {
 
     /// Watches whether the parts of an answer are taken.
     pub fn watch(&self, handover: &Arc<Handover>) {
-        self.notes().handovers.push(Arc::downgrade(handover));
+        let mut notes = self.notes();
+        if notes.http2 {
+            notes.handovers.push(Arc::downgrade(handover));
+        }
     }
 
-    /// What is to become of the connection. Answers that are not taken are ended here: on HTTP/2 one stream can stall
-    /// while its connection does not.
+    /// What is to become of the connection. On HTTP/2 one stream can stall while its connection does not: such an answer
+    /// is ended here. On HTTP/1 the socket tells, and tells slow clients from those that do not read.
     pub fn judge(&self, now: Instant, limits: &ConnectionLimits) -> Verdict {
         let over =
             |since: Option<Instant>, limit| since.is_some_and(|since| now.duration_since(since) >= limit);

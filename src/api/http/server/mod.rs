@@ -1,8 +1,8 @@
 //! The server loop under the HTTP door: accepts connections, speaks HTTP/1.1 or HTTP/2 on each, and bounds what a
 //! client can hold: connections, heads, streams, time.
 //!
-//! hyper parses; what it leaves open is decided here: [`activity`] notes what a connection does, and a look at it
-//! every few seconds ends those that do nothing, are too slow with a head, or never read.
+//! hyper parses; what it leaves open is decided here: each connection notes what it does (`activity`), and a look at
+//! that every few seconds ends those that do nothing, are too slow with a head, or never read.
 
 mod activity;
 mod connection;

@@ -6,6 +6,8 @@ use axum::{
     Router,
     body::Body,
     http::{Method, Request, header},
+    middleware::from_fn_with_state,
+    routing,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -14,9 +16,9 @@ use tower::ServiceExt;
 use super::kit::{Answer, GOOD, Stage, ask, get, post, say};
 use crate::{
     api::http::{
-        Hosts, Origins,
-        access::{Access, declared},
-        openapi,
+        Door, Frame, Hosts, Origins,
+        access::{Access, authorise, declared},
+        dressed, openapi,
     },
     engine::Command,
     telemetry::Metrics,
@@ -141,6 +143,32 @@ async fn every_route_asks_for_its_scope_and_nothing_else() {
     let no_route = Request::put("/v1/generate").body(Body::empty()).unwrap();
     assert_eq!(ask(&app, no_route).await.status, 405);
     assert_eq!(ask(&app, get("/nothing")).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_route_that_nothing_is_said_of_is_the_admins() {
+    let (user, admin) = (key(), key());
+    let most = [Scope::Generate, Scope::AdaptersRead, Scope::AdaptersWrite];
+    let text = file("acme", &[(&user, &most), (&admin, &[Scope::Admin])], "");
+    let Keyed { stage, folder: _folder, .. } = Keyed::new(&text);
+    let frame = Frame {
+        metrics: stage.metrics(),
+        readiness: stage.service.readiness.clone(),
+        hosts: Hosts::Keyed,
+        origins: Origins::default(),
+    };
+    let door = Door {
+        service: Arc::new(stage.service),
+        gate: stage.gate,
+        options: Arc::new(stage.options),
+        frame: frame.clone(),
+    };
+    let routes = Router::new().route("/v1/unsaid", routing::get(|| async { "said" }));
+    let routes = routes.route_layer(from_fn_with_state(door.clone(), authorise));
+    let app = dressed(routes, frame).with_state(door);
+    assert_eq!(ask(&app, get("/v1/unsaid")).await.status, 401);
+    assert_eq!(ask(&app, with_key(get("/v1/unsaid"), &user)).await.error().1, "forbidden");
+    assert_eq!(ask(&app, with_key(get("/v1/unsaid"), &admin)).await.text(), "said");
 }
 
 #[tokio::test]
