@@ -1,7 +1,7 @@
 //! The kinds of metric, each with its labels as types: a label is looked up once a request, never once a token.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     ops::Deref,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -12,7 +12,7 @@ use prometheus::{
     Registry, core::Collector,
 };
 
-use crate::domain::{AdapterName, TenantId};
+use crate::domain::AdapterName;
 
 /// Times in seconds, from 100 microseconds (a small model answers in single milliseconds) to 100 seconds.
 const SECONDS: [f64; 19] = [
@@ -27,9 +27,6 @@ const SIZES: [f64; 14] =
 /// Adapters that get a label of their own in [`AdapterRequests`].
 pub const ADAPTER_LABELS: usize = 100;
 
-/// Tenants that get labels of their own. They come from the operator's file, which is the real bound.
-pub const TENANT_LABELS: usize = 1000;
-
 const UNIQUE: &str = "every metric's name is unique and legal, which a test holds";
 
 /// A kind of metric that a field of [`super::Metrics`] can have.
@@ -43,7 +40,10 @@ pub(super) trait Instrument: Sized {
     fn register(registry: &Registry, name: &str, help: &str) -> Self;
 }
 
-fn registered<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
+pub(super) fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    made: prometheus::Result<C>,
+) -> C {
     let collector = made.expect(UNIQUE);
     registry.register(Box::new(collector.clone())).expect(UNIQUE);
     collector
@@ -257,89 +257,6 @@ impl Instrument for AdapterRequests {
     fn register(registry: &Registry, name: &str, help: &str) -> Self {
         let family = registered(registry, IntCounterVec::new(Opts::new(name, help), Self::LABELS));
         Self { family, given: Mutex::default() }
-    }
-}
-
-/// The label of a tenant: its name for the first `TENANT_LABELS` tenants, later ones share `other`.
-#[derive(Debug, Default)]
-struct TenantLabels(Mutex<HashSet<TenantId>>);
-
-impl TenantLabels {
-    fn of<'a>(&self, tenant: &'a TenantId) -> &'a str {
-        let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if given.contains(tenant) || given.len() < TENANT_LABELS && given.insert(tenant.clone()) {
-            return tenant.as_str();
-        }
-        "other"
-    }
-}
-
-/// Requests by tenant and by how they ended.
-#[derive(Debug)]
-pub struct TenantRequests {
-    family: IntCounterVec,
-    labels: TenantLabels,
-}
-
-impl TenantRequests {
-    /// One request of `tenant` ended with `outcome`: `ok`, `cancelled` or an error's code.
-    pub fn count(&self, tenant: &TenantId, outcome: &str) {
-        self.family.with_label_values(&[self.labels.of(tenant), outcome]).inc();
-    }
-}
-
-impl Instrument for TenantRequests {
-    const KIND: &'static str = "counter";
-    const LABELS: &'static [&'static str] = &["tenant", "outcome"];
-
-    fn register(registry: &Registry, name: &str, help: &str) -> Self {
-        let family = registered(registry, IntCounterVec::new(Opts::new(name, help), Self::LABELS));
-        Self { family, labels: TenantLabels::default() }
-    }
-}
-
-/// What a token was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenKind {
-    /// Of a prompt.
-    Prompt,
-    /// A row of a soft prompt.
-    Virtual,
-    /// Generated.
-    Generated,
-}
-
-impl TokenKind {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Prompt => "prompt",
-            Self::Virtual => "virtual",
-            Self::Generated => "generated",
-        }
-    }
-}
-
-/// Tokens by tenant and kind.
-#[derive(Debug)]
-pub struct TenantTokens {
-    family: IntCounterVec,
-    labels: TenantLabels,
-}
-
-impl TenantTokens {
-    /// So many tokens of a kind were used by `tenant`.
-    pub fn count(&self, tenant: &TenantId, kind: TokenKind, tokens: u64) {
-        self.family.with_label_values(&[self.labels.of(tenant), kind.as_str()]).inc_by(tokens);
-    }
-}
-
-impl Instrument for TenantTokens {
-    const KIND: &'static str = "counter";
-    const LABELS: &'static [&'static str] = &["tenant", "kind"];
-
-    fn register(registry: &Registry, name: &str, help: &str) -> Self {
-        let family = registered(registry, IntCounterVec::new(Opts::new(name, help), Self::LABELS));
-        Self { family, labels: TenantLabels::default() }
     }
 }
 

@@ -1,8 +1,11 @@
 use prometheus::{Gauge, IntCounter, IntGauge, Registry, TextEncoder};
 
-use super::instruments::{
-    AdapterRequests, Adapters, BuildInfo, Instrument, Loads, Outcomes, Rejections, Reloads, Seconds, Sizes,
-    Steps, TenantRequests, TenantTokens,
+use super::{
+    instruments::{
+        AdapterRequests, Adapters, BuildInfo, Instrument, Loads, Outcomes, Rejections, Reloads, Seconds,
+        Sizes, Steps,
+    },
+    tenants::{TenantRequests, TenantTokens},
 };
 
 /// What is publicly said of one metric.

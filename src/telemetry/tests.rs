@@ -1,9 +1,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    LogError, LogFormat, Metrics, Phase, TokenKind,
-    instruments::{ADAPTER_LABELS, TENANT_LABELS},
-    start_logging,
+    LogError, LogFormat, Metrics, Phase, TokenKind, instruments::ADAPTER_LABELS, start_logging,
+    tenants::TENANT_LABELS,
 };
 use crate::{contract, domain::TenantId};
 

@@ -281,9 +281,9 @@ pub(super) fn inputs<'de, D: Deserializer<'de>>(
     }
 
     /// `null` is as good as nothing.
-    struct Seed;
+    struct Optional;
 
-    impl<'de> Visitor<'de> for Seed {
+    impl<'de> Visitor<'de> for Optional {
         type Value = Option<BTreeMap<String, String>>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -299,7 +299,7 @@ pub(super) fn inputs<'de, D: Deserializer<'de>>(
         }
     }
 
-    deserializer.deserialize_option(Seed)
+    deserializer.deserialize_option(Optional)
 }
 
 fn rest<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(first: T, mut list: A) -> Result<Vec<T>, A::Error> {

@@ -135,3 +135,6 @@ fn protocols() -> auto::Builder<TokioExecutor> {
         .keep_alive_timeout(PING);
     http
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,10 @@
 mod answers;
 mod bad_input;
+mod http2;
+mod keyed;
 mod kit;
+mod pages;
+mod quotas;
 mod routes;
 mod streaming;
 mod tenants;

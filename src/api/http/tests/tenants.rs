@@ -1,4 +1,4 @@
-//! Keys, scopes, quotas and what a tenant may see, on every route.
+//! Keys and scopes on every route, and what a tenant may see.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,75 +10,19 @@ use axum::{
     routing,
 };
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tower::ServiceExt;
 
-use super::kit::{Answer, GOOD, Stage, ask, get, post, say};
+use super::{
+    keyed::{Keyed, file, generate_as, key, with_key},
+    kit::{Answer, ask, get, post, say},
+};
 use crate::{
     api::http::{
         Door, Frame, Hosts, Origins,
         access::{Access, authorise, declared},
         dressed, openapi,
     },
-    engine::Command,
-    telemetry::Metrics,
-    tenancy::{ApiKey, Gate, Scope},
+    tenancy::{ApiKey, Scope},
 };
-
-/// A stage with a key file.
-struct Keyed {
-    folder: TempDir,
-    stage: Stage,
-    metrics: Arc<Metrics>,
-}
-
-impl Keyed {
-    fn new(file: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("keys.toml"), file).unwrap();
-        let mut stage = Stage::new();
-        stage.gate = Arc::new(Gate::with_keys(folder.path().join("keys.toml")).unwrap());
-        stage.options.hosts = Hosts::Keyed;
-        stage.options.metrics = true;
-        let metrics = stage.metrics();
-        Self { folder, stage, metrics }
-    }
-
-    /// The routes, with an engine that always says `good`.
-    fn app(self) -> (Router, Arc<Metrics>, TempDir) {
-        let app = self.stage.with_engine(|arrival| say(&arrival, &[(GOOD, "good")], ""));
-        (app, self.metrics, self.folder)
-    }
-}
-
-/// One tenant with these keys, each with its scopes, and `more` lines.
-fn file(tenant: &str, keys: &[(&ApiKey, &[Scope])], more: &str) -> String {
-    let mut text = format!(
-        "[tenants.{tenant}]\nscopes = [\"generate\", \"adapters:read\", \"adapters:write\", \"admin\"]\n{more}\n"
-    );
-    for (at, (key, scopes)) in keys.iter().enumerate() {
-        let scopes: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
-        text += &format!(
-            "[[tenants.{tenant}.keys]]\nname = \"k{at}\"\nhash = \"{}\"\nscopes = {scopes:?}\n",
-            key.hash()
-        );
-    }
-    text
-}
-
-fn key() -> ApiKey {
-    ApiKey::random().unwrap()
-}
-
-fn with_key(mut request: Request<Body>, key: &ApiKey) -> Request<Body> {
-    let value = format!("Bearer {}", key.reveal());
-    request.headers_mut().insert(header::AUTHORIZATION, value.parse().unwrap());
-    request
-}
-
-async fn generate_as(app: &Router, key: &ApiKey, body: Value) -> Answer {
-    ask(app, with_key(post("/v1/generate", body.to_string()), key)).await
-}
 
 /// Every method and route of the description, and those that it leaves out.
 fn operations() -> Vec<(Method, String)> {
@@ -246,102 +190,6 @@ async fn a_sequence_is_its_tenants_and_its_priority_is_bounded() {
 }
 
 #[tokio::test]
-async fn requests_over_the_rate_are_told_when_to_come_back() {
-    let (mine, other) = (key(), key());
-    let text = file("acme", &[(&mine, &Scope::ALL)], "requests_per_minute = 2")
-        + &file("other", &[(&other, &Scope::ALL)], "");
-    let (app, metrics, _folder) = Keyed::new(&text).app();
-    for _ in 0..2 {
-        assert_eq!(ask(&app, with_key(get("/v1/adapters"), &mine)).await.status, 200);
-    }
-    let answer = generate_as(&app, &mine, json!({"prompt": "a"})).await;
-    assert_eq!((answer.error().0, answer.error().1.as_str()), (429, "quota_exceeded"));
-    let wait: u32 = answer.header("retry-after").unwrap().parse().unwrap();
-    assert!((1..=30).contains(&wait), "one comes back every 30 s: {wait}");
-    assert!(answer.error().3.contains("2 requests a minute"), "{}", answer.error().3);
-    assert_eq!(
-        generate_as(&app, &other, json!({"prompt": "a"})).await.status,
-        200,
-        "another tenant has its own"
-    );
-    assert_eq!(ask(&app, get("/health/ready")).await.status, 200);
-    let text = metrics.render();
-    for line in [
-        r#"dept_tenant_requests_total{outcome="ok",tenant="acme"} 2"#,
-        r#"dept_tenant_requests_total{outcome="quota_exceeded",tenant="acme"} 1"#,
-        r#"dept_tenant_requests_total{outcome="ok",tenant="other"} 1"#,
-        r#"dept_tenant_tokens_total{kind="prompt",tenant="other"} 2"#,
-        r#"dept_tenant_tokens_total{kind="generated",tenant="other"} 1"#,
-    ] {
-        assert!(text.contains(line), "{line} is not in\n{text}");
-    }
-}
-
-#[tokio::test]
-async fn tokens_are_taken_at_the_start_and_the_unused_come_back() {
-    let mine = key();
-    let limits = "tokens_per_minute = 60\ntoken_burst = 30";
-    let (app, metrics, _folder) = Keyed::new(&file("acme", &[(&mine, &Scope::ALL)], limits)).app();
-    // 2 of prompt and 20 of answer are taken, 3 are used: 30, 27, 24 are there before each.
-    for _ in 0..3 {
-        assert_eq!(generate_as(&app, &mine, json!({"prompt": "a"})).await.status, 200);
-    }
-    let answer = generate_as(&app, &mine, json!({"prompt": "a", "max_tokens": 26})).await;
-    assert_eq!(answer.error().1, "quota_exceeded");
-    let wait: u32 = answer.header("retry-after").unwrap().parse().unwrap();
-    assert!((1..=7).contains(&wait), "28 are asked for, 21 are there, one comes back a second: {wait}");
-    // Soft prompts count, and a prompt counts once for all its choices: 2 + 2 + 3 x 9.
-    let body = json!({"adapter": "sst2", "prompt": "a", "n": 3, "max_tokens": 9});
-    let error = generate_as(&app, &mine, body).await.error();
-    assert_eq!((error.0, error.2.as_str()), (400, Some("max_tokens")), "{}", error.3);
-    assert!(error.3.contains("31 tokens") && error.3.contains("takes 30 at most"), "{}", error.3);
-    assert!(metrics.render().contains(r#"dept_tenant_tokens_total{kind="generated",tenant="acme"} 3"#));
-}
-
-#[tokio::test]
-async fn places_are_counted_until_the_last_byte() {
-    let mine = key();
-    let text = file("acme", &[(&mine, &Scope::ALL)], "concurrent_requests = 1\ntokens_per_minute = 44");
-    let Keyed { stage, folder: _folder, .. } = Keyed::new(&text);
-    let (app, inbox) = stage.quiet();
-    let body = json!({"prompt": "a", "stream": true}).to_string();
-    let held = app.clone().oneshot(with_key(post("/v1/generate", body), &mine)).await.unwrap();
-    let answer = generate_as(&app, &mine, json!({"prompt": "a"})).await;
-    assert_eq!((answer.error().1.as_str(), answer.header("retry-after")), ("quota_exceeded", Some("1")));
-    assert!(answer.error().3.contains("1 requests under way"), "{}", answer.error().3);
-    // It is abandoned with two tokens unread, which count.
-    let Command::Submit(arrival) = inbox.recv().unwrap() else { unreachable!() };
-    say(&arrival, &[(GOOD, "good"), (GOOD, "good")], "");
-    drop(held);
-    // 44 less 2 of prompt and 2 of answer.
-    for (max_tokens, code) in [(39, "quota_exceeded"), (38, "")] {
-        let body = json!({"prompt": "a", "max_tokens": max_tokens, "stream": true}).to_string();
-        let response = app.clone().oneshot(with_key(post("/v1/generate", body), &mine)).await.unwrap();
-        if code.is_empty() {
-            assert_eq!(response.status(), 200);
-        } else {
-            assert_eq!(Answer::of(response).await.error().1, code);
-        }
-    }
-}
-
-#[tokio::test]
-async fn what_the_engine_refuses_costs_nothing() {
-    let mine = key();
-    let text = file("acme", &[(&mine, &Scope::ALL)], "tokens_per_minute = 30");
-    let Keyed { stage, folder: _folder, .. } = Keyed::new(&text);
-    stage.service.engines[0].drain(std::time::Instant::now());
-    let quotas = stage.gate.clone();
-    let (app, _inbox) = stage.quiet();
-    for _ in 0..5 {
-        assert_eq!(generate_as(&app, &mine, json!({"prompt": "a"})).await.error().1, "draining");
-    }
-    let header = format!("Bearer {}", mine.reveal());
-    let principal = quotas.admit([header.as_bytes()].into_iter()).unwrap();
-    assert!(principal.tenant().quotas.begin(30).is_ok());
-}
-
-#[tokio::test]
 async fn keys_are_exchanged_under_load() {
     let (old, new) = (key(), key());
     let both = file("acme", &[(&old, &Scope::ALL), (&new, &Scope::ALL)], "");
@@ -383,61 +231,6 @@ async fn keys_are_exchanged_under_load() {
     for task in load {
         assert!(task.await.unwrap() > 0);
     }
-}
-
-fn from_page(mut request: Request<Body>, origin: &str) -> Request<Body> {
-    request.headers_mut().insert(header::HOST, "localhost".parse().unwrap());
-    request.headers_mut().insert(header::ORIGIN, origin.parse().unwrap());
-    request
-}
-
-#[tokio::test]
-async fn pages_of_listed_origins_may_read_answers_and_failures() {
-    let mut stage = Stage::new();
-    stage.options.origins = Origins::new(["https://app.example".to_owned()]);
-    let app = stage.with_engine(|arrival| say(&arrival, &[], ""));
-    let preflight = |origin: &str| {
-        let request = Request::options("/v1/generate").header("access-control-request-method", "POST");
-        let request = request.header("access-control-request-headers", "authorization,content-type");
-        from_page(request.body(Body::empty()).unwrap(), origin)
-    };
-    let answer = ask(&app, preflight("https://app.example")).await;
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.header("access-control-allow-origin"), Some("https://app.example"));
-    assert!(answer.header("access-control-allow-headers").unwrap().contains("authorization"));
-    for path in ["/v1/adapters", "/v1/adapters/nope"] {
-        let answer = ask(&app, from_page(get(path), "https://app.example")).await;
-        assert_eq!(answer.header("access-control-allow-origin"), Some("https://app.example"), "{path}");
-        assert!(answer.header("access-control-expose-headers").unwrap().contains("x-request-id"));
-    }
-    for origin in ["https://evil.example", "http://app.example", "https://app.example.evil.example", "null"] {
-        let answer = ask(&app, preflight(origin)).await;
-        assert_eq!(answer.header("access-control-allow-origin"), None, "{origin}");
-        let answer = ask(&app, from_page(get("/v1/adapters"), origin)).await;
-        assert_eq!(
-            (answer.status.as_u16(), answer.header("access-control-allow-origin")),
-            (403, None),
-            "{origin}"
-        );
-    }
-    let plain = ask(&super::kit::server(), preflight("https://app.example")).await;
-    assert_eq!(plain.header("access-control-allow-origin"), None);
-}
-
-#[tokio::test]
-async fn with_keys_any_host_is_answered() {
-    let mine = key();
-    let (app, ..) = Keyed::new(&file("acme", &[(&mine, &Scope::ALL)], "")).app();
-    for (host, origin) in [("dept.example", "https://elsewhere.example"), ("10.0.0.1:8080", "null")] {
-        let mut request = with_key(from_page(get("/v1/adapters"), origin), &mine);
-        request.headers_mut().insert(header::HOST, host.parse().unwrap());
-        assert_eq!(ask(&app, request).await.status, 200, "{host}");
-    }
-    let mut request = with_key(get("/v1/adapters"), &mine);
-    request.headers_mut().append(header::HOST, "a".parse().unwrap());
-    request.headers_mut().append(header::HOST, "b".parse().unwrap());
-    let error = ask(&app, request).await.error();
-    assert_eq!((error.0, error.2.as_str()), (400, Some("host")));
 }
 
 #[tokio::test]
