@@ -115,6 +115,8 @@ impl AppError {
 /// When it can't start; a drain that runs out of time or is hurried is not an error.
 pub async fn serve(config: ServeConfig) -> Result<(), AppError> {
     let began = Instant::now();
+    // From now on, since unheard it would end the process.
+    let hangups = signal::Hangups::new();
     let gate = Arc::new(gate(&config)?);
     let certificate = config.tls.clone().map(Certificate::read).transpose()?;
     let mut limits = config.connections;
@@ -128,7 +130,8 @@ pub async fn serve(config: ServeConfig) -> Result<(), AppError> {
     let resident = Resident::start(config.engine.clone(), Arc::clone(&metrics), readiness).await?;
     let options = http_options(&config, &gate, addresses.http);
     let router = http::public(resident.service.clone(), Arc::clone(&gate), options);
-    let watching = watch::watch(watched(&config, &gate, certificate.as_ref()), metrics, watch::PERIOD);
+    let files = watched(&config, &gate, certificate.as_ref());
+    let watching = watch::watch(files, metrics, hangups, watch::PERIOD);
     resident.readiness().set(State::Ready);
     addresses.write(config.port_file.as_deref())?;
     announce(&config, addresses, &resident, began);

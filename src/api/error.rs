@@ -165,8 +165,8 @@ pub struct ApiError {
     pub message: String,
     /// The field that the error is about.
     pub param: Option<String>,
-    /// When a retry can help, where that is known better than the table knows it.
-    pub retry_after: Option<Duration>,
+    /// Seconds after which to try again, where more is known than the code's own.
+    pub retry_after: Option<u32>,
 }
 
 impl ApiError {
@@ -190,6 +190,13 @@ impl ApiError {
     pub fn internal() -> Self {
         let message = "the server failed on this request: its log has the cause under this request's id";
         Self::new(ErrorCode::Internal, message)
+    }
+
+    /// The same error, to be tried again after `wait`, in whole seconds.
+    pub fn retry_in(mut self, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        self.retry_after = Some(u32::try_from(seconds).unwrap_or(u32::MAX));
+        self
     }
 
     /// The same error, blamed on the field `param`.
@@ -229,12 +236,14 @@ impl From<PriorityError> for ApiError {
 
 impl From<QuotaError> for ApiError {
     fn from(error: QuotaError) -> Self {
-        let retry_after = error.wait();
-        let message = error.to_string();
-        match error {
+        let api = match error {
             // No wait would help.
-            QuotaError::TooManyTokens { .. } => Self::invalid("max_tokens", message),
-            _ => Self { retry_after, ..Self::new(ErrorCode::QuotaExceeded, message) },
+            QuotaError::TooManyTokens { .. } => Self::invalid("max_tokens", error.to_string()),
+            _ => Self::new(ErrorCode::QuotaExceeded, error.to_string()),
+        };
+        match error.wait() {
+            Some(wait) => api.retry_in(wait),
+            None => api,
         }
     }
 }

@@ -69,13 +69,14 @@ impl Service {
     }
 
     fn start(&self, principal: &Principal, request: &GenerateRequest) -> Result<Accepted, ApiError> {
+        debug_assert_eq!(principal.tenant().id, request.tenant, "a request is its principal's");
         self.readiness.check()?;
         principal.check_priority(request.priority)?;
         let engine = self.engine();
         let model = Arc::clone(engine.model());
         let adapter = request.adapter.as_ref().map(|wanted| self.acquire(principal, wanted)).transpose()?;
         self.check_sequences(request)?;
-        let template = self.submission(principal, request, &model, adapter.clone())?;
+        let template = self.submission(request, &model, adapter.clone())?;
         let prompts = Prompts { tokenizer: &self.tokenizer, model: &model, adapter: adapter.as_ref() };
         let policy = request.truncate.unwrap_or_else(|| prompts.card_policy());
         let tokens = request.prompts.iter().enumerate().map(|(at, prompt)| {
@@ -209,7 +210,6 @@ impl Service {
     /// What all sequences of a request have in common; the tokens are still to come.
     fn submission(
         &self,
-        principal: &Principal,
         request: &GenerateRequest,
         model: &ModelProfile,
         adapter: Option<AdapterLease>,
@@ -228,7 +228,7 @@ impl Service {
             return Err(ApiError::invalid("min_tokens", message));
         }
         Ok(Submission {
-            tenant: principal.tenant().id.clone(),
+            tenant: request.tenant.clone(),
             adapter,
             tokens: Vec::new(),
             sampling: request.sampling.clone(),

@@ -28,6 +28,7 @@ use tokio_rustls::{
 
 use super::{
     TlsError, descriptors,
+    signal::Hangups,
     tls::Certificate,
     watch::{Watched, watch},
 };
@@ -172,7 +173,7 @@ async fn a_file_is_read_anew_when_its_bytes_change_and_only_then() {
     let (watched, count) = counted(&file);
     let metrics = Arc::new(Metrics::default());
     let period = Duration::from_millis(1);
-    let watching = tokio::spawn(watch(vec![watched], Arc::clone(&metrics), period));
+    let watching = tokio::spawn(watch(vec![watched], Arc::clone(&metrics), Hangups::new(), period));
     let until = |text: &'static str| {
         let metrics = Arc::clone(&metrics);
         async move {

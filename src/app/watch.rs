@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 use sha2::{Digest, Sha256};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::signal;
+use super::signal::Hangups;
 use crate::telemetry::Metrics;
 
 /// How often the files are looked at. Their bytes are compared: links that are exchanged (as Kubernetes does with
@@ -44,8 +44,12 @@ impl Watched {
 }
 
 /// Watches until it is dropped, with a look every `period`.
-pub(super) async fn watch(watched: Vec<Watched>, metrics: Arc<Metrics>, period: Duration) {
-    let mut hangups = signal::Hangups::new();
+pub(super) async fn watch(
+    watched: Vec<Watched>,
+    metrics: Arc<Metrics>,
+    mut hangups: Hangups,
+    period: Duration,
+) {
     let mut prints: Vec<Print> = watched.iter().map(Watched::print).collect();
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -17,7 +17,8 @@ use crate::{
     app::Resident,
     config::{EngineArgs, EngineConfig, LogFormat, Places},
     domain::{
-        AdapterName, AdapterRef, GenerateRequest, OverLength, Prompt, RawSampling, SamplingParams, TokenEvent,
+        AdapterName, AdapterRef, GenerateRequest, OverLength, Prompt, RawSampling, SamplingParams, TenantId,
+        TokenEvent,
     },
     telemetry::start_logging,
     tenancy::Principal,
@@ -102,6 +103,7 @@ impl Args {
         let inputs = || Prompt::Inputs(self.input.iter().cloned().collect::<BTreeMap<_, _>>());
         let raw = RawSampling { temperature: self.temperature, seed: self.seed, ..RawSampling::default() };
         Ok(GenerateRequest {
+            tenant: TenantId::default_tenant(),
             adapter,
             prompts: vec![self.prompt.clone().map_or_else(inputs, Prompt::Text)],
             max_tokens: self.max_tokens,

@@ -44,7 +44,7 @@ pub struct ServeArgs {
     #[arg(long, env = "DEPT_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
 
-    /// Web pages of these origins (https://app.example) may read answers; commas between several. * is all, with keys only.
+    /// Web pages of these origins (`https://app.example`) may read answers; commas between several. * is all, with keys only.
     #[arg(long, env = "DEPT_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
     pub cors_origin: Vec<String>,
 

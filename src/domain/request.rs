@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{AdapterRef, SamplingParams};
+use super::{AdapterRef, SamplingParams, TenantId};
 
 /// What the model is to read.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +30,8 @@ pub enum OverLength {
 /// Whether it fits the adapter and the model is decided by the service that runs it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GenerateRequest {
+    /// Who asks.
+    pub tenant: TenantId,
     /// The adapter to apply; `None` is the bare backbone.
     pub adapter: Option<AdapterRef>,
     /// One result for each, in order. Never empty.

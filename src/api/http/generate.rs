@@ -43,7 +43,8 @@ pub(super) async fn generate(
     Json(body): Json<GenerateBody>,
 ) -> Result<Response, ApiError> {
     let (streams, batch) = (body.streams(), body.is_batch());
-    let request = GenerateRequest::try_from(body)?;
+    let request =
+        GenerateRequest { tenant: principal.tenant().id.clone(), ..GenerateRequest::try_from(body)? };
     let tokens = request.sampling.logprobs > 0;
     let service = Arc::clone(&door.service);
     let accepted = off_the_loop(move || service.generate(&principal, &request)).await?;

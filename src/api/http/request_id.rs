@@ -55,9 +55,7 @@ fn written(error: &ApiError, id: &str) -> Response {
     let status =
         StatusCode::from_u16(row.status).expect("the table's statuses are legal, which a test holds");
     let mut response = (status, Json(ErrorBody::new(error, id))).into_response();
-    let known =
-        error.retry_after.map(|wait| u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX));
-    if let Some(seconds) = known.or(row.retry_after) {
+    if let Some(seconds) = error.retry_after.or(row.retry_after) {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
     if error.code == ErrorCode::Unauthorized {

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::{
     api::ApiError,
-    domain::{GenerateRequest, OverLength, Prompt, RawSampling, SamplingParams},
+    domain::{GenerateRequest, OverLength, Prompt, RawSampling, SamplingParams, TenantId},
 };
 
 /// Most choices for one prompt.
@@ -149,6 +149,7 @@ impl TryFrom<GenerateBody> for GenerateRequest {
             return Err(ApiError::invalid("max_tokens", "max_tokens is 0: ask for at least 1 token"));
         }
         Ok(Self {
+            tenant: TenantId::default_tenant(),
             adapter: body.adapter.as_deref().map(str::parse).transpose()?,
             prompts: prompts(body.prompt, body.inputs)?,
             max_tokens: body.max_tokens,
