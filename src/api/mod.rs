@@ -7,6 +7,7 @@ mod classify;
 mod error;
 mod gather;
 pub mod http;
+mod meter;
 mod prompts;
 mod readiness;
 mod service;

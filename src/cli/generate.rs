@@ -21,6 +21,7 @@ use crate::{
         TokenEvent,
     },
     telemetry::start_logging,
+    tenancy::Principal,
 };
 
 /// The flags of `dept generate`.
@@ -80,8 +81,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 }
 
 async fn answer(resident: &Resident, request: &GenerateRequest) -> anyhow::Result<()> {
-    let mut accepted =
-        resident.service.generate(request).map_err(|error| anyhow::anyhow!("{}", error.message))?;
+    let mut accepted = resident
+        .service
+        .generate(&Principal::anonymous(0), request)
+        .map_err(|error| anyhow::anyhow!("{}", error.message))?;
     let mut out = io::stdout().lock();
     while let Some((_, event)) = accepted.events.next().await {
         match event {

@@ -16,7 +16,7 @@ pub use file::parse;
 pub use hub::{HubModel, HubSettings};
 pub use model_source::{ModelSource, SourceError};
 pub use places::Places;
-pub use serve::{ConfigError, EngineConfig, ServeConfig};
+pub use serve::{ConfigError, ConnectionLimits, EngineConfig, ServeConfig, TlsFiles};
 pub use units::{Device, Dtype};
 pub(crate) use units::{count, duration};
 

@@ -66,9 +66,28 @@ pub enum ConfigError {
     /// An address beyond loopback without the word that this is wanted.
     #[error(
         "--http {0} can be reached from other machines and this server asks for no keys: \
-         listen on 127.0.0.1, or say --allow-anonymous"
+         give --api-keys (docs/tenants.md), listen on 127.0.0.1, or say --allow-anonymous"
     )]
     Anonymous(SocketAddr),
+    /// Keys, and no keys.
+    #[error("--api-keys and --allow-anonymous exclude each other: take one away")]
+    KeysAndAnonymous,
+    /// Half of a certificate.
+    #[error("{given} needs {missing}: give both, or neither")]
+    HalfTls {
+        /// The flag that is there.
+        given: &'static str,
+        /// The one that is not.
+        missing: &'static str,
+    },
+    /// Every page of every site could use the server.
+    #[error(
+        "--cors-origin * lets every web page use a server that asks for no keys: name origins, or give --api-keys"
+    )]
+    EveryOrigin,
+    /// A time of nothing.
+    #[error("--{0} is 0: every connection would be cut off; give it some time")]
+    NoTime(&'static str),
     /// Two doors at one address.
     #[error("--http and --admin are both {0}: give each a port of its own")]
     SameAddress(SocketAddr),
@@ -155,6 +174,64 @@ fn embedded_model(places: &Places) -> Result<ModelSource, ConfigError> {
     places.folder(EMBEDDED_MODEL).map(ModelSource::Folder).ok_or(ConfigError::NoModel { looked_in })
 }
 
+/// A certificate chain and its private key, both PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain, the server's own certificate first.
+    pub cert: PathBuf,
+    /// The key.
+    pub key: PathBuf,
+}
+
+fn tls(cert: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<TlsFiles>, ConfigError> {
+    match (cert, key) {
+        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(ConfigError::HalfTls { given: "--tls-cert", missing: "--tls-key" }),
+        (None, Some(_)) => Err(ConfigError::HalfTls { given: "--tls-key", missing: "--tls-cert" }),
+    }
+}
+
+/// What would let in whom nobody meant to.
+fn check_openness(args: &ServeArgs) -> Result<(), ConfigError> {
+    match (&args.api_keys, args.allow_anonymous) {
+        (Some(_), true) => Err(ConfigError::KeysAndAnonymous),
+        (None, false) if !args.http.ip().is_loopback() => Err(ConfigError::Anonymous(args.http)),
+        (None, _) if args.cors_origin.iter().any(|origin| origin == "*") => Err(ConfigError::EveryOrigin),
+        _ => Ok(()),
+    }
+}
+
+fn connections(args: &ServeArgs) -> Result<ConnectionLimits, ConfigError> {
+    let times = [
+        ("head-timeout", args.head_timeout),
+        ("idle-timeout", args.idle_timeout),
+        ("stall-timeout", args.stall_timeout),
+    ];
+    if let Some((flag, _)) = times.iter().find(|(_, time)| time.is_zero()) {
+        return Err(ConfigError::NoTime(flag));
+    }
+    Ok(ConnectionLimits {
+        max_connections: args.max_connections,
+        head_timeout: args.head_timeout,
+        idle_timeout: args.idle_timeout,
+        stall_timeout: args.stall_timeout,
+    })
+}
+
+/// What a connection may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Most connections at once, at least 1. One more waits to be accepted.
+    pub max_connections: usize,
+    /// How long a TLS handshake, and then the head of a request, may take to arrive.
+    pub head_timeout: Duration,
+    /// How long a connection may do nothing between requests.
+    pub idle_timeout: Duration,
+    /// How long an answer may wait for a client that does not read it.
+    pub stall_timeout: Duration,
+}
+
 /// Everything that `dept serve` is told, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServeConfig {
@@ -164,8 +241,16 @@ pub struct ServeConfig {
     pub http: SocketAddr,
     /// Address of health and metrics.
     pub admin: SocketAddr,
+    /// The key file; without it everyone is the one tenant.
+    pub api_keys: Option<PathBuf>,
     /// Whether anyone may ask on an address beyond loopback.
     pub allow_anonymous: bool,
+    /// The certificate of the HTTP address.
+    pub tls: Option<TlsFiles>,
+    /// The origins of the web pages that may read answers, or `*`.
+    pub cors_origins: Vec<String>,
+    /// What a connection may take.
+    pub connections: ConnectionLimits,
     /// Whether the HTTP address answers /metrics.
     pub metrics_on_http: bool,
     /// Where to write the bound addresses.
@@ -186,9 +271,8 @@ impl ServeConfig {
     /// # Errors
     /// What is not there, what contradicts, what would be unsafe.
     pub fn new(args: ServeArgs, places: &Places) -> Result<Self, ConfigError> {
-        if !args.http.ip().is_loopback() && !args.allow_anonymous {
-            return Err(ConfigError::Anonymous(args.http));
-        }
+        check_openness(&args)?;
+        let connections = connections(&args)?;
         if args.http == args.admin && args.http.port() != 0 {
             return Err(ConfigError::SameAddress(args.http));
         }
@@ -196,7 +280,11 @@ impl ServeConfig {
             engine: EngineConfig::new(args.engine, places)?,
             http: args.http,
             admin: args.admin,
+            api_keys: args.api_keys,
             allow_anonymous: args.allow_anonymous,
+            tls: tls(args.tls_cert, args.tls_key)?,
+            cors_origins: args.cors_origin,
+            connections,
             metrics_on_http: args.metrics_on_http,
             port_file: args.port_file,
             max_body_bytes: usize::try_from(args.max_body_bytes).unwrap_or(usize::MAX),

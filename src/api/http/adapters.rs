@@ -14,7 +14,7 @@ use super::{
     Door,
     dto::{AdapterList, AdapterObject},
 };
-use crate::api::ApiError;
+use crate::{api::ApiError, tenancy::Principal};
 
 const DEFAULT_PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
@@ -38,6 +38,7 @@ pub struct Page {
 )]
 pub(super) async fn list(
     State(door): State<Door>,
+    principal: Principal,
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Answer<AdapterList>, ApiError> {
     let Query(page) = page.map_err(|error| ApiError::invalid("query", error.body_text()))?;
@@ -45,7 +46,7 @@ pub(super) async fn list(
     if !(1..=MAX_PAGE).contains(&limit) {
         return Err(ApiError::invalid("limit", format!("limit is {limit}: use 1 to {MAX_PAGE}")));
     }
-    let (list, more) = door.service.list_adapters(limit, page.after.as_deref());
+    let (list, more) = door.service.list_adapters(&principal, limit, page.after.as_deref());
     let next = list.last().filter(|_| more).map(|adapter| adapter.name().to_string());
     let adapters = list.iter().map(|adapter| AdapterObject::from(&**adapter)).collect();
     Ok(Answer(AdapterList { adapters, next }))
@@ -59,10 +60,11 @@ pub(super) async fn list(
 )]
 pub(super) async fn show(
     State(door): State<Door>,
+    principal: Principal,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let Path(name) = name.map_err(|error| ApiError::invalid("name", error.body_text()))?;
-    let adapter = door.service.get_adapter(name.parse()?)?;
+    let adapter = door.service.get_adapter(&principal, name.parse()?)?;
     let mut response = Answer(AdapterObject::from(&*adapter)).into_response();
     let tag = HeaderValue::try_from(format!("\"{}\"", adapter.version()));
     response.headers_mut().insert(header::ETAG, tag.expect("a version is hexadecimal digits"));

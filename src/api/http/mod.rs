@@ -1,5 +1,6 @@
 //! The HTTP door: routes, JSON, server-sent events.
 
+mod access;
 mod account;
 mod adapters;
 mod classify;
@@ -10,6 +11,7 @@ mod health;
 mod json;
 mod openapi;
 mod request_id;
+pub mod server;
 mod stream;
 mod tokens;
 
@@ -27,11 +29,12 @@ use axum::{
 use tower::{BoxError, ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed::LoadShedLayer};
 use tower_http::catch_panic::CatchPanicLayer;
 
-pub use guard::Hosts;
+use access::authorise;
+pub use guard::{Hosts, Origins};
 pub use openapi::openapi;
 
 use super::{ApiError, ErrorCode, Readiness, Service};
-use crate::telemetry::Metrics;
+use crate::{telemetry::Metrics, tenancy::Gate};
 
 /// What the HTTP door is told.
 #[derive(Debug, Clone)]
@@ -48,6 +51,8 @@ pub struct HttpOptions {
     pub metrics: bool,
     /// The hosts that requests may name.
     pub hosts: Hosts,
+    /// The pages that may read the answers.
+    pub origins: Origins,
 }
 
 impl HttpOptions {
@@ -60,6 +65,7 @@ impl HttpOptions {
             max_requests: 1024,
             metrics: false,
             hosts,
+            origins: Origins::default(),
         }
     }
 }
@@ -70,12 +76,14 @@ struct Frame {
     metrics: Arc<Metrics>,
     readiness: Readiness,
     hosts: Hosts,
+    origins: Origins,
 }
 
 /// What handlers share. Cheap to clone.
 #[derive(Clone)]
 struct Door {
     service: Arc<Service>,
+    gate: Arc<Gate>,
     options: Arc<HttpOptions>,
     frame: Frame,
 }
@@ -86,15 +94,17 @@ impl FromRef<Door> for Frame {
     }
 }
 
-/// The public routes: the API, and health without a limit on its callers.
-pub fn public(service: Arc<Service>, options: HttpOptions) -> Router {
+/// The public routes: the API for whom `gate` lets in, and health without a limit on its callers.
+pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> Router {
     let (metrics, most) = (options.metrics, options.max_requests);
     let frame = Frame {
         metrics: Arc::clone(&service.metrics),
         readiness: service.readiness.clone(),
         hosts: options.hosts,
+        origins: options.origins.clone(),
     };
-    let door = Door { service, options: Arc::new(options), frame: frame.clone() };
+    let pages = options.origins.layer();
+    let door = Door { service, gate, options: Arc::new(options), frame: frame.clone() };
     let busy = move |_: BoxError| async move {
         let message = format!("{most} requests are in work, the most this server takes: retry later");
         ApiError::new(ErrorCode::Overloaded, message)
@@ -112,12 +122,18 @@ pub fn public(service: Arc<Service>, options: HttpOptions) -> Router {
         .route("/v1/adapters/{name}", get(adapters::show))
         .route("/openapi.json", get(openapi::serve))
         .layer(limits);
-    dressed(api.merge(health::routes(metrics)), frame).with_state(door)
+    let routes = api.merge(health::routes(metrics)).route_layer(from_fn_with_state(door.clone(), authorise));
+    let routes = dressed(routes, frame).with_state(door);
+    // Outermost, so that pages can read failures too.
+    match pages {
+        Some(pages) => routes.layer(pages),
+        None => routes,
+    }
 }
 
 /// The routes of the admin address: health and metrics, which answer before the model is there.
 pub fn admin(metrics: Arc<Metrics>, readiness: Readiness, hosts: Hosts) -> Router {
-    let frame = Frame { metrics, readiness, hosts };
+    let frame = Frame { metrics, readiness, hosts, origins: Origins::default() };
     dressed(health::routes::<Frame>(true), frame.clone()).with_state(frame)
 }
 

@@ -28,6 +28,7 @@ use crate::{
     },
     engine::{Arrival, Command, EngineHandle, QueueLimits},
     telemetry::Metrics,
+    tenancy::Gate,
     tokenizer::Tokenizer,
 };
 
@@ -43,6 +44,7 @@ pub struct Stage {
     pub service: Service,
     pub inbox: mpsc::Receiver<Command>,
     pub options: HttpOptions,
+    pub gate: Arc<Gate>,
 }
 
 impl Stage {
@@ -69,12 +71,12 @@ impl Stage {
             max_sequences: QUEUE,
         };
         let options = HttpOptions::new(Hosts::of(([127, 0, 0, 1], 8080).into()));
-        Self { service, inbox, options }
+        Self { service, inbox, options, gate: Arc::new(Gate::open(i32::MAX)) }
     }
 
     /// The routes, with an engine that does `script` with every sequence.
     pub fn with_engine(self, script: impl Fn(Arrival) + Send + 'static) -> Router {
-        let Self { service, inbox, options } = self;
+        let Self { service, inbox, options, gate } = self;
         let load = Arc::clone(service.engines[0].load());
         thread::spawn(move || {
             while let Ok(Command::Submit(arrival)) = inbox.recv() {
@@ -82,12 +84,12 @@ impl Stage {
                 script(*arrival);
             }
         });
-        public(Arc::new(service), options)
+        public(Arc::new(service), gate, options)
     }
 
     /// The routes and the engine's inbox, which nobody reads yet.
     pub fn quiet(self) -> (Router, mpsc::Receiver<Command>) {
-        (public(Arc::new(self.service), self.options), self.inbox)
+        (public(Arc::new(self.service), self.gate, self.options), self.inbox)
     }
 
     pub fn metrics(&self) -> Arc<Metrics> {
