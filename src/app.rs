@@ -2,9 +2,12 @@
 
 mod admin;
 mod backbone;
+mod descriptors;
 mod load;
 mod resident;
 mod signal;
+mod tls;
+mod watch;
 
 use std::{
     net::SocketAddr,
@@ -13,23 +16,34 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::serve::ListenerExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
+
+use tls::Certificate;
+use watch::Watched;
 
 pub use load::{LoadModelError, LoadedModel, load_model};
 pub use resident::Resident;
+pub use tls::TlsError;
 
 use crate::{
+    adapter::CatalogueError,
     api::{
         Readiness, State,
-        http::{self, Hosts, HttpOptions},
+        http::{
+            self, Hosts, HttpOptions, Origins,
+            server::{self, Phase},
+        },
     },
     config::ServeConfig,
     telemetry::Metrics,
+    tenancy::{Gate, KeyFileError},
 };
 
 /// How long clients may take to read what is left for them, once the engine has ended.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// The same, after a second signal.
+const HURRY: Duration = Duration::from_millis(500);
 
 /// Why the server could not start or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -47,14 +61,15 @@ pub enum AppError {
     /// The model can't be loaded.
     #[error(transparent)]
     Model(#[from] LoadModelError),
-    /// The adapters' root can't be listed.
-    #[error("can't list the adapters in '{}': {source}", path.display())]
-    Adapters {
-        /// The root.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    /// The key file can't be used.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
+    /// The certificate can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The place for adapters can't be used.
+    #[error(transparent)]
+    Adapters(#[from] CatalogueError),
     /// The first step failed.
     #[error("the model does not answer: {0}")]
     WarmUp(String),
@@ -78,36 +93,54 @@ impl AppError {
     /// The process's exit code: 78 where another configuration would help, else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Bind { .. } | Self::Model(_) | Self::Adapters { .. } | Self::PortFile { .. } => 78,
+            Self::Bind { .. }
+            | Self::Model(_)
+            | Self::Keys(_)
+            | Self::Tls(_)
+            | Self::Adapters(_)
+            | Self::PortFile { .. } => 78,
             Self::WarmUp(_) | Self::EngineDied | Self::System(_) => 1,
         }
     }
 }
 
-/// Serves until SIGTERM or ctrl-c, then drains: not ready, nothing new, what runs may finish, then the end.
+/// Serves until SIGTERM or ctrl-c, then drains: not ready, nothing new, what runs may finish, then the end. A second
+/// signal fails what is left at once.
 ///
 /// # Errors
-/// When it can't start; a drain that runs out of time is not an error.
+/// When it can't start; a drain that runs out of time or is hurried is not an error.
 pub async fn serve(config: ServeConfig) -> Result<(), AppError> {
     let began = Instant::now();
+    // From now on, since unheard it would end the process.
+    let hangups = signal::Hangups::new();
+    let gate = Arc::new(gate(&config)?);
+    let certificate = config.tls.clone().map(Certificate::read).transpose()?;
+    let mut limits = config.connections;
+    limits.max_connections = descriptors::room_for(limits.max_connections);
     let http = bind("--http", config.http).await?;
     let admin = bind("--admin", config.admin).await?;
     let addresses = Addresses { http: http.local_addr()?, admin: admin.local_addr()? };
 
     let (metrics, readiness) = (Arc::new(Metrics::default()), Readiness::default());
     admin::spawn(admin, Arc::clone(&metrics), readiness.clone())?;
-    let resident = Resident::start(config.engine.clone(), metrics, readiness).await?;
-    let router = http::public(resident.service.clone(), http_options(&config, addresses.http));
+    let resident = Resident::start(config.engine.clone(), Arc::clone(&metrics), readiness).await?;
+    let options = http_options(&config, &gate, addresses.http);
+    let router = http::public(resident.service.clone(), Arc::clone(&gate), options);
+    let files = watched(&config, &gate, certificate.as_ref());
+    let watching = watch::watch(files, metrics, hangups, watch::PERIOD);
     resident.readiness().set(State::Ready);
     addresses.write(config.port_file.as_deref())?;
     announce(&config, addresses, &resident, began);
 
-    let drain = drain_on_signal(resident.drain(), resident.ended(), config.drain_timeout);
-    let served = axum::serve(http.tap_io(send_at_once), router).with_graceful_shutdown(drain);
+    let (phase, phases) = tokio::sync::watch::channel(Phase::Serving);
+    let tls = certificate.as_ref().map(Certificate::acceptor);
     tokio::select! {
-        served = served.into_future() => served?,
+        () = server::serve(http, tls, router, limits, phases) => {}
         // A client that reads nothing must not keep the process.
         () = grace(resident.ended()) => tracing::warn!("some clients did not take their answers in time"),
+        () = drain(&resident, &phase, config.drain_timeout) => tracing::warn!("what was left has been dropped"),
+        () = watching => {}
+        () = resident.service.catalogue.clone().watch() => {}
     }
     if !resident.ended().await {
         return Err(AppError::EngineDied);
@@ -122,34 +155,61 @@ async fn grace(ended: impl Future<Output = bool>) {
     tokio::time::sleep(GRACE).await;
 }
 
-/// A token is a small packet: it must not wait until the client has acknowledged the one before (some 40 ms).
-fn send_at_once(connection: &mut TcpStream) {
-    if let Err(error) = connection.set_nodelay(true) {
-        tracing::debug!(%error, "a connection refuses TCP_NODELAY");
+/// Closes the listener and begins the drain after the signal, since what runs has its own connection, or when the
+/// engine has died, since without it there is nothing to serve. Resolves when a second signal has cut the drain short.
+async fn drain(resident: &Resident, phase: &tokio::sync::watch::Sender<Phase>, timeout: Duration) {
+    let mut shutdowns = signal::Shutdowns::new();
+    tokio::select! {
+        () = shutdowns.next() => {
+            tracing::info!(timeout_s = timeout.as_secs(), "draining: nothing new is taken, what runs may finish");
+        }
+        _ = resident.ended() => {
+            tracing::error!("the engine has ended by itself: stopping, so that a supervisor can start anew");
+        }
     }
+    resident.drain()(Instant::now() + timeout);
+    phase.send_replace(Phase::Draining);
+    shutdowns.next().await;
+    tracing::warn!("a second signal: what still runs fails now");
+    resident.drain()(Instant::now());
+    resident.ended().await;
+    tokio::time::sleep(HURRY).await;
+}
+
+/// Who is let in. Priorities are for who owns the machine: on an open address nobody could stop the next one's.
+fn gate(config: &ServeConfig) -> Result<Gate, KeyFileError> {
+    match &config.api_keys {
+        Some(file) => Gate::with_keys(file.clone()),
+        None => Ok(Gate::open(if config.http.ip().is_loopback() { i32::MAX } else { 0 })),
+    }
+}
+
+/// What may change while the server runs.
+fn watched(config: &ServeConfig, gate: &Arc<Gate>, certificate: Option<&Arc<Certificate>>) -> Vec<Watched> {
+    let keys = config.api_keys.iter().map(|file| {
+        let gate = Arc::clone(gate);
+        let reload = Box::new(move || gate.reload().map(drop).map_err(|error| error.to_string()));
+        Watched { name: "api_keys", files: vec![file.clone()], reload }
+    });
+    let pair = config.tls.iter().zip(certificate).map(|(files, certificate)| {
+        let certificate = Arc::clone(certificate);
+        let reload = Box::new(move || certificate.reload().map_err(|error| error.to_string()));
+        Watched { name: "tls", files: vec![files.cert.clone(), files.key.clone()], reload }
+    });
+    keys.chain(pair).collect()
 }
 
 async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, AppError> {
     TcpListener::bind(address).await.map_err(|source| AppError::Bind { flag, address, source })
 }
 
-fn http_options(config: &ServeConfig, address: SocketAddr) -> HttpOptions {
-    let mut options = HttpOptions::new(Hosts::of(address));
+fn http_options(config: &ServeConfig, gate: &Gate, address: SocketAddr) -> HttpOptions {
+    let mut options = HttpOptions::new(if gate.is_open() { Hosts::of(address) } else { Hosts::Keyed });
+    options.origins = Origins::new(config.cors_origins.iter().cloned());
     options.max_body_bytes = config.max_body_bytes;
+    options.max_adapter_bytes = config.max_adapter_bytes;
     options.metrics = config.metrics_on_http;
     options
-}
-
-/// Resolves when the listener is to close: at once after the signal, since what runs has its own connection, or when the
-/// engine has died, since without it there is nothing to serve.
-async fn drain_on_signal(drain: impl FnOnce(Instant), ended: impl Future<Output = bool>, timeout: Duration) {
-    tokio::select! {
-        () = signal::shutdown() => {
-            tracing::info!(timeout_s = timeout.as_secs(), "draining: nothing new is taken, what runs may finish");
-        }
-        _ = ended => tracing::error!("the engine has ended by itself: stopping, so that a supervisor can start anew"),
-    }
-    drain(Instant::now() + timeout);
 }
 
 /// Where the server really listens.
@@ -175,11 +235,16 @@ impl Addresses {
 fn announce(config: &ServeConfig, addresses: Addresses, resident: &Resident, began: Instant) {
     tracing::info!(
         model = resident.model().name,
-        adapters = resident.service.registry.len(),
+        adapters = resident.service.catalogue.len(),
         threads = config.engine.threads,
         admin = %addresses.admin,
         took_ms = began.elapsed().as_millis() as u64,
-        "ready: POST http://{}/v1/generate",
+        keys = config.api_keys.is_some(),
+        "ready: POST {}://{}/v1/generate",
+        if config.tls.is_some() { "https" } else { "http" },
         addresses.http
     );
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,4 +17,5 @@ pub mod runner;
 pub mod sampling;
 pub mod scheduler;
 pub mod telemetry;
+pub mod tenancy;
 pub mod tokenizer;

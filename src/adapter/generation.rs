@@ -42,7 +42,12 @@ impl Generation {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let version = version(&manifest, &weights, &card);
-        Self { id, name, version, manifest, weights: Arc::new(weights),
+        Self {
+            id,
+            name,
+            version,
+            manifest,
+            weights: Arc::new(weights),
             card,
             created_at,
             leases: AtomicUsize::new(0),

@@ -53,7 +53,9 @@ pub enum LoadError {
         budget: u64,
     },
     /// Too many wait for room.
-    #[error("{0} adapters wait for memory, which those in use fill: retry later, or raise --adapter-host-bytes")]
+    #[error(
+        "{0} adapters wait for memory, which those in use fill: retry later, or raise --adapter-host-bytes"
+    )]
     Crowded(usize),
     /// Its files can't be had or are not sound.
     #[error("adapter '{name}' can't be loaded: {reason}")]
@@ -193,7 +195,12 @@ impl Residency {
         }
     }
 
-    fn admit(&self, key: ResidentKey, mut generation: Generation, memory: OwnedSemaphorePermit) -> AdapterLease {
+    fn admit(
+        &self,
+        key: ResidentKey,
+        mut generation: Generation,
+        memory: OwnedSemaphorePermit,
+    ) -> AdapterLease {
         generation.rings(Arc::clone(&self.inner.freed));
         let generation = Arc::new(generation);
         let lease = AdapterLease::new(Arc::clone(&generation));
@@ -289,7 +296,8 @@ impl Residency {
     }
 
     fn show(&self) {
-        let used = self.inner.budget / UNIT - (self.inner.memory.available_permits() as u64).min(self.inner.budget / UNIT);
+        let used = self.inner.budget / UNIT
+            - (self.inner.memory.available_permits() as u64).min(self.inner.budget / UNIT);
         self.inner.metrics.adapters.host.set(self.clock().len() as i64);
         self.inner.metrics.adapter_bytes.host.set((used * UNIT) as i64);
     }

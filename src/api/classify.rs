@@ -4,12 +4,13 @@
 //! batch of the model's steps, and the prompt is computed for the first of them only (an encoder's output wholly, a
 //! decoder-only model's up to its last unfinished block).
 
-use std::{collections::BTreeMap, num::NonZeroU32, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use futures::StreamExt;
 
 use super::{
     ApiError, Choice, Events, Gathering, Service, merge,
+    meter::{Meter, PromptUsage},
     prompts::{AnswerLength, Prompts},
 };
 use crate::{
@@ -18,6 +19,7 @@ use crate::{
         ClassifyRequest, ModelKind, Normalize, OverLength, Prompt, SamplingParams, Scoring, Timings, Usage,
     },
     engine::Submission,
+    tenancy::Principal,
 };
 
 /// What stands for a prompt without content (Zhao et al., *Calibrate Before Use*, ICML 2021).
@@ -74,19 +76,31 @@ pub struct Classifying {
 }
 
 impl Service {
-    /// Starts a classification: everything is settled here, then all labels of all prompts are queued.
+    /// Starts a classification with the adapter that it names: everything is settled here, then all labels of all prompts are queued.
     ///
     /// # Errors
     /// Everything that is wrong with the request or the moment; nothing of it then runs on.
-    pub fn classify(&self, request: &ClassifyRequest) -> Result<Classifying, ApiError> {
-        self.start_scoring(request).inspect_err(|error| self.metrics.rejected.count(error.code.as_str()))
+    pub fn classify(
+        &self,
+        principal: &Principal,
+        request: &ClassifyRequest,
+        adapter: Option<AdapterLease>,
+    ) -> Result<Classifying, ApiError> {
+        let started = self.start_scoring(principal, request, adapter);
+        started.inspect_err(|error| self.metrics.rejected.count(error.code.as_str()))
     }
 
-    fn start_scoring(&self, request: &ClassifyRequest) -> Result<Classifying, ApiError> {
+    fn start_scoring(
+        &self,
+        principal: &Principal,
+        request: &ClassifyRequest,
+        adapter: Option<AdapterLease>,
+    ) -> Result<Classifying, ApiError> {
+        debug_assert_eq!(principal.tenant().id, request.tenant, "a request is its principal's");
         self.readiness.check()?;
+        principal.check_priority(request.priority)?;
         let engine = self.engine();
         let model = engine.model();
-        let adapter = request.adapter.as_ref().map(|wanted| self.registry.acquire(wanted)).transpose()?;
         let labels = labels(request.labels.as_deref(), adapter.as_ref())?;
         let given = self.label_tokens(&labels, model.kind, model.eos)?;
         let longest = given.iter().map(Vec::len).max().unwrap_or(0);
@@ -107,7 +121,7 @@ impl Service {
         let deadline = request.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let submission = |tokens: &[u32], given: &[u32]| Submission {
             tenant: request.tenant.clone(),
-            weight: NonZeroU32::MIN,
+            weight: principal.tenant().weight,
             adapter: adapter.clone(),
             tokens: tokens.to_vec(),
             given: given.to_vec(),
@@ -121,6 +135,12 @@ impl Service {
         };
         let submissions: Vec<Submission> =
             tokens.iter().flat_map(|tokens| given.iter().map(|given| submission(tokens, given))).collect();
+        // A prompt is paid once, its labels each.
+        let prompts_alone: Vec<Submission> = tokens.iter().map(|tokens| submission(tokens, &[])).collect();
+        let PromptUsage { prompt, virtual_ } = PromptUsage::of(&prompts_alone);
+        let labels_of_all = tokens.len() * given.iter().map(Vec::len).sum::<usize>();
+        let usage = PromptUsage { prompt: prompt + labels_of_all as u64, virtual_ };
+        let spending = principal.tenant().quotas.begin(usage.total())?;
         let (count, model) = (submissions.len(), model.name.clone());
         let mut streams = engine.submit_all(submissions)?.into_iter();
         let streams: Vec<Vec<_>> =
@@ -128,6 +148,7 @@ impl Service {
         if let Some(adapter) = &adapter {
             self.metrics.adapter_requests.count_many(adapter.name(), count as u64);
         }
+        let meter = Meter::new(Arc::clone(&self.metrics), principal, spending, usage);
         Ok(Classifying {
             adapter,
             model,
@@ -135,7 +156,7 @@ impl Service {
             calibrate: request.calibrate,
             gathering: Gathering::new(tokens.len(), labels.len(), false),
             labels,
-            events: merge(streams),
+            events: meter.over(merge(streams)),
         })
     }
 

@@ -1,9 +1,10 @@
 use std::time::Duration;
 
 use crate::{
-    adapter::RegistryError,
-    domain::{NameError, SamplingError, SequenceError},
+    adapter::{CatalogueError, MisfitError, residency::LoadError, store::StoreError},
+    domain::{AdapterName, NameError, SamplingError, SequenceError},
     engine::SubmitError,
+    tenancy::{Denied, PriorityError, QuotaError},
 };
 
 /// What went wrong, as a client's program sees it.
@@ -11,7 +12,9 @@ use crate::{
 pub enum ErrorCode {
     /// The request is malformed or a value is out of its range.
     InvalidRequest,
-    /// The Host or the Origin is not one that this server answers to.
+    /// No API key was sent, or one that is not known.
+    Unauthorized,
+    /// The key may not do this, or the Host or the Origin is not one that this server answers to.
     Forbidden,
     /// No adapter of that name or version.
     AdapterNotFound,
@@ -21,6 +24,10 @@ pub enum ErrorCode {
     MethodNotAllowed,
     /// The body arrived too slowly.
     RequestTimeout,
+    /// The change is at odds with what is there.
+    Conflict,
+    /// The condition of a change does not hold.
+    PreconditionFailed,
     /// The body is over the limit.
     TooLarge,
     /// The body is not JSON by its content type.
@@ -31,6 +38,10 @@ pub enum ErrorCode {
     InputTooLong,
     /// The queue is full.
     Overloaded,
+    /// The tenant has used what it may have.
+    QuotaExceeded,
+    /// The request's head is over the limit.
+    HeadTooLarge,
     /// A fault of the server.
     Internal,
     /// The server is shutting down.
@@ -39,6 +50,8 @@ pub enum ErrorCode {
     NotReady,
     /// The request's own deadline passed.
     DeadlineExceeded,
+    /// Memory for adapters is full, or too small for this one.
+    AdapterCapacity,
 }
 
 /// One line of the error table: how a code looks on each wire.
@@ -90,11 +103,14 @@ const SERVER: &str = "server_error";
 const UNAVAILABLE: &str = "unavailable_error";
 
 #[rustfmt::skip]
-const TABLE: [ErrorRow; 15] = [
+const TABLE: [ErrorRow; 21] = [
     row(ErrorCode::InvalidRequest, "invalid_request", 400, REQUEST, "INVALID_ARGUMENT",
         "The request is malformed, names an unknown field or holds a value out of range; `param` names the field."),
+    row(ErrorCode::Unauthorized, "unauthorized", 401, "authentication_error", "UNAUTHENTICATED",
+        "The server has keys and the request has none, or one that is not known: send `authorization: Bearer dept_…`."),
     row(ErrorCode::Forbidden, "forbidden", 403, "permission_error", "PERMISSION_DENIED",
-        "The Host or Origin header names a host that a server without keys does not answer to."),
+        "The key has not the scope that the route needs; or the Host or Origin header names a host that a server without \
+         keys does not answer to."),
     row(ErrorCode::AdapterNotFound, "adapter_not_found", 404, "not_found_error", "NOT_FOUND",
         "No adapter has this name or version; `GET /v1/adapters` lists them."),
     row(ErrorCode::NotFound, "not_found", 404, "not_found_error", "UNIMPLEMENTED",
@@ -103,24 +119,36 @@ const TABLE: [ErrorRow; 15] = [
         "The path takes other methods; the Allow header lists them."),
     row(ErrorCode::RequestTimeout, "request_timeout", 408, REQUEST, "DEADLINE_EXCEEDED",
         "The request's body did not arrive in time."),
+    row(ErrorCode::Conflict, "conflict", 409, "conflict_error", "FAILED_PRECONDITION",
+        "The name is an alias, comes with the server or is in use, or somebody changed it at the same moment; the message says \
+         which."),
+    row(ErrorCode::PreconditionFailed, "precondition_failed", 412, "conflict_error", "ABORTED",
+        "If-Match or If-None-Match does not hold: somebody changed the adapter since you looked."),
     row(ErrorCode::TooLarge, "too_large", 413, REQUEST, "RESOURCE_EXHAUSTED",
-        "The request's body is over `--max-body-bytes`."),
+        "The request's body is over `--max-body-bytes`, or an upload over `--max-adapter-bytes`."),
     row(ErrorCode::UnsupportedMediaType, "unsupported_media_type", 415, REQUEST, "INVALID_ARGUMENT",
-        "The body is not sent as `content-type: application/json`."),
+        "The body is not sent as `content-type: application/json` in UTF-8, or it is compressed."),
     row(ErrorCode::InvalidAdapter, "invalid_adapter", 422, REQUEST, "INVALID_ARGUMENT",
         "The adapter's files are not usable with this model; the message names tensor, expected and found."),
     row(ErrorCode::InputTooLong, "input_too_long", 422, REQUEST, "INVALID_ARGUMENT",
         "The prompt is longer than the adapter or the model takes; shorten it or set `truncate`."),
     row(ErrorCode::Overloaded, "overloaded", 429, "rate_limit_error", "RESOURCE_EXHAUSTED",
         "The queue is full; retry later.").retry_after(1),
+    row(ErrorCode::QuotaExceeded, "quota_exceeded", 429, "rate_limit_error", "RESOURCE_EXHAUSTED",
+        "The tenant has used its requests, its tokens or its places; Retry-After says when there is room again.")
+        .retry_after(1),
+    row(ErrorCode::HeadTooLarge, "head_too_large", 431, REQUEST, "RESOURCE_EXHAUSTED",
+        "The request's first line and headers are over 32 KiB or 100 headers."),
     row(ErrorCode::Internal, "internal", 500, SERVER, "INTERNAL",
         "A fault of the server; its log has the cause under the request's id."),
     row(ErrorCode::Draining, "draining", 503, UNAVAILABLE, "UNAVAILABLE",
         "The server is shutting down; retry on another replica.").retry_after(1),
     row(ErrorCode::NotReady, "not_ready", 503, UNAVAILABLE, "UNAVAILABLE",
-        "The model is not loaded yet, or the engine has stopped.").retry_after(5),
+        "The model is not loaded yet, the engine has stopped, or the adapter store does not answer.").retry_after(5),
     row(ErrorCode::DeadlineExceeded, "deadline_exceeded", 504, "timeout_error", "DEADLINE_EXCEEDED",
         "The request did not finish within its own `timeout_ms`.").never_retry(),
+    row(ErrorCode::AdapterCapacity, "adapter_capacity", 507, UNAVAILABLE, "RESOURCE_EXHAUSTED",
+        "Memory for adapters (`--adapter-host-bytes`) is full of adapters in use, or too small for this one.").retry_after(1),
 ];
 
 impl ErrorCode {
@@ -165,6 +193,12 @@ impl ApiError {
         Self::new(ErrorCode::InvalidRequest, message).about(param)
     }
 
+    /// There is no adapter of this name, or none that the client may know of: the two are not told apart.
+    pub fn no_adapter(name: &AdapterName) -> Self {
+        let message = format!("there is no adapter '{name}': GET /v1/adapters lists those that you can use");
+        Self::new(ErrorCode::AdapterNotFound, message).about("adapter")
+    }
+
     /// A fault of the server. Its cause belongs into the log, never to a client.
     pub fn internal() -> Self {
         let message = "the server failed on this request: its log has the cause under this request's id";
@@ -197,6 +231,36 @@ impl From<SamplingError> for ApiError {
     }
 }
 
+impl From<Denied> for ApiError {
+    fn from(error: Denied) -> Self {
+        let code = match error {
+            Denied::NoKey | Denied::NotBearer | Denied::UnknownKey => ErrorCode::Unauthorized,
+            Denied::Scope { .. } => ErrorCode::Forbidden,
+        };
+        Self::new(code, error.to_string()).about("authorization")
+    }
+}
+
+impl From<PriorityError> for ApiError {
+    fn from(error: PriorityError) -> Self {
+        Self::invalid("priority", error.to_string())
+    }
+}
+
+impl From<QuotaError> for ApiError {
+    fn from(error: QuotaError) -> Self {
+        let api = match error {
+            // No wait would help.
+            QuotaError::TooManyTokens { .. } => Self::invalid("max_tokens", error.to_string()),
+            _ => Self::new(ErrorCode::QuotaExceeded, error.to_string()),
+        };
+        match error.wait() {
+            Some(wait) => api.retry_in(wait),
+            None => api,
+        }
+    }
+}
+
 impl From<SubmitError> for ApiError {
     fn from(error: SubmitError) -> Self {
         let code = match error {
@@ -225,17 +289,32 @@ impl From<SequenceError> for ApiError {
     }
 }
 
-impl From<RegistryError> for ApiError {
-    fn from(error: RegistryError) -> Self {
-        let code = match error {
-            RegistryError::UnknownAdapter { .. } | RegistryError::UnknownVersion { .. } => {
-                ErrorCode::AdapterNotFound
+impl From<CatalogueError> for ApiError {
+    fn from(error: CatalogueError) -> Self {
+        use CatalogueError as E;
+        let code = match &error {
+            E::Unknown { name } => return Self::no_adapter(name),
+            E::UnknownVersion { .. } | E::BrokenAlias { .. } => ErrorCode::AdapterNotFound,
+            E::AmbiguousVersion { .. } => ErrorCode::InvalidRequest,
+            E::AliasOfAlias(_) | E::OtherKind(..) | E::ReadOnly(_) | E::SharedOnly(_) | E::Aliased { .. } => {
+                ErrorCode::Conflict
             }
-            RegistryError::AmbiguousVersion { .. } => ErrorCode::InvalidRequest,
-            RegistryError::ModelName(_)
-            | RegistryError::Hidden { .. }
-            | RegistryError::Task { .. }
-            | RegistryError::Fingerprint { .. } => ErrorCode::InvalidAdapter,
+            E::Store(StoreError::Lost(_)) => ErrorCode::Conflict,
+            E::Precondition { .. } => ErrorCode::PreconditionFailed,
+            E::Misfit(MisfitError::ModelName(_)) => ErrorCode::Conflict,
+            E::Misfit(_) | E::Unsound(_) => ErrorCode::InvalidAdapter,
+            E::Load(LoadError::TooLarge { .. } | LoadError::Crowded(_)) => ErrorCode::AdapterCapacity,
+            E::NoStore => ErrorCode::Conflict,
+            // What the operator must see to, and a client can only try again.
+            E::Load(LoadError::Failed { .. })
+            | E::Unreadable { .. }
+            | E::Store(_)
+            | E::Open(_)
+            | E::Root(_) => {
+                tracing::error!(%error, "adapters");
+                ErrorCode::NotReady
+            }
+            E::Panicked => return Self::internal(),
         };
         Self::new(code, error.to_string()).about("adapter")
     }

@@ -1,14 +1,16 @@
-use std::{num::NonZeroU32, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use super::{
     ApiError, Events, Gathering, Readiness, merge,
+    meter::{Meter, PromptUsage},
     prompts::{AnswerLength, Prompts},
 };
 use crate::{
-    adapter::{AdapterLease, Generation, Registry},
-    domain::{AdapterName, AdapterRef, GenerateRequest, ModelProfile, Prompt, SamplingParams, Scoring},
+    adapter::{AdapterLease, Catalogue},
+    domain::{GenerateRequest, ModelProfile, Prompt, SamplingParams, Scoring},
     engine::{EngineHandle, Submission, TokenStream},
     telemetry::Metrics,
+    tenancy::Principal,
     tokenizer::Tokenizer,
 };
 
@@ -21,7 +23,7 @@ pub struct Service {
     /// The engines, each with the same model; a request goes to the least loaded one. Never empty.
     pub engines: Vec<EngineHandle>,
     /// The adapters.
-    pub registry: Arc<Registry>,
+    pub catalogue: Catalogue,
     /// The model's tokenizer.
     pub tokenizer: Tokenizer,
     /// What is counted.
@@ -54,19 +56,32 @@ pub struct Tokens {
 }
 
 impl Service {
-    /// Starts a request: adapter, template, tokens and limits are settled here, then its sequences are queued.
+    /// Starts a request of `principal` with the adapter that it names: template, tokens and limits are settled here, which may
+    /// take milliseconds of computing, then its sequences are queued.
     ///
     /// # Errors
     /// Everything that is wrong with the request or the moment; nothing of it then runs on.
-    pub fn generate(&self, request: &GenerateRequest) -> Result<Accepted, ApiError> {
-        self.start(request).inspect_err(|error| self.metrics.rejected.count(error.code.as_str()))
+    pub fn generate(
+        &self,
+        principal: &Principal,
+        request: &GenerateRequest,
+        adapter: Option<AdapterLease>,
+    ) -> Result<Accepted, ApiError> {
+        let started = self.start(principal, request, adapter);
+        started.inspect_err(|error| self.metrics.rejected.count(error.code.as_str()))
     }
 
-    fn start(&self, request: &GenerateRequest) -> Result<Accepted, ApiError> {
+    fn start(
+        &self,
+        principal: &Principal,
+        request: &GenerateRequest,
+        adapter: Option<AdapterLease>,
+    ) -> Result<Accepted, ApiError> {
+        debug_assert_eq!(principal.tenant().id, request.tenant, "a request is its principal's");
         self.readiness.check()?;
+        principal.check_priority(request.priority)?;
         let engine = self.engine();
         let model = Arc::clone(engine.model());
-        let adapter = request.adapter.as_ref().map(|wanted| self.registry.acquire(wanted)).transpose()?;
         let param = if request.prompts.len() > 1 { "prompt" } else { "n" };
         self.check_sequences(request.prompts.len(), request.n as usize, param)?;
         let answer = AnswerLength {
@@ -83,46 +98,31 @@ impl Service {
             let blamed = if matches!(prompt, Prompt::Inputs(_)) { "inputs" } else { &param };
             let tokens = prompts.fit(prompts.encode(prompt, blamed)?, policy, blamed)?;
             let max_tokens = prompts.answer_to(tokens.len(), request.min_tokens)?;
-            Ok(submission(request, adapter.clone(), tokens, max_tokens))
+            Ok(submission((principal, request), adapter.clone(), tokens, max_tokens))
         });
         let sequences = sequences.collect::<Result<Vec<_>, ApiError>>()?;
         let (count, n) = (sequences.len(), request.n as usize);
+        let usage = PromptUsage::of(&sequences);
+        let most: u64 = sequences.iter().map(|one| n as u64 * u64::from(one.max_tokens)).sum();
+        let spending = principal.tenant().quotas.begin(usage.total() + most)?;
         let submissions: Vec<Submission> = sequences.into_iter().flat_map(|one| choices(one, n)).collect();
         let streams = chunked(engine.submit_all(submissions)?, n);
         if let Some(adapter) = &adapter {
             self.metrics.adapter_requests.count_many(adapter.name(), (count * n) as u64);
         }
         let gathering = Gathering::new(count, n, request.sampling.logprobs > 0);
-        Ok(Accepted { model, adapter, events: merge(streams), gathering })
-    }
-
-    /// The current generations in the order of their names: at most `limit`, behind the name `after`.
-    /// Also whether there are more.
-    pub fn list_adapters(&self, limit: usize, after: Option<&str>) -> (Vec<Arc<Generation>>, bool) {
-        let mut list = self.registry.list();
-        list.retain(|adapter| after.is_none_or(|after| adapter.name().as_str() > after));
-        let more = list.len() > limit;
-        list.truncate(limit);
-        (list, more)
-    }
-
-    /// The current generation of `name`.
-    ///
-    /// # Errors
-    /// `adapter_not_found`.
-    pub fn get_adapter(&self, name: AdapterName) -> Result<AdapterLease, ApiError> {
-        Ok(self.registry.acquire(&AdapterRef { name, version: None })?)
+        let meter = Meter::new(Arc::clone(&self.metrics), principal, spending, usage);
+        Ok(Accepted { model, adapter, events: meter.over(merge(streams)), gathering })
     }
 
     /// The tokens of `prompt` as `generate` would read them, however long.
     ///
     /// # Errors
-    /// An unknown adapter or inputs that its template does not take.
-    pub fn tokenize(&self, adapter: Option<&AdapterRef>, prompt: &Prompt) -> Result<Tokens, ApiError> {
-        let adapter = adapter.map(|wanted| self.registry.acquire(wanted)).transpose()?;
+    /// Inputs that the adapter's template does not take.
+    pub fn tokenize(&self, adapter: Option<&AdapterLease>, prompt: &Prompt) -> Result<Tokens, ApiError> {
         let model = self.engine().model();
         let answer = AnswerLength { asked: None, usual: DEFAULT_MAX_TOKENS };
-        let prompts = Prompts { tokenizer: &self.tokenizer, model, adapter: adapter.as_ref(), answer };
+        let prompts = Prompts { tokenizer: &self.tokenizer, model, adapter, answer };
         let ids = prompts.encode(prompt, "prompt")?;
         let pieces = ids.iter().map(|&id| self.tokenizer.piece(id).unwrap_or_default()).collect();
         Ok(Tokens { ids, pieces })
@@ -173,14 +173,14 @@ impl Service {
 
 /// One sequence of a request.
 fn submission(
-    request: &GenerateRequest,
+    (principal, request): (&Principal, &GenerateRequest),
     adapter: Option<AdapterLease>,
     tokens: Vec<u32>,
     max_tokens: u32,
 ) -> Submission {
     Submission {
         tenant: request.tenant.clone(),
-        weight: NonZeroU32::MIN,
+        weight: principal.tenant().weight,
         adapter,
         tokens,
         given: Vec::new(),

@@ -3,6 +3,7 @@
 pub mod adapter;
 mod bench;
 mod generate;
+mod key;
 pub mod model;
 mod serve;
 
@@ -31,6 +32,8 @@ enum Command {
     Generate(generate::Args),
     /// Look into adapter folders
     Adapter(adapter::Args),
+    /// Make API keys
+    Key(key::Args),
     /// Look into models, and fetch the known ones
     Model(model::Args),
     /// Load a server with requests and measure its answers
@@ -50,6 +53,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve(args) => serve::run(*args),
         Command::Generate(args) => generate::run(args),
         Command::Adapter(args) => adapter::run(args),
+        Command::Key(args) => key::run(&args),
         Command::Model(args) => model::run(args),
         Command::Bench(args) => bench::run(args),
     }

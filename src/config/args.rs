@@ -2,7 +2,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, builder::BoolishValueParser};
 
-use super::units::{Device, Dtype, bytes, count, duration};
+use super::units::{Device, Dtype, bytes, count, duration, origin};
 use crate::telemetry::LogFormat;
 
 /// The flags of `dept serve`: each has a `DEPT_…` variable and a key in `dept.toml`, which is its name with `_` for `-`.
@@ -24,14 +24,31 @@ pub struct ServeArgs {
     #[arg(long, env = "DEPT_ADMIN", value_name = "ADDR", default_value = "127.0.0.1:8081")]
     pub admin: SocketAddr,
 
-    /// Serve anyone who can reach an address beyond loopback. There are no keys: put a proxy in front that asks for them.
+    /// The tenants and the hashes of their keys, as TOML (docs/tenants.md; `dept key new` makes a key). Read anew at SIGHUP
+    /// and when it changes; a file that is not sound changes nothing. Without it there is one tenant, on loopback only.
+    #[arg(long, env = "DEPT_API_KEYS", value_name = "FILE")]
+    pub api_keys: Option<PathBuf>,
+
+    /// Serve anyone who can reach an address beyond loopback, without keys: they may do everything.
     #[arg(
         long, env = "DEPT_ALLOW_ANONYMOUS", value_name = "BOOL", value_parser = BoolishValueParser::new(),
         default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true
     )]
     pub allow_anonymous: bool,
 
-    /// Answer /metrics on the HTTP address too, where clients can read it.
+    /// The certificate chain of the HTTP address, as PEM; with --tls-key. Read anew at SIGHUP and when it changes.
+    #[arg(long, env = "DEPT_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The private key of --tls-cert, as PEM.
+    #[arg(long, env = "DEPT_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Web pages of these origins (`https://app.example`) may read answers; commas between several. * is all, with keys only.
+    #[arg(long, env = "DEPT_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
+    pub cors_origin: Vec<String>,
+
+    /// Answer /metrics on the HTTP address too, where clients can read it; with keys, those of the admin scope.
     #[arg(
         long, env = "DEPT_METRICS_ON_HTTP", value_name = "BOOL", value_parser = BoolishValueParser::new(),
         default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true
@@ -46,7 +63,27 @@ pub struct ServeArgs {
     #[arg(long, env = "DEPT_MAX_BODY_BYTES", value_name = "SIZE", default_value = "1MiB", value_parser = bytes)]
     pub max_body_bytes: u64,
 
-    /// After SIGTERM, how long running requests may take to end; what is left then fails with 503.
+    /// Largest upload of an adapter; one more byte is refused with 413. Four are read at once, so they take four times this.
+    #[arg(long, env = "DEPT_MAX_ADAPTER_BYTES", value_name = "SIZE", default_value = "64MiB", value_parser = bytes)]
+    pub max_adapter_bytes: u64,
+
+    /// Most connections to the HTTP address; one more waits to be accepted. Lowered to what the limit on open files leaves.
+    #[arg(long, env = "DEPT_MAX_CONNECTIONS", value_name = "N", default_value = "4096", value_parser = count)]
+    pub max_connections: usize,
+
+    /// How long a TLS handshake, and then a request's head, may take to arrive; slower clients are cut off.
+    #[arg(long, env = "DEPT_HEAD_TIMEOUT", value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub head_timeout: Duration,
+
+    /// How long a connection may do nothing between two requests.
+    #[arg(long, env = "DEPT_IDLE_TIMEOUT", value_name = "TIME", default_value = "75s", value_parser = duration)]
+    pub idle_timeout: Duration,
+
+    /// How long an answer may wait for a client that does not read it; then it is cancelled.
+    #[arg(long, env = "DEPT_STALL_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub stall_timeout: Duration,
+
+    /// After SIGTERM, how long running requests may take to end; what is left then fails with 503. A second SIGTERM ends it.
     #[arg(long, env = "DEPT_DRAIN_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub drain_timeout: Duration,
 
@@ -71,9 +108,19 @@ pub struct EngineArgs {
     #[arg(long, env = "DEPT_MODEL_NAME", value_name = "NAME")]
     pub model_name: Option<String>,
 
-    /// The folder whose sub-folders are the adapters. Without it, `adapters/` is looked for as the model is.
-    #[arg(long, env = "DEPT_ADAPTERS", value_name = "DIR")]
-    pub adapters: Option<PathBuf>,
+    /// Where adapters are: a folder, whose sub-folders are served to all tenants and whose `.store` takes uploads; or
+    /// s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX for uploads, which several servers may share. Without it,
+    /// `adapters/` is looked for as the model is.
+    #[arg(long, env = "DEPT_ADAPTERS", value_name = "DIR|URL")]
+    pub adapters: Option<String>,
+
+    /// The time within which a change by another server, or in the adapters' folder, is seen.
+    #[arg(long, env = "DEPT_ADAPTERS_INTERVAL", value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub adapters_interval: Duration,
+
+    /// Memory for adapters. Those used least recently give their place to others; pinned ones and those in use stay.
+    #[arg(long, env = "DEPT_ADAPTER_HOST_BYTES", value_name = "SIZE", default_value = "1GiB", value_parser = bytes)]
+    pub adapter_host_bytes: u64,
 
     /// Where the model computes: auto, cpu or cuda:N.
     #[arg(long, env = "DEPT_DEVICE", value_name = "DEVICE", default_value = "auto")]

@@ -6,6 +6,7 @@
 mod args;
 mod file;
 mod hub;
+mod location;
 mod model_source;
 mod places;
 mod serve;
@@ -14,9 +15,10 @@ mod units;
 pub use args::{EngineArgs, ServeArgs};
 pub use file::parse;
 pub use hub::{HubModel, HubSettings};
+pub use location::{Location, LocationError, Scheme};
 pub use model_source::{ModelSource, SourceError};
 pub use places::Places;
-pub use serve::{ConfigError, EngineConfig, ServeConfig};
+pub use serve::{ConfigError, ConnectionLimits, EngineConfig, ServeConfig, TlsFiles};
 pub use units::{Device, Dtype};
 pub(crate) use units::{count, duration};
 

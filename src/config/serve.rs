@@ -1,6 +1,8 @@
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::{Device, Dtype, EngineArgs, ModelSource, Places, ServeArgs, SourceError};
+use super::{
+    Device, Dtype, EngineArgs, Location, LocationError, ModelSource, Places, ServeArgs, SourceError,
+};
 use crate::telemetry::LogFormat;
 
 /// The model that ships with the server.
@@ -61,14 +63,36 @@ pub enum ConfigError {
     #[error("--model: {0}")]
     Model(#[from] SourceError),
     /// The named adapters are not there.
-    #[error("--adapters {}: no such folder", .0.display())]
-    AdaptersNotFound(PathBuf),
+    #[error("--adapters {0}: no such folder")]
+    AdaptersNotFound(Location),
+    /// What `--adapters` names is no place for them.
+    #[error("--adapters: {0}")]
+    Adapters(#[from] LocationError),
     /// An address beyond loopback without the word that this is wanted.
     #[error(
         "--http {0} can be reached from other machines and this server asks for no keys: \
-         listen on 127.0.0.1, or say --allow-anonymous"
+         give --api-keys (docs/tenants.md), listen on 127.0.0.1, or say --allow-anonymous"
     )]
     Anonymous(SocketAddr),
+    /// Keys, and no keys.
+    #[error("--api-keys and --allow-anonymous exclude each other: take one away")]
+    KeysAndAnonymous,
+    /// Half of a certificate.
+    #[error("{given} needs {missing}: give both, or neither")]
+    HalfTls {
+        /// The flag that is there.
+        given: &'static str,
+        /// The one that is not.
+        missing: &'static str,
+    },
+    /// Every page of every site could use the server.
+    #[error(
+        "--cors-origin * lets every web page use a server that asks for no keys: name origins, or give --api-keys"
+    )]
+    EveryOrigin,
+    /// A time of nothing.
+    #[error("--{0} is 0: every connection would be cut off; give it some time")]
+    NoTime(&'static str),
     /// Two doors at one address.
     #[error("--http and --admin are both {0}: give each a port of its own")]
     SameAddress(SocketAddr),
@@ -91,8 +115,12 @@ pub struct EngineConfig {
     pub model: ModelSource,
     /// The model's name on the wire.
     pub model_name: String,
-    /// The adapters' root, a folder that exists; `None` serves the bare backbone.
-    pub adapters: Option<PathBuf>,
+    /// Where adapters are, a folder that exists or a bucket; `None` serves the bare backbone.
+    pub adapters: Option<Location>,
+    /// How soon a change there is seen at the latest.
+    pub adapters_interval: Duration,
+    /// Memory for adapters, in bytes.
+    pub adapter_host_bytes: u64,
     /// Where the model computes.
     pub device: Device,
     /// How the weights are held.
@@ -126,15 +154,22 @@ impl EngineConfig {
             None => embedded_model(places)?,
         };
         let adapters = match args.adapters {
-            Some(folder) if !folder.is_dir() => return Err(ConfigError::AdaptersNotFound(folder)),
-            Some(folder) => Some(folder),
-            None => places.folder(EMBEDDED_ADAPTERS),
+            Some(place) => {
+                let place: Location = place.parse()?;
+                if place.folder().is_some_and(|folder| !folder.is_dir()) {
+                    return Err(ConfigError::AdaptersNotFound(place));
+                }
+                Some(place)
+            }
+            None => places.folder(EMBEDDED_ADAPTERS).map(Location::Folder),
         };
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             model_name: args.model_name.unwrap_or_else(|| model.default_name()),
             model,
             adapters,
+            adapters_interval: args.adapters_interval,
+            adapter_host_bytes: args.adapter_host_bytes,
             device: args.device,
             dtype: args.dtype,
             threads: if args.threads == 0 { cores() } else { args.threads },
@@ -155,6 +190,64 @@ fn embedded_model(places: &Places) -> Result<ModelSource, ConfigError> {
     places.folder(EMBEDDED_MODEL).map(ModelSource::Folder).ok_or(ConfigError::NoModel { looked_in })
 }
 
+/// A certificate chain and its private key, both PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain, the server's own certificate first.
+    pub cert: PathBuf,
+    /// The key.
+    pub key: PathBuf,
+}
+
+fn tls(cert: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<TlsFiles>, ConfigError> {
+    match (cert, key) {
+        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(ConfigError::HalfTls { given: "--tls-cert", missing: "--tls-key" }),
+        (None, Some(_)) => Err(ConfigError::HalfTls { given: "--tls-key", missing: "--tls-cert" }),
+    }
+}
+
+/// What would let in whom nobody meant to.
+fn check_openness(args: &ServeArgs) -> Result<(), ConfigError> {
+    match (&args.api_keys, args.allow_anonymous) {
+        (Some(_), true) => Err(ConfigError::KeysAndAnonymous),
+        (None, false) if !args.http.ip().is_loopback() => Err(ConfigError::Anonymous(args.http)),
+        (None, _) if args.cors_origin.iter().any(|origin| origin == "*") => Err(ConfigError::EveryOrigin),
+        _ => Ok(()),
+    }
+}
+
+fn connections(args: &ServeArgs) -> Result<ConnectionLimits, ConfigError> {
+    let times = [
+        ("head-timeout", args.head_timeout),
+        ("idle-timeout", args.idle_timeout),
+        ("stall-timeout", args.stall_timeout),
+    ];
+    if let Some((flag, _)) = times.iter().find(|(_, time)| time.is_zero()) {
+        return Err(ConfigError::NoTime(flag));
+    }
+    Ok(ConnectionLimits {
+        max_connections: args.max_connections,
+        head_timeout: args.head_timeout,
+        idle_timeout: args.idle_timeout,
+        stall_timeout: args.stall_timeout,
+    })
+}
+
+/// What a connection may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Most connections at once, at least 1. One more waits to be accepted.
+    pub max_connections: usize,
+    /// How long a TLS handshake, and then the head of a request, may take to arrive.
+    pub head_timeout: Duration,
+    /// How long a connection may do nothing between requests.
+    pub idle_timeout: Duration,
+    /// How long an answer may wait for a client that does not read it.
+    pub stall_timeout: Duration,
+}
+
 /// Everything that `dept serve` is told, checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServeConfig {
@@ -164,14 +257,24 @@ pub struct ServeConfig {
     pub http: SocketAddr,
     /// Address of health and metrics.
     pub admin: SocketAddr,
+    /// The key file; without it everyone is the one tenant.
+    pub api_keys: Option<PathBuf>,
     /// Whether anyone may ask on an address beyond loopback.
     pub allow_anonymous: bool,
+    /// The certificate of the HTTP address.
+    pub tls: Option<TlsFiles>,
+    /// The origins of the web pages that may read answers, or `*`.
+    pub cors_origins: Vec<String>,
+    /// What a connection may take.
+    pub connections: ConnectionLimits,
     /// Whether the HTTP address answers /metrics.
     pub metrics_on_http: bool,
     /// Where to write the bound addresses.
     pub port_file: Option<PathBuf>,
     /// Largest request body, in bytes.
     pub max_body_bytes: usize,
+    /// Largest upload of an adapter, in bytes.
+    pub max_adapter_bytes: usize,
     /// How long running requests may take to end.
     pub drain_timeout: Duration,
     /// What is logged.
@@ -186,9 +289,8 @@ impl ServeConfig {
     /// # Errors
     /// What is not there, what contradicts, what would be unsafe.
     pub fn new(args: ServeArgs, places: &Places) -> Result<Self, ConfigError> {
-        if !args.http.ip().is_loopback() && !args.allow_anonymous {
-            return Err(ConfigError::Anonymous(args.http));
-        }
+        check_openness(&args)?;
+        let connections = connections(&args)?;
         if args.http == args.admin && args.http.port() != 0 {
             return Err(ConfigError::SameAddress(args.http));
         }
@@ -196,10 +298,15 @@ impl ServeConfig {
             engine: EngineConfig::new(args.engine, places)?,
             http: args.http,
             admin: args.admin,
+            api_keys: args.api_keys,
             allow_anonymous: args.allow_anonymous,
+            tls: tls(args.tls_cert, args.tls_key)?,
+            cors_origins: args.cors_origin,
+            connections,
             metrics_on_http: args.metrics_on_http,
             port_file: args.port_file,
             max_body_bytes: usize::try_from(args.max_body_bytes).unwrap_or(usize::MAX),
+            max_adapter_bytes: usize::try_from(args.max_adapter_bytes).unwrap_or(usize::MAX),
             drain_timeout: args.drain_timeout,
             log: args.log,
             log_format: args.log_format,

@@ -109,7 +109,7 @@ fn what_ships_with_the_server_is_found_and_what_is_named_must_exist() {
     let config = checked(&[], home.path()).unwrap();
     assert_eq!(config.engine.model, ModelSource::Folder(home.path().join("models/flan-t5-small-en")));
     assert_eq!(config.engine.model_name, "flan-t5-small-en");
-    assert_eq!(config.engine.adapters, Some(home.path().join("adapters")));
+    assert_eq!(config.engine.adapters, Some(crate::config::Location::Folder(home.path().join("adapters"))));
     assert!(config.engine.threads > 0);
     assert_eq!(config.engine.device, Device::Auto);
 
@@ -136,8 +136,47 @@ fn an_open_address_needs_the_word() {
         assert!(checked(&["--http", open, "--allow-anonymous"], home.path()).is_ok());
     }
     assert!(checked(&["--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"], home.path()).is_ok());
+    let keys = ["--http", "0.0.0.0:8080", "--api-keys", "keys.toml"];
+    assert_eq!(checked(&keys, home.path()).unwrap().api_keys, Some("keys.toml".into()));
+    let error = checked(&[&keys[..], &["--allow-anonymous"]].concat(), home.path()).unwrap_err();
+    assert!(matches!(error, ConfigError::KeysAndAnonymous));
     let error = checked(&["--http", "127.0.0.1:8081"], home.path()).unwrap_err();
     assert!(matches!(error, ConfigError::SameAddress(_)));
+}
+
+#[test]
+fn a_certificate_is_whole_and_pages_are_named() {
+    let home = home();
+    let tls = checked(&["--tls-cert", "c.pem", "--tls-key", "k.pem"], home.path()).unwrap().tls.unwrap();
+    assert_eq!((tls.cert, tls.key), ("c.pem".into(), "k.pem".into()));
+    for half in ["--tls-cert", "--tls-key"] {
+        let error = checked(&[half, "x.pem"], home.path()).unwrap_err();
+        assert!(matches!(error, ConfigError::HalfTls { given, .. } if given == half), "{error}");
+    }
+    let origins =
+        checked(&["--cors-origin", "https://a.example,http://localhost:3000"], home.path()).unwrap();
+    assert_eq!(origins.cors_origins, ["https://a.example", "http://localhost:3000"]);
+    for bad in [
+        "a.example",
+        "https://",
+        "https://a.example/",
+        "ftp://a",
+        "https://A.example",
+        "https://*.a",
+        "null",
+        "",
+    ] {
+        assert_eq!(read(&["--cors-origin", bad]).unwrap_err().exit_code(), 2, "{bad}");
+    }
+    let error = checked(&["--cors-origin", "*"], home.path()).unwrap_err();
+    assert!(matches!(error, ConfigError::EveryOrigin));
+    assert!(checked(&["--cors-origin", "*", "--api-keys", "k"], home.path()).is_ok());
+    let from_file = read_file("cors_origin = \"https://a.example,https://b.example\"", &[]).unwrap();
+    assert_eq!(from_file.cors_origin, ["https://a.example", "https://b.example"]);
+    for flag in ["--head-timeout", "--idle-timeout", "--stall-timeout"] {
+        let error = checked(&[flag, "0s"], home.path()).unwrap_err();
+        assert!(error.to_string().contains(flag), "{error}");
+    }
 }
 
 #[test]

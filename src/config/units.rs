@@ -81,6 +81,22 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "write a time like 500ms, 30s or 5m".into())
 }
 
+/// The origin of web pages as browsers write it (`https://app.example`, `http://localhost:3000`), or `*`.
+pub(super) fn origin(text: &str) -> Result<String, String> {
+    let legal = |rest: &str| {
+        let host = rest.split(':').next().unwrap_or_default();
+        !host.is_empty()
+            && rest
+                .bytes()
+                .all(|b| b.is_ascii_graphic() && !b"/?#@*,\"'".contains(&b) && !b.is_ascii_uppercase())
+    };
+    match text.split_once("://") {
+        Some(("http" | "https", rest)) if legal(rest) => Ok(text.to_owned()),
+        _ if text == "*" => Ok(text.to_owned()),
+        _ => Err("write an origin like https://app.example, in small letters and with no path, or *".into()),
+    }
+}
+
 /// A whole number from 1 to 2^24: far above any use, far below where sums of products overflow.
 pub(crate) fn count(text: &str) -> Result<usize, String> {
     let legal = |n: &usize| (1..=1 << 24).contains(n);

@@ -1,3 +1,5 @@
+//! Whose names are whose.
+
 use std::{fmt, str::FromStr, sync::Arc};
 
 use super::{NameError, TenantId, Version};

@@ -40,7 +40,10 @@ pub(super) trait Instrument: Sized {
     fn register(registry: &Registry, name: &str, help: &str) -> Self;
 }
 
-fn registered<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
+pub(super) fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    made: prometheus::Result<C>,
+) -> C {
     let collector = made.expect(UNIQUE);
     registry.register(Box::new(collector.clone())).expect(UNIQUE);
     collector
@@ -288,6 +291,26 @@ impl Instrument for AdapterRequests {
     fn register(registry: &Registry, name: &str, help: &str) -> Self {
         let family = registered(registry, IntCounterVec::new(Opts::new(name, help), Self::LABELS));
         Self { family, given: Mutex::default() }
+    }
+}
+
+/// Files read anew while the server runs, by file and by how that ended.
+#[derive(Debug, Clone)]
+pub struct Reloads(IntCounterVec);
+
+impl Reloads {
+    /// `file` (`api_keys`, `tls`) was read anew: whether it was sound, or what it said before stays.
+    pub fn count(&self, file: &str, sound: bool) {
+        self.0.with_label_values(&[file, if sound { "ok" } else { "error" }]).inc();
+    }
+}
+
+impl Instrument for Reloads {
+    const KIND: &'static str = "counter";
+    const LABELS: &'static [&'static str] = &["file", "outcome"];
+
+    fn register(registry: &Registry, name: &str, help: &str) -> Self {
+        Self(registered(registry, IntCounterVec::new(Opts::new(name, help), Self::LABELS)))
     }
 }
 

@@ -1,7 +1,11 @@
 use prometheus::{Gauge, IntCounter, IntGauge, Registry, TextEncoder};
 
-use super::instruments::{
-    AdapterBytes, AdapterRequests, Adapters, BuildInfo, Evictions, Instrument, Loads, Outcomes, Rejections, Seconds, Sizes, Steps,
+use super::{
+    instruments::{
+        AdapterBytes, AdapterRequests, Adapters, BuildInfo, Evictions, Instrument, Loads, Outcomes,
+        Rejections, Reloads, Seconds, Sizes, Steps,
+    },
+    tenants::{TenantRequests, TenantTokens},
 };
 
 /// What is publicly said of one metric.
@@ -100,6 +104,13 @@ metrics! {
     adapter_requests: AdapterRequests = "dept_adapter_requests_total",
     /// Requests turned away before they started, by reason (an error's code).
     rejected: Rejections = "dept_rejected_total",
+    /// API requests that ended, by tenant and outcome (ok, cancelled or an error's code); a server without keys has one
+    /// tenant, default.
+    tenant_requests: TenantRequests = "dept_tenant_requests_total",
+    /// Tokens by tenant and kind (prompt, virtual, generated); a prompt counts once, however many choices it has.
+    tenant_tokens: TenantTokens = "dept_tenant_tokens_total",
+    /// Files read anew while the server ran (api_keys, tls), by outcome (ok, error): after an error the old ones stay.
+    reloads: Reloads = "dept_reloads_total",
     /// Always 1; the labels say what runs.
     build_info: BuildInfo = "dept_build_info",
 }

@@ -1,7 +1,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{LogError, LogFormat, Metrics, Phase, instruments::ADAPTER_LABELS, start_logging};
-use crate::contract;
+use super::{
+    LogError, LogFormat, Metrics, Phase, TokenKind, instruments::ADAPTER_LABELS, start_logging,
+    tenants::TENANT_LABELS,
+};
+use crate::{contract, domain::TenantId};
 
 /// The `# HELP` or `# TYPE` lines of an exposition, by metric.
 fn said<'a>(text: &'a str, what: &str) -> BTreeMap<&'a str, &'a str> {
@@ -28,6 +31,9 @@ fn the_exposition_says_what_the_list_says() {
     metrics.requests.count("/v1/generate", "ok");
     metrics.rejected.count("overloaded");
     metrics.adapter_requests.count_many(&"sst2".parse().unwrap(), 1);
+    metrics.tenant_requests.count(&TenantId::default_tenant(), "ok");
+    metrics.tenant_tokens.count(&TenantId::default_tenant(), TokenKind::Prompt, 1);
+    metrics.reloads.count("tls", true);
     let text = metrics.render();
     let (kinds, helps) = (said(&text, "TYPE"), said(&text, "HELP"));
     let list = Metrics::list();
@@ -65,6 +71,23 @@ fn late_adapters_share_one_label_and_early_ones_keep_theirs() {
     assert!(text.contains(r#"dept_adapter_requests_total{adapter="a0"} 2"#), "{text}");
     assert!(text.contains(r#"dept_adapter_requests_total{adapter="other"} 5"#), "{text}");
     assert_eq!(text.matches("dept_adapter_requests_total{").count(), ADAPTER_LABELS + 1);
+}
+
+#[test]
+fn late_tenants_share_one_label() {
+    let metrics = Metrics::default();
+    for i in 0..TENANT_LABELS + 5 {
+        metrics.tenant_tokens.count(&format!("t{i}").parse().unwrap(), TokenKind::Generated, 2);
+    }
+    metrics.tenant_tokens.count(&"t0".parse().unwrap(), TokenKind::Prompt, 7);
+    let text = metrics.render();
+    for line in [
+        r#"dept_tenant_tokens_total{kind="prompt",tenant="t0"} 7"#,
+        r#"dept_tenant_tokens_total{kind="generated",tenant="other"} 10"#,
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    assert_eq!(text.matches("dept_tenant_tokens_total{").count(), TENANT_LABELS + 2);
 }
 
 #[test]

@@ -22,24 +22,24 @@ fn dept(args: &[&str]) -> Command {
     command
 }
 
-fn run(args: &[&str]) -> Output {
+pub fn run(args: &[&str]) -> Output {
     dept(args).output().unwrap()
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 /// A running server; killed with the test.
-struct Server {
+pub struct Server {
     child: Child,
-    http: String,
-    admin: String,
+    pub http: String,
+    pub admin: String,
     _folder: TempDir,
 }
 
 impl Server {
-    fn start(more: &[&str]) -> Self {
+    pub fn start(more: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         let ports = folder.path().join("ports.json");
         let mut args = vec!["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--port-file"];
@@ -64,19 +64,23 @@ impl Server {
         (response.status().as_u16(), response.json().await.unwrap())
     }
 
-    async fn metric(&self, name: &str) -> f64 {
+    pub async fn metric(&self, name: &str) -> f64 {
         let text = reqwest::get(format!("{}/metrics", self.admin)).await.unwrap().text().await.unwrap();
         let line =
             text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned));
         line.unwrap().parse().unwrap()
     }
 
-    fn terminate(&self) {
-        let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+    pub fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let killed = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
         assert!(killed.success());
     }
 
-    fn wait(mut self) -> ExitStatus {
+    pub fn wait(mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
 }

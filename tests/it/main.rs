@@ -8,3 +8,4 @@ mod exactness;
 mod mixes;
 mod real_models;
 mod support;
+mod tenants;

@@ -26,6 +26,8 @@ pub enum Precondition {
     None,
     /// Only if the current version is this one (`If-Match`).
     Is(Version),
+    /// Only if there is one (`If-Match: *`).
+    Present,
     /// Only if there is none yet (`If-None-Match: *`).
     Absent,
 }
@@ -74,7 +76,8 @@ impl Catalogue {
         let (own, backbone) = (name.clone(), self.backbone().clone());
         let checked = blocking(move || {
             let bundle = bundle::pack(&files);
-            let loaded = LoadedAdapter { written_at: SystemTime::now(), ..LoadedAdapter::from_bytes(files, None)? };
+            let loaded =
+                LoadedAdapter { written_at: SystemTime::now(), ..LoadedAdapter::from_bytes(files, None)? };
             let generation = loaded.into_generation(own);
             backbone.check(&generation)?;
             Ok::<_, CatalogueError>((generation, bundle))
@@ -164,7 +167,8 @@ impl Catalogue {
                 return Err(CatalogueError::Aliased { name: name.clone(), version, alias: alias.clone() });
             }
             gone = Some(version);
-            let left: Vec<StoredVersion> = versions.iter().filter(|known| known.version != version).cloned().collect();
+            let left: Vec<StoredVersion> =
+                versions.iter().filter(|known| known.version != version).cloned().collect();
             if left.is_empty() {
                 return Ok(Next::Delete);
             }
@@ -181,7 +185,12 @@ impl Catalogue {
     ///
     /// # Errors
     /// When there is none in this namespace or it can't be loaded.
-    pub async fn set_pinned(&self, namespace: &Namespace, name: &AdapterName, pinned: bool) -> Result<Found, CatalogueError> {
+    pub async fn set_pinned(
+        &self,
+        namespace: &Namespace,
+        name: &AdapterName,
+        pinned: bool,
+    ) -> Result<Found, CatalogueError> {
         let key = (namespace.clone(), name.clone());
         self.change(&key, Precondition::None, |pointer| match pointer.map(|pointer| &pointer.entry) {
             Some(Entry::Adapter { pinned: now, .. }) if *now == pinned => Ok(Next::Keep),
@@ -234,7 +243,8 @@ impl Catalogue {
                 Ok(Next::Keep)
             }
             now => {
-                change = if matches!(now, Some(Entry::Alias { .. })) { Change::Updated } else { Change::Created };
+                change =
+                    if matches!(now, Some(Entry::Alias { .. })) { Change::Updated } else { Change::Created };
                 Ok(Next::Write(Pointer::new(entry.clone())))
             }
         })
@@ -263,7 +273,13 @@ impl Catalogue {
         Err(StoreError::Lost(key.1.clone()).into())
     }
 
-    async fn write(&self, store: &Store, key: &Key, next: Next, seen: Option<&Stamp>) -> Result<(), CatalogueError> {
+    async fn write(
+        &self,
+        store: &Store,
+        key: &Key,
+        next: Next,
+        seen: Option<&Stamp>,
+    ) -> Result<(), CatalogueError> {
         match (next, seen) {
             (Next::Write(pointer), seen) => {
                 store.write(key, &pointer, seen).await?;
@@ -277,19 +293,24 @@ impl Catalogue {
 
     /// Why there is nothing to change.
     fn absent(&self, key: &Key) -> CatalogueError {
-        let seed = self.inner.names.get(key).is_some_and(|name| matches!(name.source, Source::Seed(_)));
-        if seed { CatalogueError::ReadOnly(key.1.clone()) } else { CatalogueError::Unknown { name: key.1.clone() } }
+        let shared = (Namespace::shared(), key.1.clone());
+        match self.inner.names.get(&shared).map(|name| name.source.clone()) {
+            Some(Source::Seed(_)) => CatalogueError::ReadOnly(key.1.clone()),
+            Some(Source::Store(_)) if !key.0.is_shared() => CatalogueError::SharedOnly(key.1.clone()),
+            _ => CatalogueError::Unknown { name: key.1.clone() },
+        }
     }
 
     /// The aliases of an adapter, and the versions that they stand for.
     fn aliases(&self, (namespace, name): &Key) -> Vec<(AdapterName, Version)> {
-        let alias = |entry: dashmap::mapref::multiple::RefMulti<'_, Key, std::sync::Arc<super::Name>>| {
-            match (&entry.key().0 == namespace, &entry.pointer.entry) {
-                (true, Entry::Alias { name: target, version }) if target == name => {
-                    Some((entry.key().1.clone(), *version))
-                }
-                _ => None,
+        let alias = |entry: dashmap::mapref::multiple::RefMulti<'_, Key, std::sync::Arc<super::Name>>| match (
+            &entry.key().0 == namespace,
+            &entry.pointer.entry,
+        ) {
+            (true, Entry::Alias { name: target, version }) if target == name => {
+                Some((entry.key().1.clone(), *version))
             }
+            _ => None,
         };
         self.inner.names.iter().filter_map(alias).collect()
     }
@@ -310,16 +331,23 @@ fn drop_oldest(versions: &mut Vec<StoredVersion>, kept: &HashSet<Version>) {
 }
 
 /// Whether the condition of a change holds.
-fn check(name: &AdapterName, pointer: Option<&Pointer>, precondition: Precondition) -> Result<(), CatalogueError> {
+fn check(
+    name: &AdapterName,
+    pointer: Option<&Pointer>,
+    precondition: Precondition,
+) -> Result<(), CatalogueError> {
     let current = pointer.and_then(|pointer| match &pointer.entry {
         Entry::Adapter { versions, .. } => versions.last().map(|current| current.version),
         Entry::Alias { version, .. } => Some(*version),
         Entry::Deleted => None,
     });
     let wanted = match (precondition, current) {
-        (Precondition::None, _) | (Precondition::Absent, None) => return Ok(()),
+        (Precondition::None, _) | (Precondition::Absent, None) | (Precondition::Present, Some(_)) => {
+            return Ok(());
+        }
         (Precondition::Is(wanted), Some(current)) if wanted == current => return Ok(()),
         (Precondition::Absent, Some(_)) => "is not there",
+        (Precondition::Present, None) => "is there",
         (Precondition::Is(_), _) => "is at the version of If-Match",
     };
     let found = current.map_or("not there".to_owned(), |current| format!("at {current}"));

@@ -3,7 +3,7 @@ use crate::{
         backbone::MisfitError,
         folder::FolderError,
         residency::LoadError,
-        store::{KEPT_VERSIONS, LocationError, StoreError},
+        store::{KEPT_VERSIONS, OpenError, StoreError},
     },
     domain::{AdapterName, Version, VersionPrefix},
 };
@@ -18,7 +18,9 @@ pub enum CatalogueError {
         name: AdapterName,
     },
     /// The adapter has no such version any more.
-    #[error("adapter '{name}' has no version {version}: its current one is {current}, and the last {KEPT_VERSIONS} are kept")]
+    #[error(
+        "adapter '{name}' has no version {version}: its current one is {current}, and the last {KEPT_VERSIONS} are kept"
+    )]
     UnknownVersion {
         /// The adapter.
         name: AdapterName,
@@ -50,10 +52,19 @@ pub enum CatalogueError {
     #[error("'{0}' is {1}: choose another name, or delete it first")]
     OtherKind(AdapterName, &'static str),
     /// Only a folder under the root has this name.
-    #[error("'{0}' comes with the server, as a folder under its root, and can't be changed here: upload another one under its name")]
+    #[error(
+        "'{0}' comes with the server, as a folder under its root, and can't be changed here: upload another one under its name"
+    )]
     ReadOnly(AdapterName),
+    /// The name is one of what all tenants share.
+    #[error(
+        "'{0}' is shared by all tenants: say namespace=shared to change it there, which needs the admin scope"
+    )]
+    SharedOnly(AdapterName),
     /// A version that an alias stands for.
-    #[error("version {version} of '{name}' is what alias '{alias}' stands for: point the alias elsewhere first")]
+    #[error(
+        "version {version} of '{name}' is what alias '{alias}' stands for: point the alias elsewhere first"
+    )]
     Aliased {
         /// The adapter.
         name: AdapterName,
@@ -94,7 +105,7 @@ pub enum CatalogueError {
     Store(#[from] StoreError),
     /// The place for adapters can't be used.
     #[error(transparent)]
-    Location(#[from] LocationError),
+    Open(#[from] OpenError),
     /// The server has no place for uploads.
     #[error("this server has no place for adapters: start it with --adapters")]
     NoStore,

@@ -10,7 +10,7 @@ mod seeds;
 mod sync;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeSet, HashMap},
     ops::Bound,
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
@@ -28,9 +28,10 @@ use super::{
     folder::LoadedAdapter,
     generation::{AdapterLease, Generation},
     residency::{LoadError, Residency, ResidentKey},
-    store::{Entry, Key, Location, Pointer, Stamp, Store, StoredVersion},
+    store::{Entry, Key, Pointer, Stamp, Store, StoredVersion},
 };
 use crate::{
+    config::Location,
     domain::{AdapterName, AdapterRef, Namespace, TenantId},
     telemetry::Metrics,
 };
@@ -78,10 +79,11 @@ struct Inner {
     store: Option<Store>,
     names: DashMap<Key, Arc<Name>>,
     /// The same in order, for lists.
-    sorted: RwLock<BTreeMap<Key, Arc<Name>>>,
+    sorted: RwLock<HashMap<Namespace, BTreeSet<AdapterName>>>,
     /// Folders that an upload of the same name hides.
     hidden: DashMap<Key, Arc<Name>>,
     misses: DashMap<Key, Instant>,
+    refused: seeds::Refused,
     residency: Residency,
     metrics: Arc<Metrics>,
 }
@@ -118,6 +120,15 @@ impl Catalogue {
         metrics: Arc<Metrics>,
     ) -> Result<(Self, Vec<ScanFailure>), CatalogueError> {
         let store = config.location.as_ref().map(Store::open).transpose()?;
+        let catalogue = Self::new(config, store, metrics);
+        let failures = catalogue.rescan_seeds().await?;
+        catalogue.refresh().await?;
+        catalogue.load_pinned().await;
+        Ok((catalogue, failures))
+    }
+
+    /// A catalogue that knows nothing yet.
+    fn new(config: CatalogueConfig, store: Option<Store>, metrics: Arc<Metrics>) -> Self {
         let residency = Residency::new(config.host_bytes, Arc::clone(&metrics));
         let inner = Inner {
             config,
@@ -126,14 +137,11 @@ impl Catalogue {
             sorted: RwLock::default(),
             hidden: DashMap::new(),
             misses: DashMap::new(),
+            refused: seeds::Refused::default(),
             residency,
             metrics,
         };
-        let catalogue = Self { inner: Arc::new(inner) };
-        let failures = catalogue.rescan_seeds().await?;
-        catalogue.refresh().await?;
-        catalogue.load_pinned().await;
-        Ok((catalogue, failures))
+        Self { inner: Arc::new(inner) }
     }
 
     /// What adapters must fit.
@@ -145,7 +153,11 @@ impl Catalogue {
     ///
     /// # Errors
     /// When it means nothing to them, or can't be loaded.
-    pub async fn acquire(&self, tenant: &TenantId, wanted: &AdapterRef) -> Result<AdapterLease, CatalogueError> {
+    pub async fn acquire(
+        &self,
+        tenant: &TenantId,
+        wanted: &AdapterRef,
+    ) -> Result<AdapterLease, CatalogueError> {
         let found = self.find(tenant, wanted).await?;
         let key = found.key();
         if let Some(lease) = self.inner.residency.get(&key) {
@@ -164,7 +176,9 @@ impl Catalogue {
     pub async fn find(&self, tenant: &TenantId, wanted: &AdapterRef) -> Result<Found, CatalogueError> {
         match self.known(tenant, wanted) {
             // Another server may have it already.
-            Err(error) if error.is_unknown() && self.look_again(tenant, wanted).await? => self.known(tenant, wanted),
+            Err(error) if error.is_unknown() && self.look_again(tenant, wanted).await? => {
+                self.known(tenant, wanted)
+            }
             found => found,
         }
     }
@@ -190,7 +204,8 @@ impl Catalogue {
             }
             Entry::Alias { name: target, version } => {
                 let key = (namespace.clone(), target.clone());
-                let broken = || CatalogueError::BrokenAlias { alias: wanted.name.clone(), target: target.clone() };
+                let broken =
+                    || CatalogueError::BrokenAlias { alias: wanted.name.clone(), target: target.clone() };
                 let name = self.inner.names.get(&key).map(|name| Arc::clone(&name)).ok_or_else(broken)?;
                 let mut versions = name.pointer.versions().iter();
                 let version = versions.find(|known| known.version == *version).ok_or_else(broken)?.clone();
@@ -209,11 +224,17 @@ impl Catalogue {
     ///
     /// # Errors
     /// When `tenant` sees no such adapter.
-    pub async fn versions(&self, tenant: &TenantId, name: &AdapterName) -> Result<Vec<Found>, CatalogueError> {
+    pub async fn versions(
+        &self,
+        tenant: &TenantId,
+        name: &AdapterName,
+    ) -> Result<Vec<Found>, CatalogueError> {
         let wanted = AdapterRef { name: name.clone(), version: None };
         let current = self.find(tenant, &wanted).await?;
         let key = (current.namespace.clone(), current.name.clone());
-        let Some(name) = self.inner.names.get(&key).map(|name| Arc::clone(&name)) else { return Ok(vec![current]) };
+        let Some(name) = self.inner.names.get(&key).map(|name| Arc::clone(&name)) else {
+            return Ok(vec![current]);
+        };
         let found = |version: &StoredVersion| {
             let mut found = Found { version: version.clone(), ..current.clone() };
             found.resident = self.inner.residency.holds(&found.key());
@@ -222,18 +243,20 @@ impl Catalogue {
         Ok(name.pointer.versions().iter().rev().map(found).collect())
     }
 
-    /// The adapters and aliases that `tenant` sees, in the order of their names: at most `limit`, behind the name `after`. Also
-    /// whether there are more. Aliases show what they stand for under their own name.
-    pub fn list(&self, tenant: &TenantId, limit: usize, after: Option<&AdapterName>) -> (Vec<(AdapterName, Found)>, bool) {
+    /// The adapters and aliases that `tenant` sees, in the order of their names: at most `limit`, behind the name `after`,
+    /// those that `keep` wants. Also whether there are more. Aliases show what they stand for under their own name.
+    pub fn list(
+        &self,
+        tenant: &TenantId,
+        (limit, after): (usize, Option<&AdapterName>),
+        keep: impl Fn(&AdapterName) -> bool,
+    ) -> (Vec<(AdapterName, Found)>, bool) {
         let (home, shared) = (Namespace::home(tenant), Namespace::shared());
         let sorted = self.inner.sorted.read().unwrap_or_else(PoisonError::into_inner);
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let names = |namespace: &Namespace| {
-            let start = match after {
-                Some(after) => Bound::Excluded((namespace.clone(), after.clone())),
-                None => Bound::Included((namespace.clone(), AdapterName::first())),
-            };
-            let own = namespace.clone();
-            sorted.range((start, Bound::Unbounded)).take_while(move |((found, _), _)| *found == own).map(|((_, name), _)| name)
+            let own = sorted.get(namespace).into_iter();
+            own.flat_map(move |names| names.range::<AdapterName, _>((start, Bound::Unbounded)))
         };
         // Two sorted runs into one; of equal names the tenant's own goes before.
         let (mut home, mut shared) = (names(&home).peekable(), names(&shared).peekable());
@@ -250,6 +273,9 @@ impl Catalogue {
                 _ => shared.next(),
             };
             let Some(name) = name else { break };
+            if !keep(name) {
+                continue;
+            }
             if let Ok(found) = self.known(tenant, &AdapterRef { name: name.clone(), version: None }) {
                 list.push((name.clone(), found));
             }
@@ -273,7 +299,11 @@ impl Catalogue {
     ///
     /// # Errors
     /// When `tenant` sees no such adapter, or its files can't be read.
-    pub async fn content(&self, tenant: &TenantId, wanted: &AdapterRef) -> Result<(Found, bytes::Bytes), CatalogueError> {
+    pub async fn content(
+        &self,
+        tenant: &TenantId,
+        wanted: &AdapterRef,
+    ) -> Result<(Found, bytes::Bytes), CatalogueError> {
         let found = self.find(tenant, wanted).await?;
         let bytes = self.files(&found).await?;
         Ok((found, bytes))
@@ -285,7 +315,10 @@ impl Catalogue {
             Source::Seed(folder) => {
                 let folder = folder.clone();
                 let packed = blocking(move || folder.pack()).await?;
-                Ok(packed.map_err(|error| CatalogueError::Unreadable { name: found.name.clone(), reason: error.to_string() })?)
+                Ok(packed.map_err(|error| CatalogueError::Unreadable {
+                    name: found.name.clone(),
+                    reason: error.to_string(),
+                })?)
             }
         }
     }
@@ -304,7 +337,10 @@ impl Catalogue {
         });
         let generation = loaded.await.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
         if generation.version() != wanted {
-            return Err(failed(format!("its files are of version {}, and {wanted} was wanted", generation.version())));
+            return Err(failed(format!(
+                "its files are of version {}, and {wanted} was wanted",
+                generation.version()
+            )));
         }
         self.backbone().check(&generation).map_err(|error| failed(error.to_string()))?;
         Ok(generation)
@@ -333,7 +369,7 @@ impl Catalogue {
         self.inner.misses.remove(&key);
         let name = Arc::new(Name { pointer, source });
         self.inner.names.insert(key.clone(), Arc::clone(&name));
-        self.sorted_mut().insert(key.clone(), Arc::clone(&name));
+        self.sorted_mut().entry(key.0.clone()).or_default().insert(key.1.clone());
         self.update_pins(&key, &name.pointer);
         self.inner.metrics.adapters.store.set(self.len() as i64);
     }
@@ -341,7 +377,9 @@ impl Catalogue {
     /// Drops a name. A folder that it hid comes back.
     fn drop_name(&self, key: &Key) {
         let former = self.inner.names.remove(key);
-        self.sorted_mut().remove(key);
+        if let Some(names) = self.sorted_mut().get_mut(&key.0) {
+            names.remove(&key.1);
+        }
         if let Some((_, former)) = former {
             let resident = |version: &StoredVersion| (key.0.clone(), key.1.clone(), version.version);
             self.inner.residency.forget(&former.pointer.versions().iter().map(resident).collect());
@@ -354,7 +392,7 @@ impl Catalogue {
         self.inner.metrics.adapters.store.set(self.len() as i64);
     }
 
-    fn sorted_mut(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<Key, Arc<Name>>> {
+    fn sorted_mut(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<Namespace, BTreeSet<AdapterName>>> {
         self.inner.sorted.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -396,5 +434,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(|_| CatalogueError::Panicked)
 }
 
+#[cfg(test)]
+pub mod fixed;
 #[cfg(test)]
 mod tests;

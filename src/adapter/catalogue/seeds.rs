@@ -24,8 +24,8 @@ use crate::{
 /// A folder and the state of its files when it was last read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Folder {
-    path: Arc<Path>,
-    state: u64,
+    pub path: Arc<Path>,
+    pub state: u64,
 }
 
 impl Folder {
@@ -97,7 +97,9 @@ impl Catalogue {
         let known: Vec<(AdapterName, Folder)> = self.known_folders();
         let backbone = config.backbone.clone();
         let refused = self.inner.refused.clone();
-        let scan = blocking(move || scan(&root, &known, &backbone, &refused)).await?.map_err(CatalogueError::Root)?;
+        let scan = blocking(move || scan(&root, &known, &backbone, &refused))
+            .await?
+            .map_err(CatalogueError::Root)?;
         for (name, folder, version) in scan.read {
             let pointer = Pointer::new(Entry::Adapter { versions: vec![version], pinned: false });
             self.learn((Namespace::shared(), name), pointer, Source::Seed(folder));
@@ -106,7 +108,8 @@ impl Catalogue {
             let key = (Namespace::shared(), name);
             if !scan.there.contains(&key.1) {
                 self.inner.hidden.remove(&key);
-                let seed = self.inner.names.get(&key).is_some_and(|name| matches!(name.source, Source::Seed(_)));
+                let seed =
+                    self.inner.names.get(&key).is_some_and(|name| matches!(name.source, Source::Seed(_)));
                 if seed {
                     self.drop_name(&key);
                 }
@@ -147,7 +150,9 @@ fn scan(
     let mut scan = Scan { read: Vec::new(), there: HashSet::new(), failures: Vec::new() };
     for path in paths {
         let state = state_of(&path);
-        if let Some((name, _)) = known.iter().find(|(_, folder)| *folder.path == *path && folder.state == state) {
+        if let Some((name, _)) =
+            known.iter().find(|(_, folder)| *folder.path == *path && folder.state == state)
+        {
             scan.there.insert(name.clone());
             continue;
         }
@@ -173,7 +178,9 @@ fn scan(
 fn state_of(path: &Path) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut state = DefaultHasher::new();
-    for file in [CONFIG_FILE, WeightsFormat::Safetensors.file_name(), WeightsFormat::TorchBin.file_name(), CARD_FILE] {
+    for file in
+        [CONFIG_FILE, WeightsFormat::Safetensors.file_name(), WeightsFormat::TorchBin.file_name(), CARD_FILE]
+    {
         let seen = fs::metadata(path.join(file)).ok().map(|file| {
             let modified = file.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
             (file.len(), modified)
@@ -183,11 +190,16 @@ fn state_of(path: &Path) -> u64 {
     state.finish()
 }
 
-fn read(real_root: &Path, path: &Path, backbone: &BackboneShape) -> Result<(AdapterName, StoredVersion), ScanError> {
+fn read(
+    real_root: &Path,
+    path: &Path,
+    backbone: &BackboneShape,
+) -> Result<(AdapterName, StoredVersion), ScanError> {
     if !fs::canonicalize(path)?.starts_with(real_root) {
         return Err(ScanError::Outside);
     }
-    let name: AdapterName = path.file_name().and_then(|name| name.to_str()).ok_or(ScanError::NameEncoding)?.parse()?;
+    let name: AdapterName =
+        path.file_name().and_then(|name| name.to_str()).ok_or(ScanError::NameEncoding)?.parse()?;
     let generation = folder::load(path)?.into_generation(name.clone());
     backbone.check(&generation)?;
     Ok((name, described(&generation, String::new())))

@@ -39,7 +39,9 @@ impl Catalogue {
                 collected = Instant::now();
                 match store.collect(COLLECTION).await {
                     Ok(0) => {}
-                    Ok(gone) => tracing::info!(blobs = gone, "the store is rid of files that no adapter uses"),
+                    Ok(gone) => {
+                        tracing::info!(blobs = gone, "the store is rid of files that no adapter uses")
+                    }
                     Err(error) => tracing::warn!(%error, "the store can't be cleaned"),
                 }
             }
@@ -87,7 +89,8 @@ impl Catalogue {
                 Ok(true)
             }
             _ => {
-                let known = self.inner.names.get(key).is_some_and(|name| matches!(name.source, Source::Store(_)));
+                let known =
+                    self.inner.names.get(key).is_some_and(|name| matches!(name.source, Source::Store(_)));
                 if known {
                     self.drop_name(key);
                 }
@@ -98,7 +101,11 @@ impl Catalogue {
 
     /// Looks in the store for a name that is unknown here, unless that was done a moment ago. Returns whether something was
     /// found.
-    pub(super) async fn look_again(&self, tenant: &TenantId, wanted: &AdapterRef) -> Result<bool, CatalogueError> {
+    pub(super) async fn look_again(
+        &self,
+        tenant: &TenantId,
+        wanted: &AdapterRef,
+    ) -> Result<bool, CatalogueError> {
         if self.inner.store.is_none() {
             return Ok(false);
         }

@@ -23,14 +23,18 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::{
-    Error as ObjectError, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, UpdateVersion, path::Path,
+    Error as ObjectError, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, UpdateVersion,
+    path::Path,
 };
 use sha2::{Digest, Sha256};
 
-pub use location::{Location, LocationError};
+pub use location::OpenError;
 pub use pointer::{Entry, KEPT_VERSIONS, Pointer, StoredVersion};
 
-use crate::domain::{AdapterName, Namespace};
+use crate::{
+    config::Location,
+    domain::{AdapterName, Namespace},
+};
 
 /// Largest pointer that is read.
 const MAX_POINTER_BYTES: u64 = 4 << 20;
@@ -105,8 +109,8 @@ impl Store {
     ///
     /// # Errors
     /// When the location can't be used.
-    pub fn open(location: &Location) -> Result<Self, LocationError> {
-        let (objects, prefix, lock) = location.open()?;
+    pub fn open(location: &Location) -> Result<Self, OpenError> {
+        let (objects, prefix, lock) = location::open(location)?;
         let root = prefix.join(".store").join("v1");
         Ok(Self { objects, root, lock })
     }
@@ -170,7 +174,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Lost`] when it is in another state by now; nothing is changed then.
-    pub async fn write(&self, key: &Key, pointer: &Pointer, seen: Option<&Stamp>) -> Result<Stamp, StoreError> {
+    pub async fn write(
+        &self,
+        key: &Key,
+        pointer: &Pointer,
+        seen: Option<&Stamp>,
+    ) -> Result<Stamp, StoreError> {
         let (path, bytes) = (self.name(key), pointer.to_bytes());
         let size = bytes.len() as u64;
         let _held = self.locked().await?;
@@ -234,7 +243,8 @@ impl Store {
             let name = meta.location.filename().unwrap_or_default();
             !named.contains(name) && old(meta)
         });
-        let gone = futures::stream::iter(unnamed).then(async |meta| self.objects.delete(&meta.location).await);
+        let gone =
+            futures::stream::iter(unnamed).then(async |meta| self.objects.delete(&meta.location).await);
         Ok(gone.try_collect::<Vec<()>>().await?.len())
     }
 

@@ -86,7 +86,10 @@ impl Pointer {
     pub(super) fn parse(json: &[u8]) -> Result<Self, String> {
         let pointer: Self = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         if pointer.format != 1 {
-            return Err(format!("its format is {}, and this server knows 1: it was written by a newer one", pointer.format));
+            return Err(format!(
+                "its format is {}, and this server knows 1: it was written by a newer one",
+                pointer.format
+            ));
         }
         if let Entry::Adapter { versions, .. } = &pointer.entry
             && versions.is_empty()

@@ -1,7 +1,7 @@
 //! Counts every request with its outcome, however it ends: answered, failed, streamed to the end or abandoned.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Instant,
 };
 
@@ -12,7 +12,7 @@ use axum::{
 };
 
 use super::{Frame, request_id::RequestId};
-use crate::{api::ApiError, telemetry::Metrics};
+use crate::{api::ApiError, domain::TenantId, telemetry::Metrics};
 
 const CANCELLED: &str = "cancelled";
 
@@ -26,9 +26,17 @@ pub(super) struct Account {
     endpoint: String,
     started: Instant,
     outcome: Mutex<&'static str>,
+    /// Whose it is; open routes are nobody's.
+    tenant: OnceLock<TenantId>,
 }
 
 impl Account {
+    /// Says who asks.
+    pub fn charge(&self, tenant: &TenantId) {
+        // A request has one tenant: the first word counts.
+        let _ = self.tenant.set(tenant.clone());
+    }
+
     /// Says how the request ends; without a word it was abandoned by its client.
     pub fn settle(&self, outcome: &'static str) {
         *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = outcome;
@@ -40,13 +48,17 @@ impl Drop for Account {
         let outcome = *self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
         let time = self.started.elapsed();
         self.metrics.requests.count(&self.endpoint, outcome);
+        if let Some(tenant) = self.tenant.get() {
+            self.metrics.tenant_requests.count(tenant, outcome);
+        }
         if self.endpoint == MEASURED {
             self.metrics.request_duration.observe(time);
         }
         // A stream ends after its handler, outside the request's span.
         let (id, ms) = (&self.id, time.as_micros() as f64 / 1e3);
+        let tenant = self.tenant.get().map(TenantId::as_str);
         if self.endpoint.starts_with("/v1/") || outcome != "ok" {
-            tracing::info!(parent: None, id, endpoint = self.endpoint, outcome, ms, "request ended");
+            tracing::info!(parent: None, id, endpoint = self.endpoint, tenant, outcome, ms, "request ended");
         } else {
             // Probes and scrapes come every few seconds for ever.
             tracing::debug!(parent: None, id, endpoint = self.endpoint, outcome, ms, "request ended");
@@ -68,6 +80,7 @@ pub(super) async fn account(State(frame): State<Frame>, mut request: Request, ne
         endpoint,
         started: Instant::now(),
         outcome: Mutex::new(CANCELLED),
+        tenant: OnceLock::new(),
     });
     request.extensions_mut().insert(Arc::clone(&account));
     let response = next.run(request).await;

@@ -7,7 +7,7 @@ use super::{
     json::Json,
     request_id::RequestId,
 };
-use crate::{api::ApiError, domain::ClassifyRequest};
+use crate::{api::ApiError, domain::ClassifyRequest, tenancy::Principal};
 
 /// Scores labels as answers to a prompt.
 ///
@@ -20,11 +20,14 @@ use crate::{api::ApiError, domain::ClassifyRequest};
 pub(super) async fn classify(
     State(door): State<Door>,
     Extension(RequestId(id)): Extension<RequestId>,
+    principal: Principal,
     Json(body): Json<ClassifyBody>,
 ) -> Result<Answer<ClassifyResponse>, ApiError> {
     let batch = body.is_batch();
-    let request = ClassifyRequest::try_from(body)?;
-    let running = off_the_loop(move || door.service.classify(&request)).await?;
+    let request =
+        ClassifyRequest { tenant: principal.tenant().id.clone(), ..ClassifyRequest::try_from(body)? };
+    let adapter = door.service.adapter(&principal, request.adapter.as_ref()).await?;
+    let running = off_the_loop(move || door.service.classify(&principal, &request, adapter)).await?;
     let (model, adapter) = (running.model.clone(), running.adapter.clone());
     let results = running.finish().await?;
     Ok(Answer(ClassifyResponse::new(id, model, adapter.as_ref(), results, batch)))

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     api::{Accepted, ApiError, collect},
     domain::GenerateRequest,
+    tenancy::Principal,
 };
 
 /// Generates text, with an adapter or without.
@@ -38,13 +39,16 @@ pub(super) async fn generate(
     State(door): State<Door>,
     Extension(RequestId(id)): Extension<RequestId>,
     Extension(account): Extension<Arc<Account>>,
+    principal: Principal,
     Json(body): Json<GenerateBody>,
 ) -> Result<Response, ApiError> {
     let (streams, batch) = (body.streams(), body.is_batch());
-    let request = GenerateRequest::try_from(body)?;
+    let request =
+        GenerateRequest { tenant: principal.tenant().id.clone(), ..GenerateRequest::try_from(body)? };
     let tokens = request.sampling.logprobs > 0;
     let service = Arc::clone(&door.service);
-    let accepted = off_the_loop(move || service.generate(&request)).await?;
+    let adapter = service.adapter(&principal, request.adapter.as_ref()).await?;
+    let accepted = off_the_loop(move || service.generate(&principal, &request, adapter)).await?;
     let Accepted { model, adapter, events, gathering } = accepted;
     let tokenizer = door.service.tokenizer.clone();
     let writer = Writer { id, model: model.name.clone(), adapter, batch, tokens, tokenizer };

@@ -1,14 +1,20 @@
 //! A server without keys answers only to its own hosts: a web page must not reach it through a name that it made
-//! point here (DNS rebinding), nor from another origin.
+//! point here (DNS rebinding), nor from another origin. With keys a page has nothing to send, so nothing is checked.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, header, uri::Authority},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header, uri::Authority},
     middleware::Next,
     response::Response,
 };
+
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::Frame;
 use crate::api::{ApiError, ErrorCode};
@@ -20,6 +26,49 @@ pub enum Hosts {
     Loopback(IpAddr),
     /// Any; a request from a web page must come from the very host that it names.
     Any,
+    /// Any, from any page: who asks shows a key.
+    Keyed,
+}
+
+/// Web pages of these origins may read the answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origins(Arc<[String]>);
+
+/// How long a browser may remember what a page may do.
+const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
+
+impl Origins {
+    /// These, as a browser writes them (`https://app.example`), or `*` for all.
+    pub fn new(origins: impl IntoIterator<Item = String>) -> Self {
+        Self(origins.into_iter().collect())
+    }
+
+    fn takes(&self, origin: &HeaderValue) -> bool {
+        self.0.iter().any(|listed| listed == "*" || listed.as_bytes() == origin.as_bytes())
+    }
+
+    /// What answers the browsers of those pages; `None` when there are none.
+    pub(super) fn layer(&self) -> Option<CorsLayer> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let origins = self.clone();
+        let methods = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+        let request_id = HeaderName::from_static("x-request-id");
+        let layer = CorsLayer::new()
+            .allow_origin(AllowOrigin::predicate(move |origin, _| origins.takes(origin)))
+            .allow_methods(methods)
+            .allow_headers([
+                header::AUTHORIZATION,
+                header::CONTENT_TYPE,
+                header::IF_MATCH,
+                header::IF_NONE_MATCH,
+                request_id.clone(),
+            ])
+            .expose_headers([header::ETAG, header::RETRY_AFTER, request_id])
+            .max_age(PREFLIGHT_AGE);
+        Some(layer)
+    }
 }
 
 impl Hosts {
@@ -32,14 +81,29 @@ impl Hosts {
     fn takes(self, host: &str) -> bool {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         match (self, bare.parse::<IpAddr>()) {
-            (Self::Any, _) => true,
+            (Self::Any | Self::Keyed, _) => true,
             (Self::Loopback(bound), Ok(ip)) => ip.is_loopback() || ip == bound,
             (Self::Loopback(_), Err(_)) => bare.eq_ignore_ascii_case("localhost"),
         }
     }
 
     /// Whether a request with these headers may pass.
-    fn check(self, headers: &HeaderMap, authority: Option<&Authority>) -> Result<(), ApiError> {
+    fn check(
+        self,
+        origins: &Origins,
+        headers: &HeaderMap,
+        authority: Option<&Authority>,
+    ) -> Result<(), ApiError> {
+        if headers.get_all(header::HOST).iter().count() > 1 {
+            let message = "the request has more than one Host header: send one";
+            return Err(ApiError::invalid(header::HOST.as_str(), message));
+        }
+        if self == Self::Keyed {
+            return Ok(());
+        }
+        if authority.is_some_and(|authority| !self.takes(authority.host())) {
+            return Err(refused(&header::HOST, headers));
+        }
         let host = match headers.get(header::HOST) {
             Some(value) => Some(value.to_str().ok().and_then(|text| text.parse::<Authority>().ok())),
             None => authority.cloned().map(Some),
@@ -50,7 +114,9 @@ impl Hosts {
             Some(Some(host)) if self.takes(host.host()) => Some(host),
             Some(_) => return Err(refused(&header::HOST, headers)),
         };
-        let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+        let Some(origin) = headers.get(header::ORIGIN).filter(|origin| !origins.takes(origin)) else {
+            return Ok(());
+        };
         let origin =
             origin.to_str().ok().and_then(|text| text.split_once("://")?.1.parse::<Authority>().ok());
         let same = |origin: &Authority| host.as_ref().is_some_and(|host| host.host() == origin.host());
@@ -73,6 +139,6 @@ pub(super) async fn check(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    frame.hosts.check(request.headers(), request.uri().authority())?;
+    frame.hosts.check(&frame.origins, request.headers(), request.uri().authority())?;
     Ok(next.run(request).await)
 }

@@ -3,7 +3,7 @@
 use axum::{
     body::Body,
     extract::{FromRequest, Request},
-    http::{HeaderMap, header},
+    http::{HeaderMap, HeaderValue, header},
 };
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
@@ -19,6 +19,7 @@ impl<T: DeserializeOwned> FromRequest<Door> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, door: &Door) -> Result<Self, ApiError> {
+        check_encoding(request.headers())?;
         check_media_type(request.headers())?;
         let (limit, patience) = (door.options.max_body_bytes, door.options.body_timeout);
         let declared = request.headers().get(header::CONTENT_LENGTH);
@@ -34,16 +35,34 @@ impl<T: DeserializeOwned> FromRequest<Door> for Json<T> {
     }
 }
 
+/// A compressed body is refused: a few bytes could be gigabytes.
+fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+    let identity = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+    let Some(other) = headers.get_all(header::CONTENT_ENCODING).iter().find(|value| !identity(value)) else {
+        return Ok(());
+    };
+    let other = String::from_utf8_lossy(other.as_bytes());
+    let message = format!("the content-encoding is '{other}': send the body as it is");
+    Err(ApiError::new(ErrorCode::UnsupportedMediaType, message).about("content-encoding"))
+}
+
 fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let sent = headers.get(header::CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()));
-    let essence = sent.as_deref().unwrap_or_default().split(';').next().unwrap_or_default();
-    let essence = essence.trim().to_ascii_lowercase();
-    if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
+    let mut parts =
+        sent.as_deref().unwrap_or_default().split(';').map(|part| part.trim().to_ascii_lowercase());
+    let essence = parts.next().unwrap_or_default();
+    let is_json =
+        essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"));
+    let in_utf_8 = |parameter: String| {
+        let charset = parameter.strip_prefix("charset=").map(|charset| charset.trim_matches('"').to_owned());
+        charset.is_none_or(|charset| matches!(charset.as_str(), "utf-8" | "utf8"))
+    };
+    if is_json && parts.all(in_utf_8) {
         return Ok(());
     }
     let found =
         sent.map_or("there is no content-type".into(), |sent| format!("the content-type is '{sent}'"));
-    let message = format!("{found}: send the body as application/json");
+    let message = format!("{found}: send the body as application/json, in UTF-8");
     Err(ApiError::new(ErrorCode::UnsupportedMediaType, message).about("content-type"))
 }
 

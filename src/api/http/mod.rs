@@ -1,5 +1,6 @@
 //! The HTTP door: routes, JSON, server-sent events.
 
+mod access;
 mod account;
 mod adapters;
 mod classify;
@@ -10,6 +11,7 @@ mod health;
 mod json;
 mod openapi;
 mod request_id;
+pub mod server;
 mod stream;
 mod tokens;
 
@@ -22,22 +24,29 @@ use axum::{
     http::Method,
     middleware::{from_fn, from_fn_with_state},
     response::IntoResponse,
-    routing::{get, post},
+    routing::{delete, get, post, put},
 };
+use tokio::sync::Semaphore;
 use tower::{BoxError, ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed::LoadShedLayer};
 use tower_http::catch_panic::CatchPanicLayer;
 
-pub use guard::Hosts;
+use access::authorise;
+pub use guard::{Hosts, Origins};
 pub use openapi::openapi;
 
 use super::{ApiError, ErrorCode, Readiness, Service};
-use crate::telemetry::Metrics;
+use crate::{telemetry::Metrics, tenancy::Gate};
+
+/// Uploads that are read at once; the next ones wait. With the largest upload it bounds the memory that uploads take.
+const UPLOADS: usize = 4;
 
 /// What the HTTP door is told.
 #[derive(Debug, Clone)]
 pub struct HttpOptions {
     /// Largest request body, in bytes.
     pub max_body_bytes: usize,
+    /// Largest upload of an adapter, in bytes.
+    pub max_adapter_bytes: usize,
     /// How long a request's body may take to arrive.
     pub body_timeout: Duration,
     /// Time between two comments that keep an idle stream open.
@@ -48,6 +57,8 @@ pub struct HttpOptions {
     pub metrics: bool,
     /// The hosts that requests may name.
     pub hosts: Hosts,
+    /// The pages that may read the answers.
+    pub origins: Origins,
 }
 
 impl HttpOptions {
@@ -55,11 +66,13 @@ impl HttpOptions {
     pub fn new(hosts: Hosts) -> Self {
         Self {
             max_body_bytes: 1 << 20,
+            max_adapter_bytes: 64 << 20,
             body_timeout: Duration::from_secs(30),
             ping_interval: Duration::from_secs(15),
             max_requests: 1024,
             metrics: false,
             hosts,
+            origins: Origins::default(),
         }
     }
 }
@@ -70,13 +83,17 @@ struct Frame {
     metrics: Arc<Metrics>,
     readiness: Readiness,
     hosts: Hosts,
+    origins: Origins,
 }
 
 /// What handlers share. Cheap to clone.
 #[derive(Clone)]
 struct Door {
     service: Arc<Service>,
+    gate: Arc<Gate>,
     options: Arc<HttpOptions>,
+    /// Uploads that may be read at once.
+    uploads: Arc<Semaphore>,
     frame: Frame,
 }
 
@@ -86,15 +103,18 @@ impl FromRef<Door> for Frame {
     }
 }
 
-/// The public routes: the API, and health without a limit on its callers.
-pub fn public(service: Arc<Service>, options: HttpOptions) -> Router {
+/// The public routes: the API for whom `gate` lets in, and health without a limit on its callers.
+pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> Router {
     let (metrics, most) = (options.metrics, options.max_requests);
     let frame = Frame {
         metrics: Arc::clone(&service.metrics),
         readiness: service.readiness.clone(),
         hosts: options.hosts,
+        origins: options.origins.clone(),
     };
-    let door = Door { service, options: Arc::new(options), frame: frame.clone() };
+    let pages = options.origins.layer();
+    let uploads = Arc::new(Semaphore::new(UPLOADS));
+    let door = Door { service, gate, options: Arc::new(options), uploads, frame: frame.clone() };
     let busy = move |_: BoxError| async move {
         let message = format!("{most} requests are in work, the most this server takes: retry later");
         ApiError::new(ErrorCode::Overloaded, message)
@@ -109,15 +129,28 @@ pub fn public(service: Arc<Service>, options: HttpOptions) -> Router {
         .route("/v1/tokenize", post(tokens::tokenize))
         .route("/v1/detokenize", post(tokens::detokenize))
         .route("/v1/adapters", get(adapters::list))
-        .route("/v1/adapters/{name}", get(adapters::show))
+        .route(
+            "/v1/adapters/{name}",
+            get(adapters::show).put(adapters::put).patch(adapters::patch).delete(adapters::delete),
+        )
+        .route("/v1/adapters/{name}/versions", get(adapters::versions))
+        .route("/v1/adapters/{name}/versions/{version}", delete(adapters::delete_version))
+        .route("/v1/adapters/{name}/content", get(adapters::content))
+        .route("/v1/aliases/{alias}", put(adapters::set_alias).delete(adapters::delete_alias))
         .route("/openapi.json", get(openapi::serve))
         .layer(limits);
-    dressed(api.merge(health::routes(metrics)), frame).with_state(door)
+    let routes = api.merge(health::routes(metrics)).route_layer(from_fn_with_state(door.clone(), authorise));
+    let routes = dressed(routes, frame).with_state(door);
+    // Outermost, so that pages can read failures too.
+    match pages {
+        Some(pages) => routes.layer(pages),
+        None => routes,
+    }
 }
 
 /// The routes of the admin address: health and metrics, which answer before the model is there.
 pub fn admin(metrics: Arc<Metrics>, readiness: Readiness, hosts: Hosts) -> Router {
-    let frame = Frame { metrics, readiness, hosts };
+    let frame = Frame { metrics, readiness, hosts, origins: Origins::default() };
     dressed(health::routes::<Frame>(true), frame.clone()).with_state(frame)
 }
 

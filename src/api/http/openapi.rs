@@ -2,17 +2,24 @@
 
 use std::{collections::BTreeMap, sync::OnceLock};
 
-use axum::{http::header, response::IntoResponse};
+use axum::{
+    http::{Method, header},
+    response::IntoResponse,
+};
 use serde_json::json;
 use utoipa::{
     IntoResponses, Modify, OpenApi,
     openapi::{
         self, ContentBuilder, HeaderBuilder, Ref, RefOr, ResponseBuilder,
         schema::{ObjectBuilder, Type},
+        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
 };
 
-use super::{adapters, classify, dto, generate, health, tokens};
+use super::{
+    access::{self, Access},
+    adapters, classify, dto, generate, health, tokens,
+};
 use crate::api::ErrorCode;
 
 #[derive(OpenApi)]
@@ -23,11 +30,13 @@ use crate::api::ErrorCode;
     ),
     servers((url = "http://127.0.0.1:8080", description = "The default address")),
     paths(
-        generate::generate, classify::classify, tokens::tokenize, tokens::detokenize, adapters::list, adapters::show, health::live,
+        generate::generate, classify::classify, tokens::tokenize, tokens::detokenize, adapters::list, adapters::show,
+        adapters::put, adapters::patch, adapters::delete, adapters::versions, adapters::delete_version, adapters::content,
+        adapters::set_alias, adapters::delete_alias, health::live,
         health::ready,
     ),
     components(schemas(dto::ErrorBody)),
-    modifiers(&Failures),
+    modifiers(&Failures, &Keys),
     tags(
         (name = "generate", description = "Text from prompts"),
         (name = "adapters", description = "What can be applied"),
@@ -62,6 +71,40 @@ impl Modify for Failures {
         }
     }
 }
+
+/// Says which scope each route needs. A server without keys asks for none, hence the empty alternative.
+struct Keys;
+
+impl Modify for Keys {
+    fn modify(&self, description: &mut openapi::OpenApi) {
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .bearer_format("dept_ and 40 hexadecimal digits")
+            .description(Some("An API key, where the server has `--api-keys`."))
+            .build();
+        let components = description.components.get_or_insert_default();
+        components.security_schemes.insert(API_KEY.to_owned(), SecurityScheme::Http(scheme).into());
+        for (path, item) in &mut description.paths.paths {
+            let operations = [
+                (Method::GET, &mut item.get),
+                (Method::POST, &mut item.post),
+                (Method::PUT, &mut item.put),
+                (Method::PATCH, &mut item.patch),
+                (Method::DELETE, &mut item.delete),
+            ];
+            for (method, operation) in operations {
+                let Some(operation) = operation else { continue };
+                if let Some(Access::Needs(scope)) = access::declared(&method, path) {
+                    let keyed = SecurityRequirement::new(API_KEY, [scope.as_str()]);
+                    operation.security = Some(vec![keyed, SecurityRequirement::default()]);
+                }
+            }
+        }
+    }
+}
+
+/// The name of the scheme in the description.
+const API_KEY: &str = "api_key";
 
 /// Codes that share a status, each group in the order of the table.
 fn by_status(mut codes: Vec<ErrorCode>) -> Vec<Vec<ErrorCode>> {
@@ -128,15 +171,22 @@ failures! {
     /// What `/health/ready` says while it is not.
     NotReady: NotReady Draining;
     /// What can be wrong with a query.
-    QueryFailures: InvalidRequest Forbidden Overloaded Internal;
+    QueryFailures: InvalidRequest Unauthorized Forbidden Overloaded QuotaExceeded Internal;
     /// What can be wrong with an adapter's name.
-    AdapterFailures: InvalidRequest Forbidden AdapterNotFound Overloaded Internal;
+    AdapterFailures: InvalidRequest Unauthorized Forbidden AdapterNotFound Overloaded QuotaExceeded Internal;
+    /// What can be wrong with a change of an adapter.
+    ChangeFailures: InvalidRequest Unauthorized Forbidden AdapterNotFound RequestTimeout Conflict PreconditionFailed
+        TooLarge UnsupportedMediaType Overloaded QuotaExceeded Internal NotReady AdapterCapacity;
+    /// What can be wrong with an upload.
+    UploadFailures: InvalidRequest Unauthorized Forbidden RequestTimeout Conflict PreconditionFailed TooLarge
+        UnsupportedMediaType InvalidAdapter Overloaded QuotaExceeded Internal NotReady;
     /// What can be wrong with a body.
-    BodyFailures: InvalidRequest Forbidden RequestTimeout TooLarge UnsupportedMediaType Overloaded Internal;
+    BodyFailures: InvalidRequest Unauthorized Forbidden RequestTimeout TooLarge UnsupportedMediaType Overloaded
+        QuotaExceeded Internal;
     /// What can be wrong with a body that names an adapter.
-    AdapterBodyFailures: InvalidRequest Forbidden AdapterNotFound RequestTimeout TooLarge UnsupportedMediaType
-        Overloaded Internal;
+    AdapterBodyFailures: InvalidRequest Unauthorized Forbidden AdapterNotFound RequestTimeout TooLarge
+        UnsupportedMediaType Overloaded QuotaExceeded Internal;
     /// What can be wrong with a generation.
-    GenerateFailures: InvalidRequest Forbidden AdapterNotFound RequestTimeout TooLarge UnsupportedMediaType
-        InputTooLong Overloaded Internal Draining NotReady DeadlineExceeded;
+    GenerateFailures: InvalidRequest Unauthorized Forbidden AdapterNotFound RequestTimeout TooLarge
+        UnsupportedMediaType InputTooLong Overloaded QuotaExceeded Internal Draining NotReady DeadlineExceeded;
 }

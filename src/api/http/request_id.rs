@@ -11,7 +11,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::dto::ErrorBody;
-use crate::api::ApiError;
+use crate::api::{ApiError, ErrorCode};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
@@ -57,6 +57,9 @@ fn written(error: &ApiError, id: &str) -> Response {
     let mut response = (status, Json(ErrorBody::new(error, id))).into_response();
     if let Some(seconds) = error.retry_after.or(row.retry_after) {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    if error.code == ErrorCode::Unauthorized {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if let Some(should) = row.should_retry {
         let value = HeaderValue::from_static(if should { "true" } else { "false" });

@@ -6,7 +6,7 @@ use super::{
     generate::off_the_loop,
     json::Json,
 };
-use crate::api::ApiError;
+use crate::{api::ApiError, tenancy::Principal};
 
 /// The tokens of a prompt, as generation would read them.
 #[utoipa::path(
@@ -15,9 +15,11 @@ use crate::api::ApiError;
 )]
 pub(super) async fn tokenize(
     State(door): State<Door>,
+    principal: Principal,
     Json(body): Json<TokenizeBody>,
 ) -> Result<Answer<TokenizeResponse>, ApiError> {
     let (adapter, prompt) = body.read()?;
+    let adapter = door.service.adapter(&principal, adapter.as_ref()).await?;
     let tokens = off_the_loop(move || door.service.tokenize(adapter.as_ref(), &prompt)).await?;
     Ok(Answer(tokens.into()))
 }

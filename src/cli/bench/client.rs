@@ -65,13 +65,19 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// A client of `server` that gives a request up after `timeout`.
+    /// A client of `server` that shows `key` and gives a request up after `timeout`.
     ///
     /// # Errors
-    /// When the HTTP client can't be built.
-    pub(super) fn new(server: Url, timeout: Duration) -> anyhow::Result<Self> {
+    /// When the key can't stand in a header or the HTTP client can't be built.
+    pub(super) fn new(server: Url, key: Option<&str>, timeout: Duration) -> anyhow::Result<Self> {
+        let mut headers = header::HeaderMap::new();
+        if let Some(key) = key {
+            let value = header::HeaderValue::try_from(format!("Bearer {key}"));
+            headers.insert(header::AUTHORIZATION, value.context("--api-key is not a key")?);
+        }
         // A proxy would be what is measured.
-        let http = reqwest::Client::builder().no_proxy().timeout(timeout).build()?;
+        let client = reqwest::Client::builder().no_proxy().default_headers(headers);
+        let http = client.timeout(timeout).build()?;
         Ok(Self { http, server })
     }
 

@@ -50,6 +50,10 @@ pub struct Args {
     #[arg(long, env = "DEPT_SERVER", value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = server)]
     server: Url,
 
+    /// An API key, where the server asks for one
+    #[arg(long, env = "DEPT_API_KEY", hide_env_values = true, value_name = "KEY")]
+    api_key: Option<String>,
+
     /// The adapters that requests name, with commas between; `-` is the bare model
     #[arg(
         long, value_name = "NAME,…", default_value = "-", value_delimiter = ',', allow_hyphen_values = true,
@@ -220,7 +224,7 @@ impl Run {
             (None, None) => DEFAULT_REQUESTS,
         };
         Ok(Self {
-            client: Client::new(args.server.clone(), args.timeout)?,
+            client: Client::new(args.server.clone(), args.api_key.as_deref(), args.timeout)?,
             workload,
             requests,
             duration: args.duration.unwrap_or(Duration::MAX),

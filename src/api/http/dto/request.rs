@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{self, SeqAccess, Visitor},
+    de::{self, MapAccess, SeqAccess, Visitor},
 };
 use utoipa::ToSchema;
 
@@ -53,6 +53,7 @@ pub struct GenerateBody {
     /// A text, a list of texts, or token ids. Either this or `inputs`.
     pub prompt: Option<PromptField>,
     /// Named fields for the template of the adapter's card.
+    #[serde(default, deserialize_with = "inputs")]
     pub inputs: Option<BTreeMap<String, String>>,
     /// Most tokens to generate, at least 1. The card's value, else 20.
     #[schema(minimum = 1)]
@@ -97,7 +98,7 @@ pub struct GenerateBody {
     /// Send tokens as they come, as server-sent events.
     #[schema(default = false)]
     pub stream: Option<bool>,
-    /// Larger runs earlier.
+    /// Larger runs earlier; a key has a greatest one that it may use.
     #[schema(default = 0)]
     pub priority: Option<i32>,
     /// Give up after this many milliseconds; 0 waits.
@@ -252,6 +253,54 @@ impl<'de> Visitor<'de> for PromptVisitor {
             Some(Item::Id(first)) => rest(first, list).map(PromptField::Ids),
         }
     }
+}
+
+/// Named fields, none twice: serde's map would keep the last one without a word.
+pub(super) fn inputs<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<BTreeMap<String, String>>, D::Error> {
+    struct Fields;
+
+    impl<'de> Visitor<'de> for Fields {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object of texts")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut fields = BTreeMap::new();
+            while let Some(name) = map.next_key::<String>()? {
+                if fields.contains_key(&name) {
+                    return Err(de::Error::custom(format_args!("duplicate field `{name}`")));
+                }
+                let text = map.next_value()?;
+                fields.insert(name, text);
+            }
+            Ok(fields)
+        }
+    }
+
+    /// `null` is as good as nothing.
+    struct Optional;
+
+    impl<'de> Visitor<'de> for Optional {
+        type Value = Option<BTreeMap<String, String>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            Fields.expecting(f)
+        }
+
+        fn visit_none<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+            deserializer.deserialize_map(Fields).map(Some)
+        }
+    }
+
+    deserializer.deserialize_option(Optional)
 }
 
 fn rest<'de, T: Deserialize<'de>, A: SeqAccess<'de>>(first: T, mut list: A) -> Result<Vec<T>, A::Error> {

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::request::{PromptField, prompts};
+use super::request::{PromptField, inputs, prompts};
 use crate::{
     api::{ApiError, Tokens},
     domain::{AdapterRef, Prompt},
@@ -17,6 +17,7 @@ pub struct TokenizeBody {
     #[schema(example = "sentence: a gripping story")]
     pub prompt: Option<String>,
     /// Named fields for the template of the adapter's card.
+    #[serde(default, deserialize_with = "inputs")]
     pub inputs: Option<BTreeMap<String, String>>,
     /// The adapter whose template takes `inputs`.
     pub adapter: Option<String>,

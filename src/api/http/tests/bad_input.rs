@@ -46,6 +46,15 @@ const CASES: &[Case] = &[
     (r#"{"adapter": "sst2", "inputs": {"txt": "a"}}"#, 400, INVALID, Some("inputs"), "missing"),
     (r#"{"adapter": "sst2", "inputs": {"text": 1}}"#, 400, INVALID, Some("inputs.text"), "expected a string"),
     (
+        r#"{"adapter": "sst2", "inputs": {"text": "a", "text": "b"}}"#,
+        400,
+        INVALID,
+        Some("inputs.text"),
+        "duplicate field `text`",
+    ),
+    (r#"{"adapter": "sst2", "inputs": ["a"]}"#, 400, INVALID, Some("inputs"), "an object of texts"),
+    (r#"{"adapter": "sst2", "inputs": null}"#, 400, INVALID, Some("prompt"), "missing"),
+    (
         r#"{"adapter": "sst2", "prompt": "a a a a a a"}"#,
         422,
         "input_too_long",
@@ -152,6 +161,7 @@ async fn the_other_routes_are_as_strict() {
     let cases = [
         ("/v1/tokenize", r#"{"prompt": "a", "x": 1}"#, 400, Some("x")),
         ("/v1/tokenize", r#"{"prompt": ""}"#, 400, Some("prompt")),
+        ("/v1/tokenize", r#"{"adapter": "sst2", "inputs": {"x": "a", "x": "a"}}"#, 400, Some("inputs.x")),
         ("/v1/tokenize", r#"{"prompt": "a", "adapter": "nope"}"#, 404, Some("adapter")),
         ("/v1/detokenize", r#"{"ids": [1, 9]}"#, 400, Some("ids[1]")),
         ("/v1/detokenize", r#"{"ids": [1, -9]}"#, 400, Some("ids[1]")),

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::{
-    adapter::{AdapterWeights, BackboneShape, Card, Generation, LowRank, Manifest, Matrix, Registry, Task},
+    adapter::{AdapterWeights, BackboneShape, Card, Catalogue, Generation, LowRank, Manifest, Matrix, Task},
     api::{
         Readiness, Service, State,
         http::{Hosts, HttpOptions, public},
@@ -28,6 +28,7 @@ use crate::{
     },
     engine::{Arrival, Command, EngineHandle, QueueLimits},
     telemetry::Metrics,
+    tenancy::Gate,
     tokenizer::Tokenizer,
 };
 
@@ -43,6 +44,7 @@ pub struct Stage {
     pub service: Service,
     pub inbox: mpsc::Receiver<Command>,
     pub options: HttpOptions,
+    pub gate: Arc<Gate>,
 }
 
 impl Stage {
@@ -62,19 +64,19 @@ impl Stage {
         readiness.set(State::Ready);
         let service = Service {
             engines: vec![engine],
-            registry: Arc::new(registry()),
+            catalogue: catalogue(),
             tokenizer: tokenizer(),
             metrics: Arc::default(),
             readiness,
             max_sequences: QUEUE,
         };
         let options = HttpOptions::new(Hosts::of(([127, 0, 0, 1], 8080).into()));
-        Self { service, inbox, options }
+        Self { service, inbox, options, gate: Arc::new(Gate::open(i32::MAX)) }
     }
 
     /// The routes, with an engine that does `script` with every sequence.
     pub fn with_engine(self, script: impl Fn(Arrival) + Send + 'static) -> Router {
-        let Self { service, inbox, options } = self;
+        let Self { service, inbox, options, gate } = self;
         let load = Arc::clone(service.engines[0].load());
         thread::spawn(move || {
             while let Ok(Command::Submit(arrival)) = inbox.recv() {
@@ -82,12 +84,12 @@ impl Stage {
                 script(*arrival);
             }
         });
-        public(Arc::new(service), options)
+        public(Arc::new(service), gate, options)
     }
 
     /// The routes and the engine's inbox, which nobody reads yet.
     pub fn quiet(self) -> (Router, mpsc::Receiver<Command>) {
-        (public(Arc::new(self.service), self.options), self.inbox)
+        (public(Arc::new(self.service), self.gate, self.options), self.inbox)
     }
 
     pub fn metrics(&self) -> Arc<Metrics> {
@@ -150,15 +152,16 @@ fn tokenizer() -> Tokenizer {
 }
 
 /// `sst2` (DePT: m 2, s 6, with a card), `cut` (the same, cutting on the right), `pt` (m 3, no s).
-fn registry() -> Registry {
+fn catalogue() -> Catalogue {
     let shape = BackboneShape { hidden: 4, task: Task::Seq2SeqLm, name: "tiny".into(), fingerprint: None };
-    let registry = Registry::new(shape);
     let card = "description = \"d\"\ntemplate = \"sentence: {text}\"\nmax_tokens = 3\n\
                 labels = { good = \"positive\", bad = \"negative\" }\n";
-    registry.publish(adapter("sst2", 2, true, card)).unwrap();
-    registry.publish(adapter("cut", 2, true, "over_length = \"right\"")).unwrap();
-    registry.publish(adapter("pt", 3, false, "")).unwrap();
-    registry
+    let adapters = vec![
+        adapter("sst2", 2, true, card),
+        adapter("cut", 2, true, "over_length = \"right\""),
+        adapter("pt", 3, false, ""),
+    ];
+    Catalogue::fixed(shape, adapters)
 }
 
 fn adapter(name: &str, m: usize, dept: bool, card: &str) -> Generation {

@@ -1,7 +1,13 @@
 mod answers;
 mod bad_input;
 mod classify;
+mod http2;
+mod keyed;
 mod kit;
+mod pages;
+mod quotas;
 mod routes;
 mod streaming;
+mod tenants;
 mod troubles;
+mod wire;

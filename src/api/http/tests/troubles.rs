@@ -16,7 +16,7 @@ use super::kit::{Answer, QUEUE, Stage, ask, fail, generate, get, post, server};
 use crate::{
     api::{
         Service, State,
-        http::{Frame, Hosts, dressed},
+        http::{Frame, Hosts, Origins, dressed},
     },
     domain::SequenceError,
     engine::Command,
@@ -38,7 +38,28 @@ async fn only_json_is_read() {
         let answer = ask(&app, request.body(Body::from(r#"{"prompt": "a"}"#)).unwrap()).await;
         assert_eq!(found(&answer), (415, "unsupported_media_type".into()), "{kind:?}");
     }
-    for kind in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.x+json"] {
+    for kind in
+        ["application/json; charset=latin1", "application/json;charset=utf-16", "application/json; charset="]
+    {
+        let request = Request::post("/v1/generate").header(header::CONTENT_TYPE, kind);
+        let answer = ask(&app, request.body(Body::from(r#"{"prompt": "a"}"#)).unwrap()).await;
+        assert_eq!(found(&answer), (415, "unsupported_media_type".into()), "{kind}");
+    }
+    for encoding in ["gzip", "br", "identity, gzip", "deflate", ""] {
+        let mut request = post("/v1/generate", r#"{"prompt": "a"}"#);
+        request.headers_mut().insert(header::CONTENT_ENCODING, encoding.parse().unwrap());
+        let error = ask(&app, request).await.error();
+        assert_eq!((error.0, error.2.as_str()), (415, Some("content-encoding")), "{encoding}");
+    }
+    let mut plain = post("/v1/generate", r#"{"prompt": "a"}"#);
+    plain.headers_mut().insert(header::CONTENT_ENCODING, "Identity".parse().unwrap());
+    assert_eq!(ask(&app, plain).await.status, 200);
+    for kind in [
+        "application/json",
+        "Application/JSON; charset=utf-8",
+        "application/json;charset=\"UTF-8\"; q=1",
+        "application/vnd.x+json",
+    ] {
         let request = Request::post("/v1/generate").header(header::CONTENT_TYPE, kind);
         let answer = ask(&app, request.body(Body::from(r#"{"prompt": "a"}"#)).unwrap()).await;
         assert_eq!(answer.status, 200, "{kind}");
@@ -166,7 +187,7 @@ async fn a_panic_is_an_internal_error_without_its_text() {
     }
     let stage = Stage::new();
     let Service { metrics, readiness, .. } = stage.service;
-    let frame = Frame { metrics, readiness, hosts: stage.options.hosts };
+    let frame = Frame { metrics, readiness, hosts: stage.options.hosts, origins: Origins::default() };
     let app = dressed(Router::new().route("/panic", routing::get(panics)), frame);
     let answer = ask(&app, get("/panic")).await;
     assert_eq!(found(&answer), (500, "internal".into()));

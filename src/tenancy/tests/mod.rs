@@ -1,0 +1,5 @@
+mod files;
+mod gates;
+mod keys;
+mod quotas;
+mod support;
