@@ -4,6 +4,7 @@
 //! clap's own: the file only replaces the defaults before clap reads the command line.
 
 mod args;
+mod crypto;
 mod file;
 mod hub;
 mod location;
@@ -20,6 +21,7 @@ pub use model_source::{ModelSource, SourceError};
 pub use places::Places;
 pub use serve::{ConfigError, ConnectionLimits, EngineConfig, ServeConfig, TlsFiles};
 pub use units::{Device, Dtype};
+pub(crate) use crypto::choose_crypto;
 pub(crate) use units::{count, duration};
 
 pub use crate::telemetry::LogFormat;

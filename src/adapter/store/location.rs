@@ -5,7 +5,7 @@ use object_store::{
     local::LocalFileSystem, path::Path,
 };
 
-use crate::config::{Location, Scheme};
+use crate::config::{Location, Scheme, choose_crypto};
 
 /// Why a store can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +44,7 @@ pub(super) fn open(location: &Location) -> Result<Opened, OpenError> {
             Ok((Arc::new(files), Path::default(), Some(lock)))
         }
         Location::Bucket { scheme, url, prefix } => {
-            // TLS needs to be told once whose arithmetic to use; who came first is as good.
-            let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
+            choose_crypto();
             let built: object_store::Result<Arc<dyn ObjectStore>> = match scheme {
                 Scheme::S3 => AmazonS3Builder::from_env().with_url(url).build().map(|s| Arc::new(s) as _),
                 Scheme::Gcs => {

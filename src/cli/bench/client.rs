@@ -76,6 +76,7 @@ impl Client {
             headers.insert(header::AUTHORIZATION, value.context("--api-key is not a key")?);
         }
         // A proxy would be what is measured.
+        choose_crypto();
         let client = reqwest::Client::builder().no_proxy().default_headers(headers);
         let http = client.timeout(timeout).build()?;
         Ok(Self { http, server })
