@@ -87,7 +87,7 @@ const CASES: [Case; 4] = [
             layers: 30,
             vocab: 49_152,
         }),
-        requests: 32,
+        requests: 16,
     },
 ];
 
@@ -119,7 +119,7 @@ fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().collect();
     let small = arguments.iter().any(|argument| argument == "--small");
     let chosen = arguments.iter().position(|argument| argument == "--model").map(|at| arguments.get(at + 1));
-    let rounds = if small { 1 } else { 5 };
+    let rounds = if small { 1 } else { 3 };
     let threads = available_parallelism().unwrap_or(NonZeroUsize::MIN);
     println!(
         "Requests/s, {AT_ONCE} at once, {NEW_TOKENS} new tokens each, int8, random weights, {threads} threads; median of \
