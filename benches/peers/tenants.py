@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--dept", type=Path, required=True, help="the binary")
     parser.add_argument("--model", type=Path, default=MODEL, help="a T5 of width 512")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--rounds", type=int, default=9, help="measured ones; one more before them is not counted")
+    parser.add_argument("--rounds", type=int, default=7, help="measured ones; one more before them is not counted")
     parser.add_argument("--small", action="store_true", help="one short round: to see that it works")
     args = parser.parse_args()
     if args.small:

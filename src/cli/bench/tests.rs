@@ -196,6 +196,11 @@ fn answers_have_a_drawn_length() {
         assert_eq!(body["min_tokens"], body["max_tokens"]);
         counts[body["max_tokens"].as_u64().unwrap() as usize] += 1;
     }
+    let lengths = |workload: &Workload| {
+        bodies(workload, 50).iter().map(|body| body["max_tokens"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    let zipf = Workload { output: Output::Drawn(2..=8), ..workload(&["a", "b"], Pick::Zipf) };
+    assert_eq!(lengths(&zipf), lengths(&drawn), "whatever the adapters");
     assert_eq!(counts[..2], [0, 0]);
     assert!(counts[2..].iter().all(|count| (850..1150).contains(count)), "{counts:?}");
 }

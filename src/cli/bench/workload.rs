@@ -167,6 +167,14 @@ impl Workload {
         // Far apart, so that runs of other seeds share no request: a server may remember a prompt.
         let stream = self.seed.wrapping_mul(SEED_STRIDE).wrapping_add(number as u64);
         let mut rng = StdRng::seed_from_u64(stream);
+        // Before the adapter, so that mixes of one seed have answers of the same lengths.
+        let (min_tokens, max_tokens) = match &self.output {
+            Output::Between(range) => (*range.start(), *range.end()),
+            Output::Drawn(range) => {
+                let drawn = rng.random_range(range.clone());
+                (drawn, drawn)
+            }
+        };
         let index = self.mix.pick(number, &mut rng);
         // A prompt for each adapter in turn, so that equal counts of both don't tie one to the other.
         let round = number / self.mix.adapters.len() + index;
@@ -175,13 +183,6 @@ impl Workload {
             Prompts::Synthetic(lengths) => {
                 let length = lengths[round % lengths.len()];
                 (0..length).map(|_| rng.random_range(SYNTHETIC_IDS)).collect()
-            }
-        };
-        let (min_tokens, max_tokens) = match &self.output {
-            Output::Between(range) => (*range.start(), *range.end()),
-            Output::Drawn(range) => {
-                let drawn = rng.random_range(range.clone());
-                (drawn, drawn)
             }
         };
         json!({
