@@ -13,7 +13,7 @@ fi
 export DEPT_BIN
 cargo bench --locked --quiet --no-run --bench engine --bench dept_and_pt
 
-section() { printf '\n## %s\n\n' "$1"; printf '%s (%s)\n' "$1" "$(date +%T)" >&2; }
+section() { printf '\n### %s\n\n' "$1"; printf '%s (%s)\n' "$1" "$(date +%T)" >&2; }
 
 section "Many adapters beside one"
 python3 benches/peers/tenants.py --dept "$DEPT_BIN" "$@"
