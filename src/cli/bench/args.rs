@@ -61,7 +61,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", conflicts_with = "prompt_tokens")]
     pub(super) prompt_file: Option<PathBuf>,
 
-    /// Prompts of so many random token ids, each another one, so that no server can remember any
+    /// Prompts of so many random token ids, each another one; in another run too, with another --seed
     #[arg(long, value_name = "N", value_parser = count, conflicts_with = "prompt_lengths")]
     pub(super) prompt_tokens: Option<usize>,
 
