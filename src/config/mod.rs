@@ -14,6 +14,7 @@ mod serve;
 mod units;
 
 pub use args::{EngineArgs, ServeArgs};
+pub(crate) use crypto::choose_crypto;
 pub use file::parse;
 pub use hub::{HubModel, HubSettings};
 pub use location::{Location, LocationError, Scheme};
@@ -21,7 +22,6 @@ pub use model_source::{ModelSource, SourceError};
 pub use places::Places;
 pub use serve::{ConfigError, ConnectionLimits, EngineConfig, ServeConfig, TlsFiles};
 pub use units::{Device, Dtype};
-pub(crate) use crypto::choose_crypto;
 pub(crate) use units::{count, duration};
 
 pub use crate::telemetry::LogFormat;

@@ -7,6 +7,7 @@ use reqwest::{Response, Url, header};
 use serde::Deserialize;
 
 use super::sse::SseParser;
+use crate::config::choose_crypto;
 
 /// What became of one request. Times are since the run's start.
 #[derive(Debug, Clone)]

@@ -246,7 +246,7 @@ async fn a_refused_upload_leaves_the_store_as_it_was() {
     let zip = bundle::pack(&sound);
     let large = vec![0; 30_000];
     let form = |parts: &[(&str, &[u8])]| (FORM.1, multipart(parts));
-    let cases: Vec<((&str, Vec<u8>), u16, &str, &str)> = vec![
+    let cases = [
         (form(&[("weights", weights)]), 400, "invalid_request", "the part 'config' is missing"),
         (form(&[("config", config)]), 400, "invalid_request", "the part 'weights' is missing"),
         (form(&[("config", config), ("config", config)]), 400, "invalid_request", "'config' is there twice"),
