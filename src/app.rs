@@ -26,6 +26,7 @@ pub use resident::Resident;
 pub use tls::TlsError;
 
 use crate::{
+    adapter::CatalogueError,
     api::{
         Readiness, State,
         http::{
@@ -66,14 +67,9 @@ pub enum AppError {
     /// The certificate can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The adapters' root can't be listed.
-    #[error("can't list the adapters in '{}': {source}", path.display())]
-    Adapters {
-        /// The root.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    /// The place for adapters can't be used.
+    #[error(transparent)]
+    Adapters(#[from] CatalogueError),
     /// The first step failed.
     #[error("the model does not answer: {0}")]
     WarmUp(String),
@@ -101,7 +97,7 @@ impl AppError {
             | Self::Model(_)
             | Self::Keys(_)
             | Self::Tls(_)
-            | Self::Adapters { .. }
+            | Self::Adapters(_)
             | Self::PortFile { .. } => 78,
             Self::WarmUp(_) | Self::EngineDied | Self::System(_) => 1,
         }
@@ -144,6 +140,7 @@ pub async fn serve(config: ServeConfig) -> Result<(), AppError> {
         () = grace(resident.ended()) => tracing::warn!("some clients did not take their answers in time"),
         () = drain(&resident, &phase, config.drain_timeout) => tracing::warn!("what was left has been dropped"),
         () = watching => {}
+        () = resident.service.catalogue.clone().watch() => {}
     }
     if !resident.ended().await {
         return Err(AppError::EngineDied);
@@ -210,6 +207,7 @@ fn http_options(config: &ServeConfig, gate: &Gate, address: SocketAddr) -> HttpO
     let mut options = HttpOptions::new(if gate.is_open() { Hosts::of(address) } else { Hosts::Keyed });
     options.origins = Origins::new(config.cors_origins.iter().cloned());
     options.max_body_bytes = config.max_body_bytes;
+    options.max_adapter_bytes = config.max_adapter_bytes;
     options.metrics = config.metrics_on_http;
     options
 }
@@ -237,7 +235,7 @@ impl Addresses {
 fn announce(config: &ServeConfig, addresses: Addresses, resident: &Resident, began: Instant) {
     tracing::info!(
         model = resident.model().name,
-        adapters = resident.service.registry.len(),
+        adapters = resident.service.catalogue.len(),
         threads = config.engine.threads,
         admin = %addresses.admin,
         took_ms = began.elapsed().as_millis() as u64,

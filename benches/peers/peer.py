@@ -1,79 +1,78 @@
-"""transformers on the embedded model's weights, dequantised, with a DePT adapter in front of the encoder."""
+"""transformers on a folder's weights, dequantised, with DePT adapters in front of the encoder."""
 
 import sys
 import time
-from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).parents[2]
+from tasks import ROOT, Measured, Request
+
 sys.path[:0] = [str(ROOT / "adapters"), str(ROOT / "models")]
 
 from dept import Dept, encode, encode_text  # noqa: E402
 from reading import load_model, load_tokenizer  # noqa: E402
 
-MODEL = ROOT / "models/flan-t5-small-en"
-
-
-@dataclass(frozen=True)
-class Task:
-    name: str
-    adapter: str
-    max_tokens: int
-    min_tokens: int
-
-
-@dataclass
-class Measured:
-    """Rates over a run; time to first token in seconds, the median."""
-
-    requests_per_s: float
-    tokens_per_s: float
-    first_token: float
-
 
 class Peer:
-    """Answers in batches that are all there at once and wait for nobody: the best case of static batching."""
+    """Answers in batches that are all there at once and wait for nobody: the best case of static batching.
 
-    def __init__(self, dtype: torch.dtype, threads: int):
+    A batch holds the requests of one adapter. That is what PEFT can do with soft prompts, without PEFT's own overhead:
+    to switch the adapter costs nothing here.
+    """
+
+    def __init__(self, dtype: torch.dtype, threads: int, model: Path, adapters: Path):
         torch.set_num_threads(threads)
-        self.model = load_model(MODEL).to(dtype)
-        self.tokenizer = load_tokenizer(MODEL)
+        self.model = load_model(model).to(dtype)
+        self.tokenizer = load_tokenizer(model)
+        self.root = adapters
         self.adapters: dict[str, Dept] = {}
 
     @torch.inference_mode()
-    def generate(self, task: Task, prompts: list[str], max_tokens: int, min_tokens: int) -> list[list[int]]:
-        """Greedy tokens of each prompt, without start and end tokens."""
-        adapter = self.adapters.setdefault(task.adapter, Dept.load(ROOT / "adapters" / task.adapter))
-        rows = [encode_text(self.tokenizer, prompt, None) for prompt in prompts]
+    def generate(self, requests: list[Request], most: int | None = None) -> list[list[int]]:
+        """Greedy tokens of requests of one adapter, without start and end tokens; `most` tokens at most."""
+        name = requests[0].adapter
+        adapter = self.adapters.setdefault(name, Dept.load(self.root / name))
+        rows = [encode_text(self.tokenizer, request.prompt, None) for request in requests]
         encoded, mask = encode(self.model, adapter, rows)
+        limit = most or max(request.max_tokens for request in requests)
         tokens = self.model.generate(
             encoder_outputs=encoded,
             attention_mask=mask,
-            max_new_tokens=max_tokens,
-            min_new_tokens=min_tokens,
+            max_new_tokens=limit,
+            min_new_tokens=min(limit, max(request.min_tokens for request in requests)),
             do_sample=False,
         )
         end = self.model.config.eos_token_id
-        answers = [row[1:] for row in tokens.tolist()]
+        answers = [row[1 : 1 + request.max_tokens] for row, request in zip(tokens.tolist(), requests, strict=True)]
         return [row[: row.index(end)] if end in row else row for row in answers]
 
-    def answers(self, task: Task, prompts: list[str]) -> list[str]:
-        tokens = self.generate(task, prompts, task.max_tokens, task.min_tokens)
-        return [self.tokenizer.decode(row) for row in tokens]
+    def answers(self, requests: list[Request]) -> list[str]:
+        return [self.tokenizer.decode(row) for row in self.generate(requests)]
 
-    def measure(self, task: Task, batches: list[list[str]]) -> Measured:
+    def measure(self, batches: list[list[Request]]) -> Measured:
+        """The requests of a batch are there at once; those of an adapter go together."""
+        groups = [group for batch in batches for group in by_adapter(batch)]
         started = time.perf_counter()
         tokens = 0
-        for batch in batches:
-            answers = self.generate(task, batch, task.max_tokens, task.min_tokens)
+        for group in groups:
+            answers = self.generate(group)
             tokens += sum(map(len, answers))
             [self.tokenizer.decode(row) for row in answers]
         took = time.perf_counter() - started
         firsts = []
-        for batch in batches:
-            started = time.perf_counter()
-            self.generate(task, batch, 1, 0)
-            firsts.append(time.perf_counter() - started)
-        return Measured(sum(map(len, batches)) / took, tokens / took, sorted(firsts)[len(firsts) // 2])
+        if len(groups) == len(batches):
+            for group in groups:
+                started = time.perf_counter()
+                self.generate(group, 1)
+                firsts.append(time.perf_counter() - started)
+        first = sorted(firsts)[len(firsts) // 2] if firsts else None
+        return Measured(sum(map(len, batches)) / took, tokens / took, first)
+
+
+def by_adapter(requests: list[Request]) -> list[list[Request]]:
+    def name(request: Request) -> str:
+        return request.adapter
+
+    return [list(group) for _, group in groupby(sorted(requests, key=name), name)]

@@ -1,8 +1,9 @@
 #!/bin/sh
-# dept beside transformers on this machine: makes a virtual environment, builds dept, prints a Markdown table.
+# dept beside its peers on this machine: makes a virtual environment, builds dept, prints a Markdown table.
 #
-#   benches/peers/run.sh [--rounds N] [--threads N] [--json FILE]
+#   benches/peers/run.sh [--uncut] [--rounds N] [--threads N] [--small] [--json FILE]
 #
+# --uncut, which must come first, fetches the whole flan-t5-small and compares on it; without, the embedded model.
 # PEERS_VENV names another virtual environment, made before; DEPT_BIN another binary, built before.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -16,5 +17,10 @@ fi
 if [ -z "${DEPT_BIN:-}" ]; then
     cargo build --release --quiet
     DEPT_BIN=${CARGO_TARGET_DIR:-target}/release/dept
+fi
+if [ "${1:-}" = --uncut ]; then
+    shift
+    "$DEPT_BIN" model fetch flan-t5-small --to target/models/flan-t5-small
+    set -- --uncut target/models/flan-t5-small "$@"
 fi
 exec "$venv/bin/python" benches/peers/compare.py --dept "$DEPT_BIN" "$@"

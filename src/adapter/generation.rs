@@ -4,10 +4,12 @@ use std::{
     ops::Deref,
     sync::{
         Arc, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::SystemTime,
 };
+
+use tokio::sync::Notify;
 
 use super::{card::Card, manifest::Manifest, version::version, weights::AdapterWeights};
 use crate::domain::{AdapterName, Version};
@@ -22,6 +24,9 @@ pub struct Generation {
     weights: Arc<AdapterWeights>,
     card: Card,
     created_at: SystemTime,
+    leases: AtomicUsize,
+    /// Rings when the last lease ends.
+    unused: Option<Arc<Notify>>,
 }
 
 impl Generation {
@@ -37,12 +42,32 @@ impl Generation {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let version = version(&manifest, &weights, &card);
-        Self { id, name, version, manifest, weights: Arc::new(weights), card, created_at }
+        Self {
+            id,
+            name,
+            version,
+            manifest,
+            weights: Arc::new(weights),
+            card,
+            created_at,
+            leases: AtomicUsize::new(0),
+            unused: None,
+        }
     }
 
     /// A number that no other generation has or will have in this process, not even one of the same content; from 1.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Lets `bell` ring whenever its last lease ends.
+    pub(super) fn rings(&mut self, bell: Arc<Notify>) {
+        self.unused = Some(bell);
+    }
+
+    /// Whether a request holds it.
+    pub fn is_leased(&self) -> bool {
+        self.leases.load(Ordering::Acquire) > 0
     }
 
     /// The adapter's name.
@@ -77,12 +102,29 @@ impl Generation {
 }
 
 /// Holds a generation for as long as a request needs it, whatever is published meanwhile. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct AdapterLease(Arc<Generation>);
+
+impl Clone for AdapterLease {
+    fn clone(&self) -> Self {
+        Self::new(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for AdapterLease {
+    fn drop(&mut self) {
+        if self.0.leases.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Some(bell) = &self.0.unused
+        {
+            bell.notify_waiters();
+        }
+    }
+}
 
 impl AdapterLease {
     /// A lease on a generation, also of one that no registry holds (a folder given on the command line).
     pub fn new(generation: Arc<Generation>) -> Self {
+        generation.leases.fetch_add(1, Ordering::AcqRel);
         Self(generation)
     }
 

@@ -76,7 +76,7 @@ pub struct Classifying {
 }
 
 impl Service {
-    /// Starts a classification: everything is settled here, then all labels of all prompts are queued.
+    /// Starts a classification with the adapter that it names: everything is settled here, then all labels of all prompts are queued.
     ///
     /// # Errors
     /// Everything that is wrong with the request or the moment; nothing of it then runs on.
@@ -84,22 +84,23 @@ impl Service {
         &self,
         principal: &Principal,
         request: &ClassifyRequest,
+        adapter: Option<AdapterLease>,
     ) -> Result<Classifying, ApiError> {
-        self.start_scoring(principal, request)
-            .inspect_err(|error| self.metrics.rejected.count(error.code.as_str()))
+        let started = self.start_scoring(principal, request, adapter);
+        started.inspect_err(|error| self.metrics.rejected.count(error.code.as_str()))
     }
 
     fn start_scoring(
         &self,
         principal: &Principal,
         request: &ClassifyRequest,
+        adapter: Option<AdapterLease>,
     ) -> Result<Classifying, ApiError> {
         debug_assert_eq!(principal.tenant().id, request.tenant, "a request is its principal's");
         self.readiness.check()?;
         principal.check_priority(request.priority)?;
         let engine = self.engine();
         let model = engine.model();
-        let adapter = request.adapter.as_ref().map(|wanted| self.acquire(principal, wanted)).transpose()?;
         let labels = labels(request.labels.as_deref(), adapter.as_ref())?;
         let given = self.label_tokens(&labels, model.kind, model.eos)?;
         let longest = given.iter().map(Vec::len).max().unwrap_or(0);

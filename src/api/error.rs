@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use crate::{
-    adapter::RegistryError,
+    adapter::{CatalogueError, MisfitError, residency::LoadError, store::StoreError},
     domain::{AdapterName, NameError, SamplingError, SequenceError},
     engine::SubmitError,
     tenancy::{Denied, PriorityError, QuotaError},
@@ -24,6 +24,10 @@ pub enum ErrorCode {
     MethodNotAllowed,
     /// The body arrived too slowly.
     RequestTimeout,
+    /// The change is at odds with what is there.
+    Conflict,
+    /// The condition of a change does not hold.
+    PreconditionFailed,
     /// The body is over the limit.
     TooLarge,
     /// The body is not JSON by its content type.
@@ -46,6 +50,8 @@ pub enum ErrorCode {
     NotReady,
     /// The request's own deadline passed.
     DeadlineExceeded,
+    /// Memory for adapters is full, or too small for this one.
+    AdapterCapacity,
 }
 
 /// One line of the error table: how a code looks on each wire.
@@ -97,7 +103,7 @@ const SERVER: &str = "server_error";
 const UNAVAILABLE: &str = "unavailable_error";
 
 #[rustfmt::skip]
-const TABLE: [ErrorRow; 18] = [
+const TABLE: [ErrorRow; 21] = [
     row(ErrorCode::InvalidRequest, "invalid_request", 400, REQUEST, "INVALID_ARGUMENT",
         "The request is malformed, names an unknown field or holds a value out of range; `param` names the field."),
     row(ErrorCode::Unauthorized, "unauthorized", 401, "authentication_error", "UNAUTHENTICATED",
@@ -113,8 +119,13 @@ const TABLE: [ErrorRow; 18] = [
         "The path takes other methods; the Allow header lists them."),
     row(ErrorCode::RequestTimeout, "request_timeout", 408, REQUEST, "DEADLINE_EXCEEDED",
         "The request's body did not arrive in time."),
+    row(ErrorCode::Conflict, "conflict", 409, "conflict_error", "FAILED_PRECONDITION",
+        "The name is an alias, comes with the server or is in use, or somebody changed it at the same moment; the message says \
+         which."),
+    row(ErrorCode::PreconditionFailed, "precondition_failed", 412, "conflict_error", "ABORTED",
+        "If-Match or If-None-Match does not hold: somebody changed the adapter since you looked."),
     row(ErrorCode::TooLarge, "too_large", 413, REQUEST, "RESOURCE_EXHAUSTED",
-        "The request's body is over `--max-body-bytes`."),
+        "The request's body is over `--max-body-bytes`, or an upload over `--max-adapter-bytes`."),
     row(ErrorCode::UnsupportedMediaType, "unsupported_media_type", 415, REQUEST, "INVALID_ARGUMENT",
         "The body is not sent as `content-type: application/json` in UTF-8, or it is compressed."),
     row(ErrorCode::InvalidAdapter, "invalid_adapter", 422, REQUEST, "INVALID_ARGUMENT",
@@ -133,9 +144,11 @@ const TABLE: [ErrorRow; 18] = [
     row(ErrorCode::Draining, "draining", 503, UNAVAILABLE, "UNAVAILABLE",
         "The server is shutting down; retry on another replica.").retry_after(1),
     row(ErrorCode::NotReady, "not_ready", 503, UNAVAILABLE, "UNAVAILABLE",
-        "The model is not loaded yet, or the engine has stopped.").retry_after(5),
+        "The model is not loaded yet, the engine has stopped, or the adapter store does not answer.").retry_after(5),
     row(ErrorCode::DeadlineExceeded, "deadline_exceeded", 504, "timeout_error", "DEADLINE_EXCEEDED",
         "The request did not finish within its own `timeout_ms`.").never_retry(),
+    row(ErrorCode::AdapterCapacity, "adapter_capacity", 507, UNAVAILABLE, "RESOURCE_EXHAUSTED",
+        "Memory for adapters (`--adapter-host-bytes`) is full of adapters in use, or too small for this one.").retry_after(1),
 ];
 
 impl ErrorCode {
@@ -276,17 +289,32 @@ impl From<SequenceError> for ApiError {
     }
 }
 
-impl From<RegistryError> for ApiError {
-    fn from(error: RegistryError) -> Self {
-        let code = match error {
-            RegistryError::UnknownAdapter { .. } | RegistryError::UnknownVersion { .. } => {
-                ErrorCode::AdapterNotFound
+impl From<CatalogueError> for ApiError {
+    fn from(error: CatalogueError) -> Self {
+        use CatalogueError as E;
+        let code = match &error {
+            E::Unknown { name } => return Self::no_adapter(name),
+            E::UnknownVersion { .. } | E::BrokenAlias { .. } => ErrorCode::AdapterNotFound,
+            E::AmbiguousVersion { .. } => ErrorCode::InvalidRequest,
+            E::AliasOfAlias(_) | E::OtherKind(..) | E::ReadOnly(_) | E::SharedOnly(_) | E::Aliased { .. } => {
+                ErrorCode::Conflict
             }
-            RegistryError::AmbiguousVersion { .. } => ErrorCode::InvalidRequest,
-            RegistryError::ModelName(_)
-            | RegistryError::Hidden { .. }
-            | RegistryError::Task { .. }
-            | RegistryError::Fingerprint { .. } => ErrorCode::InvalidAdapter,
+            E::Store(StoreError::Lost(_)) => ErrorCode::Conflict,
+            E::Precondition { .. } => ErrorCode::PreconditionFailed,
+            E::Misfit(MisfitError::ModelName(_)) => ErrorCode::Conflict,
+            E::Misfit(_) | E::Unsound(_) => ErrorCode::InvalidAdapter,
+            E::Load(LoadError::TooLarge { .. } | LoadError::Crowded(_)) => ErrorCode::AdapterCapacity,
+            E::NoStore => ErrorCode::Conflict,
+            // What the operator must see to, and a client can only try again.
+            E::Load(LoadError::Failed { .. })
+            | E::Unreadable { .. }
+            | E::Store(_)
+            | E::Open(_)
+            | E::Root(_) => {
+                tracing::error!(%error, "adapters");
+                ErrorCode::NotReady
+            }
+            E::Panicked => return Self::internal(),
         };
         Self::new(code, error.to_string()).about("adapter")
     }

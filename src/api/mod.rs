@@ -3,6 +3,7 @@
 //! [`Service`] is the use cases, free of any wire; [`http`] turns JSON into its requests and its results into JSON.
 //! [`ErrorCode`] is the only place that knows what a failure looks like on a wire.
 
+mod adapters;
 mod classify;
 mod error;
 mod gather;
@@ -12,6 +13,7 @@ mod prompts;
 mod readiness;
 mod service;
 
+pub use adapters::Site;
 pub use classify::{Classified, Classifying, LabelScore, MAX_LABELS};
 pub use error::{ApiError, ErrorCode, ErrorRow};
 pub use gather::{Choice, Events, Gathering, Piece, Place, collect, merge};

@@ -6,8 +6,8 @@ use super::{
     prompts::{AnswerLength, Prompts},
 };
 use crate::{
-    adapter::{AdapterLease, Generation, Registry, RegistryError},
-    domain::{AdapterName, AdapterRef, GenerateRequest, ModelProfile, Prompt, SamplingParams, Scoring},
+    adapter::{AdapterLease, Catalogue},
+    domain::{GenerateRequest, ModelProfile, Prompt, SamplingParams, Scoring},
     engine::{EngineHandle, Submission, TokenStream},
     telemetry::Metrics,
     tenancy::Principal,
@@ -23,7 +23,7 @@ pub struct Service {
     /// The engines, each with the same model; a request goes to the least loaded one. Never empty.
     pub engines: Vec<EngineHandle>,
     /// The adapters.
-    pub registry: Arc<Registry>,
+    pub catalogue: Catalogue,
     /// The model's tokenizer.
     pub tokenizer: Tokenizer,
     /// What is counted.
@@ -56,22 +56,32 @@ pub struct Tokens {
 }
 
 impl Service {
-    /// Starts a request of `principal`: adapter, template, tokens and limits are settled here, then its sequences are
-    /// queued.
+    /// Starts a request of `principal` with the adapter that it names: template, tokens and limits are settled here, which may
+    /// take milliseconds of computing, then its sequences are queued.
     ///
     /// # Errors
     /// Everything that is wrong with the request or the moment; nothing of it then runs on.
-    pub fn generate(&self, principal: &Principal, request: &GenerateRequest) -> Result<Accepted, ApiError> {
-        self.start(principal, request).inspect_err(|error| self.metrics.rejected.count(error.code.as_str()))
+    pub fn generate(
+        &self,
+        principal: &Principal,
+        request: &GenerateRequest,
+        adapter: Option<AdapterLease>,
+    ) -> Result<Accepted, ApiError> {
+        let started = self.start(principal, request, adapter);
+        started.inspect_err(|error| self.metrics.rejected.count(error.code.as_str()))
     }
 
-    fn start(&self, principal: &Principal, request: &GenerateRequest) -> Result<Accepted, ApiError> {
+    fn start(
+        &self,
+        principal: &Principal,
+        request: &GenerateRequest,
+        adapter: Option<AdapterLease>,
+    ) -> Result<Accepted, ApiError> {
         debug_assert_eq!(principal.tenant().id, request.tenant, "a request is its principal's");
         self.readiness.check()?;
         principal.check_priority(request.priority)?;
         let engine = self.engine();
         let model = Arc::clone(engine.model());
-        let adapter = request.adapter.as_ref().map(|wanted| self.acquire(principal, wanted)).transpose()?;
         let param = if request.prompts.len() > 1 { "prompt" } else { "n" };
         self.check_sequences(request.prompts.len(), request.n as usize, param)?;
         let answer = AnswerLength {
@@ -105,62 +115,14 @@ impl Service {
         Ok(Accepted { model, adapter, events: meter.over(merge(streams)), gathering })
     }
 
-    /// The current generations that `principal` may use, in the order of their names: at most `limit`, behind the name
-    /// `after`. Also whether there are more.
-    pub fn list_adapters(
-        &self,
-        principal: &Principal,
-        limit: usize,
-        after: Option<&str>,
-    ) -> (Vec<Arc<Generation>>, bool) {
-        let mut list = self.registry.list();
-        list.retain(|adapter| {
-            after.is_none_or(|after| adapter.name().as_str() > after) && principal.may_use(adapter.name())
-        });
-        let more = list.len() > limit;
-        list.truncate(limit);
-        (list, more)
-    }
-
-    /// The current generation of `name`.
-    ///
-    /// # Errors
-    /// `adapter_not_found`.
-    pub fn get_adapter(&self, principal: &Principal, name: AdapterName) -> Result<AdapterLease, ApiError> {
-        self.acquire(principal, &AdapterRef { name, version: None })
-    }
-
-    /// The adapter, if there is one that `principal` may use. One that it may not use is looked up all the same: it is
-    /// as far away as a name that does not exist.
-    pub(super) fn acquire(
-        &self,
-        principal: &Principal,
-        wanted: &AdapterRef,
-    ) -> Result<AdapterLease, ApiError> {
-        let may_use = principal.may_use(&wanted.name);
-        match self.registry.acquire(wanted) {
-            Ok(adapter) if may_use => Ok(adapter),
-            Err(error) if may_use && !matches!(error, RegistryError::UnknownAdapter { .. }) => {
-                Err(error.into())
-            }
-            _ => Err(ApiError::no_adapter(&wanted.name)),
-        }
-    }
-
     /// The tokens of `prompt` as `generate` would read them, however long.
     ///
     /// # Errors
-    /// An unknown adapter or inputs that its template does not take.
-    pub fn tokenize(
-        &self,
-        principal: &Principal,
-        adapter: Option<&AdapterRef>,
-        prompt: &Prompt,
-    ) -> Result<Tokens, ApiError> {
-        let adapter = adapter.map(|wanted| self.acquire(principal, wanted)).transpose()?;
+    /// Inputs that the adapter's template does not take.
+    pub fn tokenize(&self, adapter: Option<&AdapterLease>, prompt: &Prompt) -> Result<Tokens, ApiError> {
         let model = self.engine().model();
         let answer = AnswerLength { asked: None, usual: DEFAULT_MAX_TOKENS };
-        let prompts = Prompts { tokenizer: &self.tokenizer, model, adapter: adapter.as_ref(), answer };
+        let prompts = Prompts { tokenizer: &self.tokenizer, model, adapter, answer };
         let ids = prompts.encode(prompt, "prompt")?;
         let pieces = ids.iter().map(|&id| self.tokenizer.piece(id).unwrap_or_default()).collect();
         Ok(Tokens { ids, pieces })

@@ -1,6 +1,6 @@
 //! A model with its engine, its adapters and the use cases over them: a server without doors.
 
-use std::{num::NonZeroU32, path::PathBuf, sync::Arc, thread::JoinHandle, time::Instant};
+use std::{num::NonZeroU32, sync::Arc, thread::JoinHandle, time::Instant};
 
 use futures::{
     FutureExt, StreamExt,
@@ -12,7 +12,7 @@ use super::{
     load::{LoadedModel, load_model},
 };
 use crate::{
-    adapter::{BackboneShape, Registry, Task},
+    adapter::{BackboneShape, Catalogue, CatalogueConfig, Task, catalogue::ScanFailure},
     api::{Readiness, Service, State},
     config::EngineConfig,
     domain::{ModelKind, ModelProfile, SamplingParams, Scoring, TenantId, TokenEvent},
@@ -40,17 +40,17 @@ impl Resident {
         metrics: Arc<Metrics>,
         readiness: Readiness,
     ) -> Result<Self, AppError> {
-        let counted = Arc::clone(&metrics);
+        let (counted, engine_config) = (Arc::clone(&metrics), config.clone());
         let load = move || -> Result<_, AppError> {
-            let model = load_model(&config)?;
-            let registry = Arc::new(scan_adapters(config.adapters.as_ref(), &model.profile, &counted)?);
-            Ok((start_engine(model, &config, counted)?, registry, config.queue_requests))
+            let model = load_model(&engine_config)?;
+            start_engine(model, &engine_config, counted)
         };
-        let ((engine, thread, tokenizer), registry, max_sequences) =
+        let (engine, thread, tokenizer) =
             tokio::task::spawn_blocking(load).await.map_err(std::io::Error::other)??;
+        let catalogue = open_catalogue(&config, engine.model(), &metrics).await?;
         warm_up(&engine).await?;
-        let engines = vec![engine.clone()];
-        let service = Service { engines, registry, tokenizer, metrics, readiness, max_sequences };
+        let (engines, max_sequences) = (vec![engine.clone()], config.queue_requests);
+        let service = Service { engines, catalogue, tokenizer, metrics, readiness, max_sequences };
         let joined = tokio::task::spawn_blocking(move || thread.join().is_ok());
         let ended = joined.map(|joined| joined.unwrap_or(false)).boxed().shared();
         Ok(Self { service: Arc::new(service), engine, ended })
@@ -93,13 +93,13 @@ fn start_engine(
     Ok((engine, thread, tokenizer))
 }
 
-/// The adapters of the configured root. Unsound folders are logged and left out.
-fn scan_adapters(
-    root: Option<&PathBuf>,
+/// The adapters of the configured place. Unsound folders are logged and left out.
+async fn open_catalogue(
+    config: &EngineConfig,
     model: &ModelProfile,
-    metrics: &Metrics,
-) -> Result<Registry, AppError> {
-    let shape = BackboneShape {
+    metrics: &Arc<Metrics>,
+) -> Result<Catalogue, AppError> {
+    let backbone = BackboneShape {
         hidden: model.hidden,
         task: match model.kind {
             ModelKind::Seq2Seq => Task::Seq2SeqLm,
@@ -108,17 +108,15 @@ fn scan_adapters(
         name: model.name.clone(),
         fingerprint: Some(model.fingerprint.clone()),
     };
-    let Some(root) = root else { return Ok(Registry::new(shape)) };
-    let (registry, failures) =
-        Registry::scan(root, shape).map_err(|source| AppError::Adapters { path: root.clone(), source })?;
-    for failure in &failures {
-        tracing::warn!(folder = %failure.path.display(), error = %failure.error, "an adapter is left out");
-    }
-    metrics.adapter_loads.ok.inc_by(registry.len() as u64);
-    metrics.adapter_loads.error.inc_by(failures.len() as u64);
-    metrics.adapters.host.set(registry.len() as i64);
-    metrics.adapters.store.set(registry.len() as i64);
-    Ok(registry)
+    let config = CatalogueConfig {
+        location: config.adapters.clone(),
+        backbone,
+        host_bytes: config.adapter_host_bytes,
+        interval: config.adapters_interval,
+    };
+    let (catalogue, failures) = Catalogue::open(config, Arc::clone(metrics)).await?;
+    failures.iter().for_each(ScanFailure::warn);
+    Ok(catalogue)
 }
 
 /// Runs one short sequence, so that the first request finds memory touched and the model known to work.

@@ -12,14 +12,11 @@ use anyhow::Context;
 use futures::StreamExt;
 
 use crate::{
-    adapter::{Registry, folder},
-    api::{Readiness, State},
+    adapter::{AdapterLease, folder},
+    api::{ApiError, Readiness, Service, State},
     app::Resident,
     config::{EngineArgs, EngineConfig, LogFormat, Places},
-    domain::{
-        AdapterName, AdapterRef, GenerateRequest, OverLength, Prompt, RawSampling, SamplingParams, TenantId,
-        TokenEvent,
-    },
+    domain::{GenerateRequest, OverLength, Prompt, RawSampling, SamplingParams, TenantId, TokenEvent},
     telemetry::start_logging,
     tenancy::Principal,
 };
@@ -72,19 +69,22 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     runtime.block_on(async {
         let resident = Resident::start(config, Arc::default(), Readiness::default()).await?;
         resident.readiness().set(State::Ready);
-        let request = args.request(&resident.service.registry)?;
-        let answered = answer(&resident, &request).await;
+        let answered = answer(&args, &resident).await;
         resident.drain()(Instant::now());
         resident.ended().await;
         answered
     })
 }
 
-async fn answer(resident: &Resident, request: &GenerateRequest) -> anyhow::Result<()> {
-    let mut accepted = resident
-        .service
-        .generate(&Principal::anonymous(0), request)
-        .map_err(|error| anyhow::anyhow!("{}", error.message))?;
+async fn answer(args: &Args, resident: &Resident) -> anyhow::Result<()> {
+    let (service, principal) = (&resident.service, Principal::anonymous(0));
+    let said = |error: ApiError| anyhow::anyhow!("{}", error.message);
+    let lease = match args.adapter.as_deref() {
+        Some(folder) if Path::new(folder).is_dir() => Some(leased(Path::new(folder), service)?),
+        Some(name) => service.adapter(&principal, Some(&name.parse()?)).await.map_err(said)?,
+        None => None,
+    };
+    let mut accepted = service.generate(&principal, &args.request()?, lease).map_err(said)?;
     let mut out = io::stdout().lock();
     while let Some((_, event)) = accepted.events.next().await {
         match event {
@@ -99,13 +99,12 @@ async fn answer(resident: &Resident, request: &GenerateRequest) -> anyhow::Resul
 }
 
 impl Args {
-    fn request(&self, registry: &Registry) -> anyhow::Result<GenerateRequest> {
-        let adapter = self.adapter.as_deref().map(|named| adapter(named, registry)).transpose()?;
+    fn request(&self) -> anyhow::Result<GenerateRequest> {
         let inputs = || Prompt::Inputs(self.input.iter().cloned().collect::<BTreeMap<_, _>>());
         let raw = RawSampling { temperature: self.temperature, seed: self.seed, ..RawSampling::default() };
         Ok(GenerateRequest {
             tenant: TenantId::default_tenant(),
-            adapter,
+            adapter: None,
             prompts: vec![self.prompt.clone().map_or_else(inputs, Prompt::Text)],
             max_tokens: self.max_tokens,
             min_tokens: 0,
@@ -119,16 +118,12 @@ impl Args {
     }
 }
 
-/// The adapter of this name, or the one in this folder, which is published under the folder's name first.
-fn adapter(named: &str, registry: &Registry) -> anyhow::Result<AdapterRef> {
-    let path = Path::new(named);
-    if !path.is_dir() {
-        return Ok(named.parse()?);
-    }
-    let whole = path.canonicalize()?;
+/// The adapter in a folder, under the folder's name.
+fn leased(folder: &Path, service: &Service) -> anyhow::Result<AdapterLease> {
+    let whole = folder.canonicalize()?;
     let last =
         whole.file_name().and_then(|name| name.to_str()).context("the adapter's folder has no name")?;
-    let name: AdapterName = last.parse()?;
-    registry.publish(folder::load(&whole)?.into_generation(name.clone()))?;
-    Ok(AdapterRef { name, version: None })
+    let generation = folder::load(&whole)?.into_generation(last.parse()?);
+    service.catalogue.backbone().check(&generation)?;
+    Ok(AdapterLease::new(Arc::new(generation)))
 }

@@ -63,6 +63,10 @@ pub struct ServeArgs {
     #[arg(long, env = "DEPT_MAX_BODY_BYTES", value_name = "SIZE", default_value = "1MiB", value_parser = bytes)]
     pub max_body_bytes: u64,
 
+    /// Largest upload of an adapter; one more byte is refused with 413. Four are read at once, so they take four times this.
+    #[arg(long, env = "DEPT_MAX_ADAPTER_BYTES", value_name = "SIZE", default_value = "64MiB", value_parser = bytes)]
+    pub max_adapter_bytes: u64,
+
     /// Most connections to the HTTP address; one more waits to be accepted. Lowered to what the limit on open files leaves.
     #[arg(long, env = "DEPT_MAX_CONNECTIONS", value_name = "N", default_value = "4096", value_parser = count)]
     pub max_connections: usize,
@@ -104,9 +108,19 @@ pub struct EngineArgs {
     #[arg(long, env = "DEPT_MODEL_NAME", value_name = "NAME")]
     pub model_name: Option<String>,
 
-    /// The folder whose sub-folders are the adapters. Without it, `adapters/` is looked for as the model is.
-    #[arg(long, env = "DEPT_ADAPTERS", value_name = "DIR")]
-    pub adapters: Option<PathBuf>,
+    /// Where adapters are: a folder, whose sub-folders are served to all tenants and whose `.store` takes uploads; or
+    /// s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX for uploads, which several servers may share. Without it,
+    /// `adapters/` is looked for as the model is.
+    #[arg(long, env = "DEPT_ADAPTERS", value_name = "DIR|URL")]
+    pub adapters: Option<String>,
+
+    /// The time within which a change by another server, or in the adapters' folder, is seen.
+    #[arg(long, env = "DEPT_ADAPTERS_INTERVAL", value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub adapters_interval: Duration,
+
+    /// Memory for adapters. Those used least recently give their place to others; pinned ones and those in use stay.
+    #[arg(long, env = "DEPT_ADAPTER_HOST_BYTES", value_name = "SIZE", default_value = "1GiB", value_parser = bytes)]
+    pub adapter_host_bytes: u64,
 
     /// Where the model computes: auto, cpu or cuda:N.
     #[arg(long, env = "DEPT_DEVICE", value_name = "DEVICE", default_value = "auto")]

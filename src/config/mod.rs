@@ -4,16 +4,20 @@
 //! clap's own: the file only replaces the defaults before clap reads the command line.
 
 mod args;
+mod crypto;
 mod file;
 mod hub;
+mod location;
 mod model_source;
 mod places;
 mod serve;
 mod units;
 
 pub use args::{EngineArgs, ServeArgs};
+pub(crate) use crypto::choose_crypto;
 pub use file::parse;
 pub use hub::{HubModel, HubSettings};
+pub use location::{Location, LocationError, Scheme};
 pub use model_source::{ModelSource, SourceError};
 pub use places::Places;
 pub use serve::{ConfigError, ConnectionLimits, EngineConfig, ServeConfig, TlsFiles};

@@ -1,6 +1,8 @@
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::{Device, Dtype, EngineArgs, ModelSource, Places, ServeArgs, SourceError};
+use super::{
+    Device, Dtype, EngineArgs, Location, LocationError, ModelSource, Places, ServeArgs, SourceError,
+};
 use crate::telemetry::LogFormat;
 
 /// The model that ships with the server.
@@ -61,8 +63,11 @@ pub enum ConfigError {
     #[error("--model: {0}")]
     Model(#[from] SourceError),
     /// The named adapters are not there.
-    #[error("--adapters {}: no such folder", .0.display())]
-    AdaptersNotFound(PathBuf),
+    #[error("--adapters {0}: no such folder")]
+    AdaptersNotFound(Location),
+    /// What `--adapters` names is no place for them.
+    #[error("--adapters: {0}")]
+    Adapters(#[from] LocationError),
     /// An address beyond loopback without the word that this is wanted.
     #[error(
         "--http {0} can be reached from other machines and this server asks for no keys: \
@@ -110,8 +115,12 @@ pub struct EngineConfig {
     pub model: ModelSource,
     /// The model's name on the wire.
     pub model_name: String,
-    /// The adapters' root, a folder that exists; `None` serves the bare backbone.
-    pub adapters: Option<PathBuf>,
+    /// Where adapters are, a folder that exists or a bucket; `None` serves the bare backbone.
+    pub adapters: Option<Location>,
+    /// How soon a change there is seen at the latest.
+    pub adapters_interval: Duration,
+    /// Memory for adapters, in bytes.
+    pub adapter_host_bytes: u64,
     /// Where the model computes.
     pub device: Device,
     /// How the weights are held.
@@ -145,15 +154,22 @@ impl EngineConfig {
             None => embedded_model(places)?,
         };
         let adapters = match args.adapters {
-            Some(folder) if !folder.is_dir() => return Err(ConfigError::AdaptersNotFound(folder)),
-            Some(folder) => Some(folder),
-            None => places.folder(EMBEDDED_ADAPTERS),
+            Some(place) => {
+                let place: Location = place.parse()?;
+                if place.folder().is_some_and(|folder| !folder.is_dir()) {
+                    return Err(ConfigError::AdaptersNotFound(place));
+                }
+                Some(place)
+            }
+            None => places.folder(EMBEDDED_ADAPTERS).map(Location::Folder),
         };
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             model_name: args.model_name.unwrap_or_else(|| model.default_name()),
             model,
             adapters,
+            adapters_interval: args.adapters_interval,
+            adapter_host_bytes: args.adapter_host_bytes,
             device: args.device,
             dtype: args.dtype,
             threads: if args.threads == 0 { cores() } else { args.threads },
@@ -257,6 +273,8 @@ pub struct ServeConfig {
     pub port_file: Option<PathBuf>,
     /// Largest request body, in bytes.
     pub max_body_bytes: usize,
+    /// Largest upload of an adapter, in bytes.
+    pub max_adapter_bytes: usize,
     /// How long running requests may take to end.
     pub drain_timeout: Duration,
     /// What is logged.
@@ -288,6 +306,7 @@ impl ServeConfig {
             metrics_on_http: args.metrics_on_http,
             port_file: args.port_file,
             max_body_bytes: usize::try_from(args.max_body_bytes).unwrap_or(usize::MAX),
+            max_adapter_bytes: usize::try_from(args.max_adapter_bytes).unwrap_or(usize::MAX),
             drain_timeout: args.drain_timeout,
             log: args.log,
             log_format: args.log_format,

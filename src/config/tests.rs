@@ -109,7 +109,7 @@ fn what_ships_with_the_server_is_found_and_what_is_named_must_exist() {
     let config = checked(&[], home.path()).unwrap();
     assert_eq!(config.engine.model, ModelSource::Folder(home.path().join("models/flan-t5-small-en")));
     assert_eq!(config.engine.model_name, "flan-t5-small-en");
-    assert_eq!(config.engine.adapters, Some(home.path().join("adapters")));
+    assert_eq!(config.engine.adapters, Some(crate::config::Location::Folder(home.path().join("adapters"))));
     assert!(config.engine.threads > 0);
     assert_eq!(config.engine.device, Device::Auto);
 

@@ -3,6 +3,7 @@
 mod event;
 mod model;
 mod name;
+pub mod namespace;
 mod request;
 mod sampling;
 
@@ -12,6 +13,7 @@ pub use event::{
 };
 pub use model::{ContextWindow, ModelKind, ModelProfile};
 pub use name::{AdapterName, AdapterRef, MIN_VERSION_PREFIX, NameError, TenantId, Version, VersionPrefix};
+pub use namespace::Namespace;
 pub use request::{ClassifyRequest, GenerateRequest, Normalize, OverLength, Prompt};
 pub use sampling::{MAX_LOGPROBS, RawSampling, SamplingError, SamplingParams};
 

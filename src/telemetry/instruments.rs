@@ -207,6 +207,40 @@ impl Instrument for Adapters {
     }
 }
 
+/// Bytes of adapters, by where.
+#[derive(Debug, Clone)]
+pub struct AdapterBytes {
+    /// In the host's memory.
+    pub host: IntGauge,
+}
+
+impl Instrument for AdapterBytes {
+    const KIND: &'static str = "gauge";
+    const LABELS: &'static [&'static str] = &["tier"];
+
+    fn register(registry: &Registry, name: &str, help: &str) -> Self {
+        let family = registered(registry, IntGaugeVec::new(Opts::new(name, help), Self::LABELS));
+        Self { host: family.with_label_values(&["host"]) }
+    }
+}
+
+/// Adapters that gave their place to others, by where.
+#[derive(Debug, Clone)]
+pub struct Evictions {
+    /// In the host's memory.
+    pub host: IntCounter,
+}
+
+impl Instrument for Evictions {
+    const KIND: &'static str = "counter";
+    const LABELS: &'static [&'static str] = &["tier"];
+
+    fn register(registry: &Registry, name: &str, help: &str) -> Self {
+        let family = registered(registry, IntCounterVec::new(Opts::new(name, help), Self::LABELS));
+        Self { host: family.with_label_values(&["host"]) }
+    }
+}
+
 /// Adapter loads, by how they ended.
 #[derive(Debug, Clone)]
 pub struct Loads {

@@ -2,8 +2,8 @@ use prometheus::{Gauge, IntCounter, IntGauge, Registry, TextEncoder};
 
 use super::{
     instruments::{
-        AdapterRequests, Adapters, BuildInfo, Instrument, Loads, Outcomes, Rejections, Reloads, Seconds,
-        Sizes, Steps,
+        AdapterBytes, AdapterRequests, Adapters, BuildInfo, Evictions, Instrument, Loads, Outcomes,
+        Rejections, Reloads, Seconds, Sizes, Steps,
     },
     tenants::{TenantRequests, TenantTokens},
 };
@@ -92,6 +92,12 @@ metrics! {
     preemptions: IntCounter = "dept_preemptions_total",
     /// Adapters held, by tier (host, store).
     adapters: Adapters = "dept_adapters",
+    /// Bytes of adapters held, by tier (host).
+    adapter_bytes: AdapterBytes = "dept_adapter_bytes",
+    /// Adapters that gave their place in memory to others, by tier (host).
+    adapter_evictions: Evictions = "dept_adapter_evictions_total",
+    /// Time from the last byte of an upload to the moment at which requests get the new version.
+    adapter_swap_duration: Seconds = "dept_adapter_swap_duration_seconds",
     /// Adapter loads that ended, by outcome (ok, error).
     adapter_loads: Loads = "dept_adapter_loads_total",
     /// Sequences by adapter; after the first 100 adapters the rest counts as other.

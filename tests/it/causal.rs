@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::support::{
     Job, Memory,
-    causal::{CausalJob, Pieces, generate, load_decoder},
+    causal::{CausalJob, Pieces, generate, load_decoder, logprob},
     generate_causal, golden, lease,
 };
 
@@ -55,12 +55,6 @@ fn jobs<'a>(cases: &'a [Case], leases: &'a [Option<AdapterLease>]) -> Vec<Causal
         new_tokens: case.tokens.len(),
     };
     cases.iter().zip(leases).map(job).collect()
-}
-
-fn logprob(logits: &[f32], token: u32) -> f64 {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|logit| f64::from(logit - largest).exp()).sum();
-    f64::from(logits[token as usize] - largest) - sum.ln()
 }
 
 /// Every case of `expected` on the model at `path`: tokens, logits and log-probabilities.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 mod parse;
 
@@ -59,7 +59,7 @@ pub enum ManifestError {
 }
 
 /// How an adapter was trained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
     /// DePT: prompt rows and a low-rank update of the token embeddings.
@@ -96,7 +96,7 @@ impl fmt::Display for Method {
 }
 
 /// The kind of model an adapter belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Task {
     /// Encoder-decoder, such as T5.
     #[serde(rename = "SEQ_2_SEQ_LM")]

@@ -3,7 +3,6 @@ mod folder;
 mod golden;
 mod manifest;
 mod never_panics;
-mod registry;
 mod safetensors;
 mod support;
 mod torch_bin;

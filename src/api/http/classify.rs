@@ -26,7 +26,8 @@ pub(super) async fn classify(
     let batch = body.is_batch();
     let request =
         ClassifyRequest { tenant: principal.tenant().id.clone(), ..ClassifyRequest::try_from(body)? };
-    let running = off_the_loop(move || door.service.classify(&principal, &request)).await?;
+    let adapter = door.service.adapter(&principal, request.adapter.as_ref()).await?;
+    let running = off_the_loop(move || door.service.classify(&principal, &request, adapter)).await?;
     let (model, adapter) = (running.model.clone(), running.adapter.clone());
     let results = running.finish().await?;
     Ok(Answer(ClassifyResponse::new(id, model, adapter.as_ref(), results, batch)))

@@ -47,7 +47,8 @@ pub(super) async fn generate(
         GenerateRequest { tenant: principal.tenant().id.clone(), ..GenerateRequest::try_from(body)? };
     let tokens = request.sampling.logprobs > 0;
     let service = Arc::clone(&door.service);
-    let accepted = off_the_loop(move || service.generate(&principal, &request)).await?;
+    let adapter = service.adapter(&principal, request.adapter.as_ref()).await?;
+    let accepted = off_the_loop(move || service.generate(&principal, &request, adapter)).await?;
     let Accepted { model, adapter, events, gathering } = accepted;
     let tokenizer = door.service.tokenizer.clone();
     let writer = Writer { id, model: model.name.clone(), adapter, batch, tokens, tokenizer };

@@ -24,8 +24,9 @@ use axum::{
     http::Method,
     middleware::{from_fn, from_fn_with_state},
     response::IntoResponse,
-    routing::{get, post},
+    routing::{delete, get, post, put},
 };
+use tokio::sync::Semaphore;
 use tower::{BoxError, ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed::LoadShedLayer};
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -36,11 +37,16 @@ pub use openapi::openapi;
 use super::{ApiError, ErrorCode, Readiness, Service};
 use crate::{telemetry::Metrics, tenancy::Gate};
 
+/// Uploads that are read at once; the next ones wait. With the largest upload it bounds the memory that uploads take.
+const UPLOADS: usize = 4;
+
 /// What the HTTP door is told.
 #[derive(Debug, Clone)]
 pub struct HttpOptions {
     /// Largest request body, in bytes.
     pub max_body_bytes: usize,
+    /// Largest upload of an adapter, in bytes.
+    pub max_adapter_bytes: usize,
     /// How long a request's body may take to arrive.
     pub body_timeout: Duration,
     /// Time between two comments that keep an idle stream open.
@@ -60,6 +66,7 @@ impl HttpOptions {
     pub fn new(hosts: Hosts) -> Self {
         Self {
             max_body_bytes: 1 << 20,
+            max_adapter_bytes: 64 << 20,
             body_timeout: Duration::from_secs(30),
             ping_interval: Duration::from_secs(15),
             max_requests: 1024,
@@ -85,6 +92,8 @@ struct Door {
     service: Arc<Service>,
     gate: Arc<Gate>,
     options: Arc<HttpOptions>,
+    /// Uploads that may be read at once.
+    uploads: Arc<Semaphore>,
     frame: Frame,
 }
 
@@ -104,7 +113,8 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
         origins: options.origins.clone(),
     };
     let pages = options.origins.layer();
-    let door = Door { service, gate, options: Arc::new(options), frame: frame.clone() };
+    let uploads = Arc::new(Semaphore::new(UPLOADS));
+    let door = Door { service, gate, options: Arc::new(options), uploads, frame: frame.clone() };
     let busy = move |_: BoxError| async move {
         let message = format!("{most} requests are in work, the most this server takes: retry later");
         ApiError::new(ErrorCode::Overloaded, message)
@@ -119,7 +129,14 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
         .route("/v1/tokenize", post(tokens::tokenize))
         .route("/v1/detokenize", post(tokens::detokenize))
         .route("/v1/adapters", get(adapters::list))
-        .route("/v1/adapters/{name}", get(adapters::show))
+        .route(
+            "/v1/adapters/{name}",
+            get(adapters::show).put(adapters::put).patch(adapters::patch).delete(adapters::delete),
+        )
+        .route("/v1/adapters/{name}/versions", get(adapters::versions))
+        .route("/v1/adapters/{name}/versions/{version}", delete(adapters::delete_version))
+        .route("/v1/adapters/{name}/content", get(adapters::content))
+        .route("/v1/aliases/{alias}", put(adapters::set_alias).delete(adapters::delete_alias))
         .route("/openapi.json", get(openapi::serve))
         .layer(limits);
     let routes = api.merge(health::routes(metrics)).route_layer(from_fn_with_state(door.clone(), authorise));

@@ -30,7 +30,9 @@ use crate::api::ErrorCode;
     ),
     servers((url = "http://127.0.0.1:8080", description = "The default address")),
     paths(
-        generate::generate, classify::classify, tokens::tokenize, tokens::detokenize, adapters::list, adapters::show, health::live,
+        generate::generate, classify::classify, tokens::tokenize, tokens::detokenize, adapters::list, adapters::show,
+        adapters::put, adapters::patch, adapters::delete, adapters::versions, adapters::delete_version, adapters::content,
+        adapters::set_alias, adapters::delete_alias, health::live,
         health::ready,
     ),
     components(schemas(dto::ErrorBody)),
@@ -172,6 +174,12 @@ failures! {
     QueryFailures: InvalidRequest Unauthorized Forbidden Overloaded QuotaExceeded Internal;
     /// What can be wrong with an adapter's name.
     AdapterFailures: InvalidRequest Unauthorized Forbidden AdapterNotFound Overloaded QuotaExceeded Internal;
+    /// What can be wrong with a change of an adapter.
+    ChangeFailures: InvalidRequest Unauthorized Forbidden AdapterNotFound RequestTimeout Conflict PreconditionFailed
+        TooLarge UnsupportedMediaType Overloaded QuotaExceeded Internal NotReady AdapterCapacity;
+    /// What can be wrong with an upload.
+    UploadFailures: InvalidRequest Unauthorized Forbidden RequestTimeout Conflict PreconditionFailed TooLarge
+        UnsupportedMediaType InvalidAdapter Overloaded QuotaExceeded Internal NotReady;
     /// What can be wrong with a body.
     BodyFailures: InvalidRequest Unauthorized Forbidden RequestTimeout TooLarge UnsupportedMediaType Overloaded
         QuotaExceeded Internal;

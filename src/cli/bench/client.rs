@@ -7,6 +7,7 @@ use reqwest::{Response, Url, header};
 use serde::Deserialize;
 
 use super::sse::SseParser;
+use crate::config::choose_crypto;
 
 /// What became of one request. Times are since the run's start.
 #[derive(Debug, Clone)]
@@ -76,6 +77,7 @@ impl Client {
             headers.insert(header::AUTHORIZATION, value.context("--api-key is not a key")?);
         }
         // A proxy would be what is measured.
+        choose_crypto();
         let client = reqwest::Client::builder().no_proxy().default_headers(headers);
         let http = client.timeout(timeout).build()?;
         Ok(Self { http, server })

@@ -4,8 +4,10 @@
 //! random times whatever the server does, and their latencies count from when they were due, not from when they could
 //! be sent, so that a stall is felt by all whom it would have met ("coordinated omission").
 
+mod args;
 mod arrivals;
 mod client;
+mod goodput;
 mod report;
 mod sse;
 mod stats;
@@ -14,132 +16,29 @@ mod workload;
 use std::{
     cell::Cell,
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::Path,
     sync::mpsc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail, ensure};
-use clap::builder::BoolishValueParser;
 use futures::{
     StreamExt,
     future::join_all,
     stream::{FuturesUnordered, iter},
 };
 use indicatif::{ProgressBar, ProgressStyle};
-use reqwest::Url;
 
+pub use self::args::Args;
 use self::{
     arrivals::{Arrivals, tick},
     client::{Client, Sample},
     report::{Load, Report, Setting},
-    workload::{Pick, Prompts, Workload},
-};
-use crate::{
-    config::{count, duration},
-    domain::AdapterRef,
+    workload::{Output, Workload},
 };
 
 /// Requests of a run that says neither --requests nor --duration.
 const DEFAULT_REQUESTS: usize = 100;
-
-/// The flags of `dept bench`.
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// The server's HTTP address
-    #[arg(long, env = "DEPT_SERVER", value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = server)]
-    server: Url,
-
-    /// An API key, where the server asks for one
-    #[arg(long, env = "DEPT_API_KEY", hide_env_values = true, value_name = "KEY")]
-    api_key: Option<String>,
-
-    /// The adapters that requests name, with commas between; `-` is the bare model
-    #[arg(
-        long, value_name = "NAME,…", default_value = "-", value_delimiter = ',', allow_hyphen_values = true,
-        value_parser = adapter
-    )]
-    adapters: Vec<String>,
-
-    /// How a request's adapter is chosen
-    #[arg(long, value_enum, value_name = "HOW", default_value = "round-robin")]
-    pick: Pick,
-
-    /// Closed loop: so many requests at any time
-    #[arg(long, value_name = "N", default_value = "8", value_parser = count)]
-    concurrency: usize,
-
-    /// Open loop: so many requests a second on average, at random times, whether the server keeps up or not
-    #[arg(long, value_name = "R", conflicts_with = "concurrency", value_parser = rate)]
-    rate: Option<f64>,
-
-    /// Stop after so many requests; 100 where no --duration is given either
-    #[arg(long, value_name = "N", value_parser = count)]
-    requests: Option<usize>,
-
-    /// Send nothing new after this time (10s, 2m); with --requests, whichever comes first
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    duration: Option<Duration>,
-
-    /// Requests before the run, which are not counted
-    #[arg(long, value_name = "N", default_value_t = 8)]
-    warmup: usize,
-
-    /// Prompts, one a line, taken in turn. Without it, a built-in list
-    #[arg(long, value_name = "FILE", conflicts_with = "prompt_tokens")]
-    prompt_file: Option<PathBuf>,
-
-    /// Prompts of so many random token ids, each another one
-    #[arg(long, value_name = "N", value_parser = count)]
-    prompt_tokens: Option<usize>,
-
-    /// Most tokens to generate
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    max_tokens: u32,
-
-    /// No end before this many tokens; as many as --max-tokens make all answers equally long
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    min_tokens: u32,
-
-    /// Stream the answers; without, only whole requests can be timed
-    #[arg(long, value_name = "BOOL", value_parser = BoolishValueParser::new(), action = clap::ArgAction::Set, default_value = "true")]
-    stream: bool,
-
-    /// Give a request up after this time
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
-    timeout: Duration,
-
-    /// Fixes arrivals, random adapters and random prompts
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
-
-    /// Write the numbers to this file too, as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-}
-
-fn server(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| format!("{error}: write http://HOST:PORT"))?;
-    // Without the slash a path's last part would be replaced and not extended.
-    let with_slash = Url::parse(&format!("{}/", text.trim_end_matches('/'))).unwrap_or_else(|_| url.clone());
-    if url.scheme() == "http" && url.has_host() {
-        Ok(with_slash)
-    } else {
-        Err("write http://HOST:PORT; TLS is not spoken here".to_owned())
-    }
-}
-
-fn adapter(text: &str) -> Result<String, String> {
-    if text == "-" {
-        return Ok(text.to_owned());
-    }
-    text.parse::<AdapterRef>().map(|name| name.to_string()).map_err(|error| error.to_string())
-}
-
-fn rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0);
-    rate.ok_or_else(|| "write a number of requests a second, more than 0".to_owned())
-}
 
 /// Loads the server, prints the table, and fails if every request did.
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
@@ -179,11 +78,12 @@ async fn measure(args: &Args) -> anyhow::Result<Report> {
         server: args.server.to_string(),
         load,
         adapters: args.adapters.clone(),
-        max_tokens: args.max_tokens,
+        pick: args.pick,
+        max_tokens: args.output_tokens.as_ref().map_or(args.max_tokens, |drawn| *drawn.end()),
         stream: args.stream,
         seed: args.seed,
     };
-    Ok(Report::new(setting, &samples))
+    Ok(Report::new(setting, args.slo(), &samples))
 }
 
 /// A run that can begin.
@@ -204,17 +104,17 @@ impl Run {
             args.min_tokens,
             args.max_tokens
         );
-        let prompts = match (&args.prompt_file, args.prompt_tokens) {
-            (Some(path), _) => Prompts::from_file(path)?,
-            (None, Some(count)) => Prompts::Synthetic(count),
-            (None, None) => Prompts::built_in(),
-        };
+        ensure!(
+            args.stream || (args.slo_ttft.is_none() && args.slo_itl.is_none()),
+            "--slo-ttft and --slo-itl need --stream true: without it nobody sees when a token comes"
+        );
         let workload = Workload {
-            prompts,
-            adapters: args.adapters.iter().map(|name| (name != "-").then(|| name.clone())).collect(),
-            pick: args.pick,
-            max_tokens: args.max_tokens,
-            min_tokens: args.min_tokens,
+            prompts: args.prompts()?,
+            mix: args.mix(),
+            output: match &args.output_tokens {
+                Some(range) => Output::Drawn(range.clone()),
+                None => Output::Between(args.min_tokens..=args.max_tokens),
+            },
             stream: args.stream,
             seed: args.seed,
         };

@@ -8,7 +8,12 @@ use std::{
 
 use serde::Serialize;
 
-use super::{client::Sample, stats::Summary};
+use super::{
+    client::Sample,
+    goodput::{Goodput, Slo},
+    stats::Summary,
+    workload::Pick,
+};
 
 /// What was run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -17,6 +22,7 @@ pub(super) struct Setting {
     #[serde(flatten)]
     pub load: Load,
     pub adapters: Vec<String>,
+    pub pick: Pick,
     pub max_tokens: u32,
     pub stream: bool,
     pub seed: u64,
@@ -63,6 +69,8 @@ pub(super) struct Report {
     pub e2e_ms: Option<Summary>,
     /// How late requests were sent: the client's own fault. Open loop only.
     pub late_ms: Option<Summary>,
+    /// Where something was promised.
+    pub goodput: Option<Goodput>,
 }
 
 /// Requests by outcome.
@@ -81,8 +89,8 @@ impl Requests {
 }
 
 impl Report {
-    /// The numbers in `samples`.
-    pub(super) fn new(setting: Setting, samples: &[Sample]) -> Self {
+    /// The numbers in `samples`, measured by `slo`.
+    pub(super) fn new(setting: Setting, slo: Slo, samples: &[Sample]) -> Self {
         let mut requests = Requests::default();
         let (mut ttft, mut itl, mut e2e) = (Vec::new(), Vec::new(), Vec::new());
         let (mut prompt_tokens, mut virtual_tokens, mut completion_tokens) = (0, 0, 0);
@@ -122,6 +130,7 @@ impl Report {
             itl_ms: Summary::of(itl),
             e2e_ms: Summary::of(e2e),
             late_ms: late.and_then(|late: Vec<Duration>| Summary::of(late)),
+            goodput: Goodput::of(slo, samples, duration),
         }
     }
 
@@ -154,7 +163,14 @@ impl Report {
         row("output tokens/s", format!("{:.1}", self.output_tokens_per_s))?;
         let (text, soft) = (self.prompt_tokens, self.virtual_tokens);
         let input = format!("{:.1}  ({text} of prompts, {soft} soft-prompt rows)", self.input_tokens_per_s);
-        row("input tokens/s", input)
+        row("input tokens/s", input)?;
+        let Some(goodput) = &self.goodput else { return Ok(()) };
+        let Goodput { requests, share, requests_per_s, .. } = goodput;
+        let promise = goodput.promise();
+        row(
+            "goodput",
+            format!("{requests_per_s:.1} requests/s: {requests} ({:.1} %) with {promise}", 1e2 * share),
+        )
     }
 
     fn latencies(&self, out: &mut String) -> fmt::Result {

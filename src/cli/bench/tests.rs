@@ -16,7 +16,9 @@ use serde_json::{Value, json};
 
 use super::{
     client::{Answer, Usage},
+    goodput::Slo,
     sse::SseParser,
+    workload::{Mix, Pick, Prompts},
     *,
 };
 
@@ -38,7 +40,17 @@ fn the_command_line_is_as_documented() {
         (found.adapters, found.server.as_str()),
         (vec!["a".into(), "b".into(), "-".into()], "http://h:1/")
     );
+    let found =
+        args("--pick zipf --zipf-exponent 1.5 --output-tokens 2-8 --slo-ttft 50ms --slo-itl 2ms").unwrap();
+    assert_eq!(
+        (found.pick, found.zipf_exponent, found.output_tokens.clone()),
+        (Pick::Zipf, 1.5, Some(2..=8))
+    );
+    let ms = Duration::from_millis;
+    assert_eq!(found.slo(), Slo { ttft: Some(ms(50)), itl: Some(ms(2)), e2e: None });
+    assert_eq!(args("--output-tokens 3").unwrap().output_tokens, Some(3..=3));
     let found = args("--rate 2.5 --duration 90s --pick random --stream false --prompt-tokens 64").unwrap();
+    assert_eq!(found.pick, Pick::Uniform);
     assert_eq!((found.rate, found.duration, found.stream), (Some(2.5), Some(Duration::from_secs(90)), false));
     assert_eq!(args("--server http://h/dept").unwrap().server.as_str(), "http://h/dept/");
     assert_eq!(args("--adapters -,a").unwrap().adapters, ["-", "a"]);
@@ -48,9 +60,18 @@ fn the_command_line_is_as_documented() {
         "--rate 1 --concurrency 2",
         "--concurrency 0",
         "--adapters Upper",
-        "--server https://h",
+        "--server ftp://h",
         "--server h:80",
         "--prompt-tokens 3 --prompt-file x",
+        "--prompt-tokens 3 --prompt-lengths x",
+        "--prompt-file x --prompt-lengths x",
+        "--output-tokens 0",
+        "--output-tokens 8-2",
+        "--output-tokens 2-",
+        "--output-tokens 2 --max-tokens 3",
+        "--zipf-exponent -1",
+        "--zipf-exponent NaN",
+        "--slo-ttft soon",
     ] {
         assert!(args(wrong).is_err(), "{wrong}");
     }
@@ -118,7 +139,13 @@ fn arrivals_are_poisson_and_seeded() {
 fn workload(adapters: &[&str], pick: Pick) -> Workload {
     let prompts = Prompts::Texts(["one", "two", "three", "four"].map(str::to_owned).to_vec());
     let adapters = adapters.iter().map(|&name| (name != "-").then(|| name.to_owned())).collect();
-    Workload { prompts, adapters, pick, max_tokens: 4, min_tokens: 1, stream: true, seed: 1 }
+    Workload {
+        prompts,
+        mix: Mix::new(adapters, pick, 1.0),
+        output: Output::Between(1..=4),
+        stream: true,
+        seed: 1,
+    }
 }
 
 fn bodies(workload: &Workload, count: usize) -> Vec<Value> {
@@ -134,19 +161,84 @@ fn every_adapter_meets_every_prompt() {
     pairs.sort();
     pairs.dedup();
     assert_eq!(pairs.len(), 8, "{pairs:?}");
-    let random = bodies(&workload(&["a", "b"], Pick::Random), 400);
-    let of_a = random.iter().filter(|body| body["adapter"] == "a").count();
-    assert!((150..250).contains(&of_a), "{of_a} of 400");
+}
+
+#[test]
+fn random_mixes_have_their_shares() {
+    let adapters = ["a", "b", "-", "d"];
+    let shares = |pick| {
+        let bodies = bodies(&workload(&adapters, pick), 10_000);
+        let share = |name: &str| {
+            let name = if name == "-" { Value::Null } else { json!(name) };
+            bodies.iter().filter(|body| body["adapter"] == name).count() as f64 / 1e4
+        };
+        adapters.map(share)
+    };
+    // 1 + 1/2 + 1/3 + 1/4 is 25/12. The deviation of a share is below 0.005.
+    for (pick, expected) in [(Pick::Uniform, [0.25; 4]), (Pick::Zipf, [0.48, 0.24, 0.16, 0.12])] {
+        let found = shares(pick);
+        let near = found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 0.02);
+        assert!(near, "{pick:?}: {found:?}");
+    }
+    let flat = Workload {
+        mix: Mix::new(vec![None, Some("a".into())], Pick::Zipf, 0.0),
+        ..workload(&["-"], Pick::Zipf)
+    };
+    let named = bodies(&flat, 1000).iter().filter(|body| body["adapter"] == "a").count();
+    assert!((440..560).contains(&named), "an exponent of 0 is uniform: {named} of 1000");
+}
+
+#[test]
+fn answers_have_a_drawn_length() {
+    let drawn = Workload { output: Output::Drawn(2..=8), ..workload(&["-"], Pick::RoundRobin) };
+    let mut counts = [0; 9];
+    for body in bodies(&drawn, 7000) {
+        assert_eq!(body["min_tokens"], body["max_tokens"]);
+        counts[body["max_tokens"].as_u64().unwrap() as usize] += 1;
+    }
+    let lengths = |workload: &Workload| {
+        bodies(workload, 50).iter().map(|body| body["max_tokens"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    let zipf = Workload { output: Output::Drawn(2..=8), ..workload(&["a", "b"], Pick::Zipf) };
+    assert_eq!(lengths(&zipf), lengths(&drawn), "whatever the adapters");
+    assert_eq!(counts[..2], [0, 0]);
+    assert!(counts[2..].iter().all(|count| (850..1150).contains(count)), "{counts:?}");
+}
+
+#[test]
+fn lengths_come_from_a_file_in_turn() {
+    let file = |text: &str| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    };
+    let lengths = file("3\n\n 17 \r\n1\n");
+    let prompts = Prompts::from_lengths(lengths.path()).unwrap();
+    let found = bodies(&Workload { prompts, ..workload(&["a"], Pick::RoundRobin) }, 5);
+    let found: Vec<usize> = found.iter().map(|body| body["prompt"].as_array().unwrap().len()).collect();
+    assert_eq!(found, [3, 17, 1, 3, 17]);
+    for (text, expected) in [
+        ("", "is empty"),
+        ("12\nmany\n", "line 2: 'many' is not a number"),
+        ("0\n", "line 1: '0'"),
+        ("-3\n", "line 1: '-3'"),
+        ("99999999999999999999\n", "line 1"),
+    ] {
+        let error = Prompts::from_lengths(file(text).path()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
 #[test]
 fn synthetic_prompts_are_ids_and_seeded() {
-    let synthetic = Workload { prompts: Prompts::Synthetic(5), ..workload(&["-"], Pick::RoundRobin) };
+    let synthetic = Workload { prompts: Prompts::Synthetic(vec![5]), ..workload(&["-"], Pick::RoundRobin) };
     let found = bodies(&synthetic, 2);
     assert_eq!(found, bodies(&synthetic, 2));
     assert_eq!(found[0]["prompt"].as_array().unwrap().len(), 5);
     assert_ne!(found[0]["prompt"], found[1]["prompt"]);
     assert_eq!(found[0]["adapter"], Value::Null);
+    let other = bodies(&Workload { seed: 2, ..synthetic }, 2);
+    assert!(found.iter().all(|body| !other.contains(body)), "another seed's run shares no prompt");
 }
 
 fn sample(due: u64, sent: u64, tokens: &[u64], ended: u64) -> Sample {
@@ -158,14 +250,14 @@ fn sample(due: u64, sent: u64, tokens: &[u64], ended: u64) -> Sample {
 
 fn setting(load: Load) -> Setting {
     let (server, adapters) = ("http://h/".into(), vec!["a".into()]);
-    Setting { server, load, adapters, max_tokens: 4, stream: true, seed: 0 }
+    Setting { server, load, adapters, pick: Pick::RoundRobin, max_tokens: 4, stream: true, seed: 0 }
 }
 
 #[test]
 fn latencies_count_from_when_a_request_was_due() {
     let mut samples = vec![sample(0, 0, &[5, 7, 8], 9), sample(10, 100, &[400], 500)];
     samples.push(Sample { outcome: Err("429 overloaded".into()), ..samples[0].clone() });
-    let report = Report::new(setting(Load::Open { rate: 2.0 }), &samples);
+    let report = Report::new(setting(Load::Open { rate: 2.0 }), Slo::default(), &samples);
     assert_eq!(
         (report.requests.ok, report.requests.failures(), report.requests.failed["429 overloaded"]),
         (2, 1, 1)
@@ -190,8 +282,45 @@ fn latencies_count_from_when_a_request_was_due() {
 }
 
 #[test]
+fn goodput_counts_who_kept_every_promise() {
+    let ms = Duration::from_millis;
+    let mut samples = vec![
+        sample(0, 0, &[5, 7, 9], 10),       // first token 5, 2 between tokens, whole 10
+        sample(100, 100, &[140, 141], 150), // 40, 1, 50
+        sample(200, 200, &[205, 245], 250), // 5, 40, 50
+        sample(300, 390, &[395], 400),      // due before it was sent: 95, none, 100
+        sample(400, 400, &[], 500),         // no token at all: as late as its end
+    ];
+    samples.push(Sample { outcome: Err("429 overloaded".into()), ..samples[0].clone() });
+    let kept = |ttft: Option<u64>, itl: Option<u64>, e2e: Option<u64>| {
+        let slo = Slo { ttft: ttft.map(ms), itl: itl.map(ms), e2e: e2e.map(ms) };
+        Report::new(setting(Load::Closed { concurrency: 1 }), slo, &samples)
+            .goodput
+            .map(|found| found.requests)
+    };
+    assert_eq!(kept(None, None, None), None);
+    assert_eq!([kept(Some(5), None, None), kept(Some(4), None, None)], [Some(2), Some(0)]);
+    assert_eq!([kept(None, Some(2), None), kept(None, Some(40), None)], [Some(4), Some(5)]);
+    assert_eq!([kept(None, None, Some(50)), kept(None, None, Some(1000))], [Some(3), Some(5)]);
+    assert_eq!(kept(Some(40), Some(2), Some(50)), Some(2), "all of them at once");
+
+    let slo = Slo { ttft: Some(ms(40)), itl: None, e2e: Some(ms(50)) };
+    let report = Report::new(setting(Load::Closed { concurrency: 1 }), slo, &samples);
+    let goodput = report.goodput.unwrap();
+    assert_eq!((goodput.requests, goodput.share, goodput.requests_per_s), (3, 0.5, 6.0));
+    let line =
+        "goodput           6.0 requests/s: 3 (50.0 %) with first token <= 40 ms, whole request <= 50 ms\n";
+    assert!(report.table().contains(line), "{}", report.table());
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(
+        (&json["goodput"]["slo_ttft_ms"], &json["goodput"]["slo_itl_ms"]),
+        (&json!(40.0), &Value::Null)
+    );
+}
+
+#[test]
 fn nothing_measured_is_no_number() {
-    let report = Report::new(setting(Load::Closed { concurrency: 1 }), &[]);
+    let report = Report::new(setting(Load::Closed { concurrency: 1 }), Slo::default(), &[]);
     assert_eq!((report.requests_per_s, report.ttft_ms, report.late_ms), (0.0, None, None));
     assert!(!report.table().contains("whole request"));
 }
@@ -297,6 +426,8 @@ async fn without_streaming_only_whole_requests_are_timed() {
     let (report, _) = measured("--stream false --requests 3 --warmup 0").await;
     assert_eq!((report.requests.ok, report.completion_tokens), (3, 6));
     assert!(report.ttft_ms.is_none() && report.itl_ms.is_none() && report.e2e_ms.is_some());
+    let error = measure(&args("--stream false --slo-ttft 1s").unwrap()).await.unwrap_err().to_string();
+    assert!(error.contains("need --stream true"), "{error}");
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 //! What the requests ask: prompts, adapters, limits.
 
-use std::path::Path;
+use std::{ops::RangeInclusive, path::Path};
 
 use anyhow::{Context, ensure};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 /// Sentences of a length that people write, for runs that bring no prompts of their own.
@@ -29,17 +30,63 @@ const PROMPTS: [&str; 16] = [
     "sentence: funny when it wants to be and moving when you least expect it .",
 ];
 
+/// Longest synthetic prompt: far over what any model here takes.
+const MAX_LENGTH: usize = 1 << 20;
+
+/// Between the first requests of two seeds: 2^64 over the golden ratio, so that many seeds stay far apart.
+const SEED_STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// Ids for synthetic prompts: ordinary pieces in any vocabulary, past the special ones.
 const SYNTHETIC_IDS: std::ops::Range<u32> = 4..200;
 
 /// How a request's adapter is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
 pub(super) enum Pick {
     /// One after the other.
     #[default]
     RoundRobin,
-    /// At random, by the seed.
-    Random,
+    /// At random, all alike.
+    #[value(alias = "random")]
+    Uniform,
+    /// At random, the first named most often: the k-th in proportion to 1 / k^s.
+    Zipf,
+}
+
+/// Which adapters requests name, and how often each.
+#[derive(Debug, Clone)]
+pub(super) struct Mix {
+    /// At least one; `None` is the bare backbone.
+    adapters: Vec<Option<String>>,
+    pick: Pick,
+    /// How often one of the first k is picked, for each k; the last is 1. For random picks.
+    shares: Vec<f64>,
+}
+
+impl Mix {
+    /// Of `adapters`, at least one; `exponent` is Zipf's s.
+    pub(super) fn new(adapters: Vec<Option<String>>, pick: Pick, exponent: f64) -> Self {
+        let exponent = if pick == Pick::Zipf { exponent } else { 0.0 };
+        let weight = |k: usize| (k as f64).powf(-exponent);
+        let total: f64 = (1..=adapters.len()).map(weight).sum();
+        let shares = (1..=adapters.len()).scan(0.0, |sum, k| {
+            *sum += weight(k) / total;
+            Some(*sum)
+        });
+        Self { shares: shares.collect(), adapters, pick }
+    }
+
+    /// The index of the adapter of request `number`.
+    fn pick(&self, number: usize, rng: &mut StdRng) -> usize {
+        let last = self.adapters.len() - 1;
+        match self.pick {
+            Pick::RoundRobin => number % self.adapters.len(),
+            Pick::Uniform | Pick::Zipf => {
+                let drawn: f64 = rng.random();
+                self.shares.partition_point(|&share| share <= drawn).min(last)
+            }
+        }
+    }
 }
 
 /// Where prompts come from.
@@ -47,8 +94,8 @@ pub(super) enum Pick {
 pub(super) enum Prompts {
     /// Texts, in turn.
     Texts(Vec<String>),
-    /// This many token ids at random, other ones in each request.
-    Synthetic(usize),
+    /// Token ids at random, other ones in each request: so many, the lengths in turn. At least one length.
+    Synthetic(Vec<usize>),
 }
 
 impl Prompts {
@@ -62,23 +109,54 @@ impl Prompts {
     /// # Errors
     /// When it can't be read or has no such line.
     pub(super) fn from_file(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("can't read --prompt-file '{}'", path.display()))?;
+        let text = read("--prompt-file", path)?;
         let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
         ensure!(!lines.is_empty(), "--prompt-file '{}' is empty: write a prompt a line", path.display());
         Ok(Self::Texts(lines))
     }
+
+    /// Synthetic prompts as long as the numbers in a file, one a line.
+    ///
+    /// # Errors
+    /// When it can't be read, has no number, or a line is none.
+    pub(super) fn from_lengths(path: &Path) -> anyhow::Result<Self> {
+        let text = read("--prompt-lengths", path)?;
+        let mut lengths = Vec::new();
+        for (line, number) in text.lines().map(str::trim).zip(1..).filter(|(line, _)| !line.is_empty()) {
+            let length = line.parse().ok().filter(|length| (1..=MAX_LENGTH).contains(length));
+            lengths.push(length.with_context(|| {
+                let file = path.display();
+                format!("--prompt-lengths '{file}', line {number}: '{line}' is not a number from 1 to {MAX_LENGTH}")
+            })?);
+        }
+        ensure!(
+            !lengths.is_empty(),
+            "--prompt-lengths '{}' is empty: write a number of tokens a line",
+            path.display()
+        );
+        Ok(Self::Synthetic(lengths))
+    }
+}
+
+fn read(flag: &str, path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("can't read {flag} '{}'", path.display()))
+}
+
+/// How long answers are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Output {
+    /// As the model ends them, within these numbers of tokens.
+    Between(RangeInclusive<u32>),
+    /// Exactly so many tokens each, drawn evenly from these.
+    Drawn(RangeInclusive<u32>),
 }
 
 /// Writes request bodies.
 #[derive(Debug, Clone)]
 pub(super) struct Workload {
     pub prompts: Prompts,
-    /// At least one; `None` is the bare backbone.
-    pub adapters: Vec<Option<String>>,
-    pub pick: Pick,
-    pub max_tokens: u32,
-    pub min_tokens: u32,
+    pub mix: Mix,
+    pub output: Output,
     pub stream: bool,
     pub seed: u64,
 }
@@ -86,22 +164,32 @@ pub(super) struct Workload {
 impl Workload {
     /// The body of request `number`: the same for the same number and seed, whatever was asked before.
     pub(super) fn body(&self, number: usize) -> String {
-        let mut rng = StdRng::seed_from_u64(self.seed.wrapping_add(number as u64));
-        let index = match self.pick {
-            Pick::RoundRobin => number % self.adapters.len(),
-            Pick::Random => rng.random_range(0..self.adapters.len()),
+        // Far apart, so that runs of other seeds share no request: a server may remember a prompt.
+        let stream = self.seed.wrapping_mul(SEED_STRIDE).wrapping_add(number as u64);
+        let mut rng = StdRng::seed_from_u64(stream);
+        // Before the adapter, so that mixes of one seed have answers of the same lengths.
+        let (min_tokens, max_tokens) = match &self.output {
+            Output::Between(range) => (*range.start(), *range.end()),
+            Output::Drawn(range) => {
+                let drawn = rng.random_range(range.clone());
+                (drawn, drawn)
+            }
         };
+        let index = self.mix.pick(number, &mut rng);
         // A prompt for each adapter in turn, so that equal counts of both don't tie one to the other.
-        let round = number / self.adapters.len() + index;
+        let round = number / self.mix.adapters.len() + index;
         let prompt: Value = match &self.prompts {
             Prompts::Texts(texts) => json!(texts[round % texts.len()]),
-            Prompts::Synthetic(count) => (0..*count).map(|_| rng.random_range(SYNTHETIC_IDS)).collect(),
+            Prompts::Synthetic(lengths) => {
+                let length = lengths[round % lengths.len()];
+                (0..length).map(|_| rng.random_range(SYNTHETIC_IDS)).collect()
+            }
         };
         json!({
-            "adapter": self.adapters[index],
+            "adapter": self.mix.adapters[index],
             "prompt": prompt,
-            "max_tokens": self.max_tokens,
-            "min_tokens": self.min_tokens,
+            "max_tokens": max_tokens,
+            "min_tokens": min_tokens,
             "stream": self.stream,
         })
         .to_string()

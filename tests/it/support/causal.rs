@@ -20,14 +20,21 @@ use dept::{
 
 const BLOCK_SIZE: usize = 5;
 const BLOCKS_A_JOB: usize = 24;
+/// Rows whose logits are in memory at once: a large vocabulary's take 200 KB each.
+const LOGIT_ROWS: usize = 64;
 
-/// A decoder-only model on `threads` threads.
+/// A decoder-only model on `threads` threads, for as many positions as a job has.
 pub fn load_decoder(path: &Path, recipe: Recipe, threads: usize) -> Decoder {
+    load_decoder_to(path, recipe, threads, BLOCKS_A_JOB * BLOCK_SIZE)
+}
+
+/// A decoder-only model on `threads` threads, for texts of `positions` at most.
+pub fn load_decoder_to(path: &Path, recipe: Recipe, threads: usize, positions: usize) -> Decoder {
     let weights = Weights::open(path).unwrap();
     let pool = ComputePool::new(NonZeroUsize::new(threads).unwrap()).unwrap();
     let config = DecoderConfig::read(&weights).unwrap();
     let loader = Loader { weights: &weights, recipe, pool };
-    Decoder::load(&loader, config, 120).unwrap()
+    Decoder::load(&loader, config, positions).unwrap()
 }
 
 /// What to generate.
@@ -104,6 +111,39 @@ impl<'a> Live<'a> {
     fn slot_of(&self, position: usize) -> u32 {
         (self.blocks[position / BLOCK_SIZE].index() * BLOCK_SIZE + position % BLOCK_SIZE) as u32
     }
+}
+
+/// exp of the mean negative log-likelihood of every token but the first, each after all that stand before it.
+pub fn perplexity(model: &Decoder, tokens: &[u32]) -> f64 {
+    let inputs = &tokens[..tokens.len() - 1];
+    let blocks: Vec<_> = (0..inputs.len().div_ceil(BLOCK_SIZE) as u32).map(BlockId::new).collect();
+    let shape = (blocks.len() * BLOCK_SIZE, model.slab_width());
+    let slab = |_| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+    let slabs: Vec<Tensor> = (0..model.layers()).map(slab).collect();
+    let mut rows = RowTable::default();
+    inputs.iter().for_each(|&token| rows.push(Row::Token { token, delta: None }));
+    let positions: Vec<u32> = (0..inputs.len() as u32).collect();
+    let keys = Keys::Blocks { blocks: &blocks, block_size: BLOCK_SIZE };
+    let span =
+        Span { queries: 0..inputs.len(), first_position: 0, context: inputs.len(), keys, causal: true };
+    let hidden = model.embed(&[], &rows, &positions).unwrap();
+    let batch = CausalBatch { spans: &[span], positions: &positions, slots: &positions, slabs: &slabs };
+    let hidden = model.forward(hidden, &batch).unwrap(); // (rows, hidden)
+    let mut nats = 0.0;
+    for at in (0..inputs.len()).step_by(LOGIT_ROWS) {
+        let rows = LOGIT_ROWS.min(inputs.len() - at);
+        let logits = model.logits(&hidden.narrow(0, at, rows).unwrap()).unwrap().to_vec2::<f32>().unwrap();
+        let next = &tokens[at + 1..];
+        nats -= logits.iter().zip(next).map(|(logits, &token)| logprob(logits, token)).sum::<f64>();
+    }
+    (nats / inputs.len() as f64).exp()
+}
+
+/// A token's log-probability.
+pub fn logprob(logits: &[f32], token: u32) -> f64 {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|logit| f64::from(logit - largest).exp()).sum();
+    f64::from(logits[token as usize] - largest) - sum.ln()
 }
 
 /// Generates greedily for all jobs in one ragged batch. Job `i` joins before step `i`.

@@ -1,9 +1,9 @@
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::adapter::Generation;
+use crate::{adapter::catalogue::Found, domain::AdapterName};
 
 /// One page of adapters, in the order of their names.
 #[derive(Debug, Serialize, ToSchema)]
@@ -20,6 +20,12 @@ pub struct AdapterObject {
     /// Its name.
     #[schema(example = "sst2")]
     pub name: String,
+    /// What it stands for, `name@version`; only of an alias.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alias_of: Option<String>,
+    /// `home`, the tenant's own, or `shared`, what all tenants see.
+    #[schema(example = "shared")]
+    pub namespace: &'static str,
     /// The content address of its current generation.
     #[schema(example = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
     pub version: String,
@@ -54,24 +60,62 @@ pub struct AdapterObject {
     pub card: serde_json::Value,
 }
 
-impl From<&Generation> for AdapterObject {
-    fn from(adapter: &Generation) -> Self {
-        let weights = adapter.weights();
+impl AdapterObject {
+    /// What `name` stands for.
+    pub fn new(name: &AdapterName, found: &Found) -> Self {
+        let version = &found.version;
+        let alias = *name != found.name;
         Self {
-            name: adapter.name().to_string(),
-            version: adapter.version().to_string(),
-            method: adapter.manifest().method.as_str(),
-            prompt_length: weights.prompt_length(),
-            rank: weights.rank(),
-            max_length: weights.max_length(),
-            parameters: weights.parameters(),
-            bytes: weights.bytes(),
-            created_at: rfc3339(adapter.created_at()),
-            residency: "host",
-            pinned: false,
-            card: serde_json::to_value(adapter.card()).expect("a card is strings and finite numbers"),
+            name: name.to_string(),
+            alias_of: alias.then(|| format!("{}@{}", found.name, version.version)),
+            namespace: if found.namespace.is_shared() { "shared" } else { "home" },
+            version: version.version.to_string(),
+            method: version.method.as_str(),
+            prompt_length: version.prompt_length,
+            rank: version.rank,
+            max_length: version.max_length,
+            parameters: version.parameters,
+            bytes: version.bytes,
+            created_at: rfc3339(UNIX_EPOCH + Duration::from_millis(version.created_ms)),
+            residency: if found.resident { "host" } else { "store" },
+            pinned: found.pinned,
+            card: version.card.clone(),
         }
     }
+}
+
+/// The versions of an adapter.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct VersionList {
+    /// The current one first.
+    pub versions: Vec<AdapterObject>,
+}
+
+/// The body of `PATCH /v1/adapters/{name}`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PatchAdapterBody {
+    /// Whether its current version stays in memory.
+    pub pinned: bool,
+}
+
+/// The body of `PUT /v1/aliases/{alias}`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AliasBody {
+    /// `name@version`; `name` alone is its current version, as of now.
+    #[schema(example = "my-task@9f86d081884c")]
+    pub target: String,
+}
+
+/// What an alias stands for.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AliasObject {
+    /// The alias.
+    #[schema(example = "production")]
+    pub alias: String,
+    /// `name@version`, the version whole.
+    pub target: String,
 }
 
 /// `2026-11-23T15:00:00Z`; times before 1970 read as its start.
@@ -98,7 +142,6 @@ fn civil(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn times_are_rfc_3339() {

@@ -8,7 +8,7 @@ mod response;
 mod tokens;
 mod writer;
 
-pub use adapter::{AdapterList, AdapterObject};
+pub use adapter::{AdapterList, AdapterObject, AliasBody, AliasObject, PatchAdapterBody, VersionList};
 pub use classify::{ClassifyBody, ClassifyResponse};
 pub use error::{ErrorBody, ErrorObject};
 pub use request::{GenerateBody, PromptField, Truncate};

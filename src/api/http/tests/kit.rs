@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::{
-    adapter::{AdapterWeights, BackboneShape, Card, Generation, LowRank, Manifest, Matrix, Registry, Task},
+    adapter::{AdapterWeights, BackboneShape, Card, Catalogue, Generation, LowRank, Manifest, Matrix, Task},
     api::{
         Readiness, Service, State,
         http::{Hosts, HttpOptions, public},
@@ -64,7 +64,7 @@ impl Stage {
         readiness.set(State::Ready);
         let service = Service {
             engines: vec![engine],
-            registry: Arc::new(registry()),
+            catalogue: catalogue(),
             tokenizer: tokenizer(),
             metrics: Arc::default(),
             readiness,
@@ -152,15 +152,16 @@ fn tokenizer() -> Tokenizer {
 }
 
 /// `sst2` (DePT: m 2, s 6, with a card), `cut` (the same, cutting on the right), `pt` (m 3, no s).
-fn registry() -> Registry {
+fn catalogue() -> Catalogue {
     let shape = BackboneShape { hidden: 4, task: Task::Seq2SeqLm, name: "tiny".into(), fingerprint: None };
-    let registry = Registry::new(shape);
     let card = "description = \"d\"\ntemplate = \"sentence: {text}\"\nmax_tokens = 3\n\
                 labels = { good = \"positive\", bad = \"negative\" }\n";
-    registry.publish(adapter("sst2", 2, true, card)).unwrap();
-    registry.publish(adapter("cut", 2, true, "over_length = \"right\"")).unwrap();
-    registry.publish(adapter("pt", 3, false, "")).unwrap();
-    registry
+    let adapters = vec![
+        adapter("sst2", 2, true, card),
+        adapter("cut", 2, true, "over_length = \"right\""),
+        adapter("pt", 3, false, ""),
+    ];
+    Catalogue::fixed(shape, adapters)
 }
 
 fn adapter(name: &str, m: usize, dept: bool, card: &str) -> Generation {

@@ -1,3 +1,4 @@
+mod adapters;
 mod answers;
 mod bad_input;
 mod classify;

@@ -35,9 +35,9 @@ async fn an_adapter_says_what_it_is() {
     let card = json!({"description": "d", "template": "sentence: {text}", "max_tokens": 3,
                       "labels": {"bad": "negative", "good": "positive"}});
     let expected = json!({
-        "name": "sst2", "version": null, "method": "dept", "prompt_length": 2, "rank": 1, "max_length": 6,
+        "name": "sst2", "namespace": "shared", "version": null, "method": "dept", "prompt_length": 2, "rank": 1, "max_length": 6,
         "parameters": 18, "bytes": 72, "created_at": "1970-01-01T00:00:00Z", "residency": "host",
-        "pinned": false, "card": card,
+        "pinned": true, "card": card,
     });
     assert_eq!(json, expected);
     assert_eq!(ask(&server(), get("/v1/adapters/pt")).await.json()["max_length"], Value::Null);

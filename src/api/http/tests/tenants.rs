@@ -102,6 +102,7 @@ async fn a_route_that_nothing_is_said_of_is_the_admins() {
         origins: Origins::default(),
     };
     let door = Door {
+        uploads: Arc::new(tokio::sync::Semaphore::new(1)),
         service: Arc::new(stage.service),
         gate: stage.gate,
         options: Arc::new(stage.options),

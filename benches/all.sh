@@ -1,0 +1,27 @@
+#!/bin/sh
+# Every figure of benches/README.md on this machine, as Markdown on standard output; progress goes to standard error.
+#
+#   benches/all.sh [--small]
+#
+# --small only shows that all of it works: its figures mean nothing. PEERS_VENV and DEPT_BIN as for peers/run.sh.
+set -eu
+cd "$(dirname "$0")/.."
+if [ -z "${DEPT_BIN:-}" ]; then
+    cargo build --locked --release --quiet
+    DEPT_BIN=${CARGO_TARGET_DIR:-target}/release/dept
+fi
+export DEPT_BIN
+cargo bench --locked --quiet --no-run --bench engine --bench dept_and_pt
+
+section() { printf '\n### %s\n\n' "$1"; printf '%s (%s)\n' "$1" "$(date +%T)" >&2; }
+
+section "Many adapters beside one"
+python3 benches/peers/tenants.py --dept "$DEPT_BIN" "$@"
+section "Scheduler and engine beside the model"
+cargo bench --locked --quiet --bench engine -- "$@"
+section "DePT beside PT at equal parameters"
+cargo bench --locked --quiet --bench dept_and_pt -- "$@"
+section "Mixed load on the uncut flan-t5-small"
+benches/peers/run.sh --uncut "$@"
+section "The embedded model beside transformers"
+benches/peers/run.sh "$@"

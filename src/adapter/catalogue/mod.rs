@@ -1,0 +1,440 @@
+//! Adapters by name: what there is, who sees it, which version a name stands for.
+//!
+//! The catalogue knows every name and little of each; tensors come into memory when a request needs them
+//! ([`Residency`]). Names come from two places: folders under the adapters' root, which are only read and belong to all
+//! tenants, and the [`Store`], which takes uploads and which other servers may change too.
+
+mod changes;
+mod error;
+mod seeds;
+mod sync;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::Bound,
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use dashmap::DashMap;
+
+pub use changes::{Change, Precondition, Published};
+pub use error::CatalogueError;
+pub use seeds::{ScanError, ScanFailure};
+
+use super::{
+    backbone::BackboneShape,
+    bundle,
+    folder::LoadedAdapter,
+    generation::{AdapterLease, Generation},
+    residency::{LoadError, Residency, ResidentKey},
+    store::{Entry, Key, Pointer, Stamp, Store, StoredVersion},
+};
+use crate::{
+    config::Location,
+    domain::{AdapterName, AdapterRef, Namespace, TenantId},
+    telemetry::Metrics,
+};
+
+/// Names that were looked for in vain and are not looked for again for a while: at most so many are remembered.
+const MAX_MISSES: usize = 4096;
+
+/// How a catalogue is set up.
+#[derive(Debug, Clone)]
+pub struct CatalogueConfig {
+    /// Where adapters are; `None` has none.
+    pub location: Option<Location>,
+    /// What they must fit.
+    pub backbone: BackboneShape,
+    /// Memory for them, in bytes.
+    pub host_bytes: u64,
+    /// How soon a change by another server is seen at the latest.
+    pub interval: Duration,
+}
+
+/// What a name stands for, as it was last seen.
+#[derive(Debug)]
+struct Name {
+    pointer: Pointer,
+    source: Source,
+}
+
+/// Where a name's content is.
+#[derive(Debug, Clone)]
+enum Source {
+    /// A folder under the root.
+    Seed(seeds::Folder),
+    /// The store, in this state.
+    Store(Stamp),
+}
+
+/// Adapters by name. Cheap to clone.
+#[derive(Clone)]
+pub struct Catalogue {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: CatalogueConfig,
+    store: Option<Store>,
+    names: DashMap<Key, Arc<Name>>,
+    /// The same in order, for lists.
+    sorted: RwLock<HashMap<Namespace, BTreeSet<AdapterName>>>,
+    /// Folders that an upload of the same name hides.
+    hidden: DashMap<Key, Arc<Name>>,
+    misses: DashMap<Key, Instant>,
+    refused: seeds::Refused,
+    residency: Residency,
+    metrics: Arc<Metrics>,
+}
+
+/// One version of an adapter, found.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The namespace that it is in.
+    pub namespace: Namespace,
+    /// Its own name, where an alias led to it too.
+    pub name: AdapterName,
+    /// The version.
+    pub version: StoredVersion,
+    /// Whether it stays in memory.
+    pub pinned: bool,
+    /// Whether it is in memory.
+    pub resident: bool,
+    source: Source,
+}
+
+impl Found {
+    fn key(&self) -> ResidentKey {
+        (self.namespace.clone(), self.name.clone(), self.version.version)
+    }
+}
+
+impl Catalogue {
+    /// A catalogue of what is there now; folders that were passed over are returned with it.
+    ///
+    /// # Errors
+    /// When the location can't be used or the store does not answer.
+    pub async fn open(
+        config: CatalogueConfig,
+        metrics: Arc<Metrics>,
+    ) -> Result<(Self, Vec<ScanFailure>), CatalogueError> {
+        let store = config.location.as_ref().map(Store::open).transpose()?;
+        let catalogue = Self::new(config, store, metrics);
+        let failures = catalogue.rescan_seeds().await?;
+        catalogue.refresh().await?;
+        catalogue.load_pinned().await;
+        Ok((catalogue, failures))
+    }
+
+    /// A catalogue that knows nothing yet.
+    fn new(config: CatalogueConfig, store: Option<Store>, metrics: Arc<Metrics>) -> Self {
+        let residency = Residency::new(config.host_bytes, Arc::clone(&metrics));
+        let inner = Inner {
+            config,
+            store,
+            names: DashMap::new(),
+            sorted: RwLock::default(),
+            hidden: DashMap::new(),
+            misses: DashMap::new(),
+            refused: seeds::Refused::default(),
+            residency,
+            metrics,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// What adapters must fit.
+    pub fn backbone(&self) -> &BackboneShape {
+        &self.inner.config.backbone
+    }
+
+    /// A lease on what `wanted` means to `tenant`, loaded if need be.
+    ///
+    /// # Errors
+    /// When it means nothing to them, or can't be loaded.
+    pub async fn acquire(
+        &self,
+        tenant: &TenantId,
+        wanted: &AdapterRef,
+    ) -> Result<AdapterLease, CatalogueError> {
+        let found = self.find(tenant, wanted).await?;
+        let key = found.key();
+        if let Some(lease) = self.inner.residency.get(&key) {
+            return Ok(lease);
+        }
+        let this = self.clone();
+        let (bytes, loaded) = (found.version.bytes, found.clone());
+        let load = async move { this.load(loaded).await };
+        Ok(self.inner.residency.acquire(&key, bytes, load).await?)
+    }
+
+    /// What `wanted` means to `tenant`: in their home, then in what all share.
+    ///
+    /// # Errors
+    /// When it means nothing to them.
+    pub async fn find(&self, tenant: &TenantId, wanted: &AdapterRef) -> Result<Found, CatalogueError> {
+        match self.known(tenant, wanted) {
+            // Another server may have it already.
+            Err(error) if error.is_unknown() && self.look_again(tenant, wanted).await? => {
+                self.known(tenant, wanted)
+            }
+            found => found,
+        }
+    }
+
+    /// As [`Catalogue::find`], by what is known here.
+    fn known(&self, tenant: &TenantId, wanted: &AdapterRef) -> Result<Found, CatalogueError> {
+        for namespace in [Namespace::home(tenant), Namespace::shared()] {
+            if let Some(found) = self.known_in(&namespace, wanted)? {
+                return Ok(found);
+            }
+        }
+        Err(CatalogueError::Unknown { name: wanted.name.clone() })
+    }
+
+    fn known_in(&self, namespace: &Namespace, wanted: &AdapterRef) -> Result<Option<Found>, CatalogueError> {
+        let key = (namespace.clone(), wanted.name.clone());
+        let Some(name) = self.inner.names.get(&key).map(|name| Arc::clone(&name)) else { return Ok(None) };
+        let (key, name, version) = match &name.pointer.entry {
+            Entry::Deleted => return Ok(None),
+            Entry::Adapter { .. } => {
+                let version = choose(&name.pointer, wanted)?.clone();
+                (key, name, version)
+            }
+            Entry::Alias { name: target, version } => {
+                let key = (namespace.clone(), target.clone());
+                let broken =
+                    || CatalogueError::BrokenAlias { alias: wanted.name.clone(), target: target.clone() };
+                let name = self.inner.names.get(&key).map(|name| Arc::clone(&name)).ok_or_else(broken)?;
+                let mut versions = name.pointer.versions().iter();
+                let version = versions.find(|known| known.version == *version).ok_or_else(broken)?.clone();
+                (key, name, version)
+            }
+        };
+        let pinned = matches!(name.pointer.entry, Entry::Adapter { pinned: true, .. });
+        let (namespace, own) = key;
+        let mut found =
+            Found { namespace, name: own, version, pinned, resident: false, source: name.source.clone() };
+        found.resident = self.inner.residency.holds(&found.key());
+        Ok(Some(found))
+    }
+
+    /// The versions of an adapter, the current one first.
+    ///
+    /// # Errors
+    /// When `tenant` sees no such adapter.
+    pub async fn versions(
+        &self,
+        tenant: &TenantId,
+        name: &AdapterName,
+    ) -> Result<Vec<Found>, CatalogueError> {
+        let wanted = AdapterRef { name: name.clone(), version: None };
+        let current = self.find(tenant, &wanted).await?;
+        let key = (current.namespace.clone(), current.name.clone());
+        let Some(name) = self.inner.names.get(&key).map(|name| Arc::clone(&name)) else {
+            return Ok(vec![current]);
+        };
+        let found = |version: &StoredVersion| {
+            let mut found = Found { version: version.clone(), ..current.clone() };
+            found.resident = self.inner.residency.holds(&found.key());
+            found
+        };
+        Ok(name.pointer.versions().iter().rev().map(found).collect())
+    }
+
+    /// The adapters and aliases that `tenant` sees, in the order of their names: at most `limit`, behind the name `after`,
+    /// those that `keep` wants. Also whether there are more. Aliases show what they stand for under their own name.
+    pub fn list(
+        &self,
+        tenant: &TenantId,
+        (limit, after): (usize, Option<&AdapterName>),
+        keep: impl Fn(&AdapterName) -> bool,
+    ) -> (Vec<(AdapterName, Found)>, bool) {
+        let (home, shared) = (Namespace::home(tenant), Namespace::shared());
+        let sorted = self.inner.sorted.read().unwrap_or_else(PoisonError::into_inner);
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let names = |namespace: &Namespace| {
+            let own = sorted.get(namespace).into_iter();
+            own.flat_map(move |names| names.range::<AdapterName, _>((start, Bound::Unbounded)))
+        };
+        // Two sorted runs into one; of equal names the tenant's own goes before.
+        let (mut home, mut shared) = (names(&home).peekable(), names(&shared).peekable());
+        let mut list = Vec::new();
+        while list.len() <= limit {
+            let name = match (home.peek(), shared.peek()) {
+                (None, None) => break,
+                (Some(own), other) if other.is_none_or(|other| own <= other) => {
+                    if other == Some(own) {
+                        shared.next();
+                    }
+                    home.next()
+                }
+                _ => shared.next(),
+            };
+            let Some(name) = name else { break };
+            if !keep(name) {
+                continue;
+            }
+            if let Ok(found) = self.known(tenant, &AdapterRef { name: name.clone(), version: None }) {
+                list.push((name.clone(), found));
+            }
+        }
+        let more = list.len() > limit;
+        list.truncate(limit);
+        (list, more)
+    }
+
+    /// Number of names, of all namespaces.
+    pub fn len(&self) -> usize {
+        self.inner.names.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.inner.names.is_empty()
+    }
+
+    /// The files of an adapter, as an archive that an upload takes again.
+    ///
+    /// # Errors
+    /// When `tenant` sees no such adapter, or its files can't be read.
+    pub async fn content(
+        &self,
+        tenant: &TenantId,
+        wanted: &AdapterRef,
+    ) -> Result<(Found, bytes::Bytes), CatalogueError> {
+        let found = self.find(tenant, wanted).await?;
+        let bytes = self.files(&found).await?;
+        Ok((found, bytes))
+    }
+
+    async fn files(&self, found: &Found) -> Result<bytes::Bytes, CatalogueError> {
+        match &found.source {
+            Source::Store(_) => Ok(self.store()?.get_blob(&found.version.blob).await?),
+            Source::Seed(folder) => {
+                let folder = folder.clone();
+                let packed = blocking(move || folder.pack()).await?;
+                Ok(packed.map_err(|error| CatalogueError::Unreadable {
+                    name: found.name.clone(),
+                    reason: error.to_string(),
+                })?)
+            }
+        }
+    }
+
+    /// Reads a found version and holds it against what the catalogue says of it.
+    async fn load(&self, found: Found) -> Result<Generation, LoadError> {
+        let name = found.name.clone();
+        let failed = |reason: String| LoadError::Failed { name: name.clone(), reason };
+        let bytes = self.files(&found).await.map_err(|error| failed(error.to_string()))?;
+        let wanted = found.version.version;
+        let (own, created) = (found.name.clone(), created_at(&found.version));
+        let loaded = blocking(move || {
+            let loaded = bundle::load(&bytes).map_err(|error| error.to_string())?;
+            let loaded = LoadedAdapter { written_at: created, ..loaded };
+            Ok::<_, String>(loaded.into_generation(own))
+        });
+        let generation = loaded.await.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+        if generation.version() != wanted {
+            return Err(failed(format!(
+                "its files are of version {}, and {wanted} was wanted",
+                generation.version()
+            )));
+        }
+        self.backbone().check(&generation).map_err(|error| failed(error.to_string()))?;
+        Ok(generation)
+    }
+
+    fn store(&self) -> Result<&Store, CatalogueError> {
+        self.inner.store.as_ref().ok_or(CatalogueError::NoStore)
+    }
+
+    /// Takes up what a name stands for now.
+    fn learn(&self, key: Key, pointer: Pointer, source: Source) {
+        let is_store = matches!(source, Source::Store(_));
+        if let Some(former) = self.inner.names.get(&key).map(|name| Arc::clone(&name)) {
+            match (&former.source, is_store) {
+                // An upload goes before a folder of the same name, which is kept for the day that the upload is deleted.
+                (Source::Seed(_), true) => {
+                    self.inner.hidden.insert(key.clone(), former);
+                }
+                (Source::Store(_), false) => {
+                    self.inner.hidden.insert(key, Arc::new(Name { pointer, source }));
+                    return;
+                }
+                _ => {}
+            }
+        }
+        self.inner.misses.remove(&key);
+        let name = Arc::new(Name { pointer, source });
+        self.inner.names.insert(key.clone(), Arc::clone(&name));
+        self.sorted_mut().entry(key.0.clone()).or_default().insert(key.1.clone());
+        self.update_pins(&key, &name.pointer);
+        self.inner.metrics.adapters.store.set(self.len() as i64);
+    }
+
+    /// Drops a name. A folder that it hid comes back.
+    fn drop_name(&self, key: &Key) {
+        let former = self.inner.names.remove(key);
+        if let Some(names) = self.sorted_mut().get_mut(&key.0) {
+            names.remove(&key.1);
+        }
+        if let Some((_, former)) = former {
+            let resident = |version: &StoredVersion| (key.0.clone(), key.1.clone(), version.version);
+            self.inner.residency.forget(&former.pointer.versions().iter().map(resident).collect());
+            if matches!(former.source, Source::Store(_))
+                && let Some((key, seed)) = self.inner.hidden.remove(key)
+            {
+                self.learn(key, seed.pointer.clone(), seed.source.clone());
+            }
+        }
+        self.inner.metrics.adapters.store.set(self.len() as i64);
+    }
+
+    fn sorted_mut(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<Namespace, BTreeSet<AdapterName>>> {
+        self.inner.sorted.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The current version of a pinned adapter stays in memory, and no other of it.
+    fn update_pins(&self, key: &Key, pointer: &Pointer) {
+        let Entry::Adapter { versions, pinned } = &pointer.entry else { return };
+        for (at, version) in versions.iter().rev().enumerate() {
+            let resident = (key.0.clone(), key.1.clone(), version.version);
+            self.inner.residency.set_pinned(&resident, *pinned && at == 0);
+        }
+    }
+}
+
+/// The version that a reference asks for.
+fn choose<'a>(pointer: &'a Pointer, wanted: &AdapterRef) -> Result<&'a StoredVersion, CatalogueError> {
+    let versions = pointer.versions();
+    let current = versions.last().expect("an adapter has a version");
+    let Some(prefix) = &wanted.version else { return Ok(current) };
+    let mut fitting = versions.iter().filter(|known| prefix.matches(&known.version));
+    match (fitting.next(), fitting.next()) {
+        (Some(only), None) => Ok(only),
+        (Some(_), Some(_)) => {
+            Err(CatalogueError::AmbiguousVersion { name: wanted.name.clone(), version: prefix.clone() })
+        }
+        (None, _) => Err(CatalogueError::UnknownVersion {
+            name: wanted.name.clone(),
+            version: prefix.clone(),
+            current: current.version,
+        }),
+    }
+}
+
+fn created_at(version: &StoredVersion) -> std::time::SystemTime {
+    std::time::UNIX_EPOCH + Duration::from_millis(version.created_ms)
+}
+
+/// Work that reads files or computes, off the threads that serve.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, CatalogueError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| CatalogueError::Panicked)
+}
+
+#[cfg(test)]
+pub mod fixed;
+#[cfg(test)]
+mod tests;

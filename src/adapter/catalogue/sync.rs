@@ -1,0 +1,150 @@
+//! Keeping up with the store: what other servers change.
+
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
+
+use futures::{StreamExt, stream};
+
+use super::{Catalogue, CatalogueError, MAX_MISSES, Source};
+use crate::{
+    adapter::store::{Entry, Key},
+    domain::{AdapterRef, Namespace, TenantId},
+};
+
+/// Pointers that are read at once.
+const READS: usize = 64;
+
+/// How often blobs without a name are looked for, and how long one may be without.
+const COLLECTION: Duration = Duration::from_secs(3600);
+
+impl Catalogue {
+    /// Follows the store and the folders under the root for as long as it is polled.
+    pub async fn watch(self) {
+        let mut collected = Instant::now();
+        loop {
+            tokio::time::sleep(self.inner.config.interval).await;
+            if let Err(error) = self.refresh().await {
+                tracing::warn!(%error, "the adapter store can't be followed: what is known is served on");
+            }
+            match self.rescan_seeds().await {
+                Ok(failures) => failures.iter().for_each(|failure| failure.warn()),
+                Err(error) => tracing::warn!(%error, "the adapters' root can't be followed"),
+            }
+            self.load_pinned().await;
+            if collected.elapsed() > COLLECTION
+                && let Some(store) = &self.inner.store
+            {
+                collected = Instant::now();
+                match store.collect(COLLECTION).await {
+                    Ok(0) => {}
+                    Ok(gone) => {
+                        tracing::info!(blobs = gone, "the store is rid of files that no adapter uses")
+                    }
+                    Err(error) => tracing::warn!(%error, "the store can't be cleaned"),
+                }
+            }
+        }
+    }
+
+    /// Takes up what has changed in the store since the last look.
+    ///
+    /// # Errors
+    /// When the store does not answer; a damaged pointer is logged and its name keeps its last state.
+    pub async fn refresh(&self) -> Result<(), CatalogueError> {
+        let Some(store) = &self.inner.store else { return Ok(()) };
+        let listed = store.list().await?;
+        let there: HashSet<Key> = listed.iter().map(|(key, _)| key.clone()).collect();
+        let changed = listed.into_iter().filter(|(key, stamp)| {
+            let known = self.inner.names.get(key);
+            !known.is_some_and(|name| matches!(&name.source, Source::Store(seen) if seen.same(stamp)))
+        });
+        let changed: Vec<Key> = changed.map(|(key, _)| key).collect();
+        stream::iter(changed)
+            .for_each_concurrent(READS, async |key| {
+                if let Err(error) = self.reread(&key).await {
+                    tracing::warn!(adapter = %key.1, namespace = %key.0, %error, "an adapter can't be followed");
+                }
+            })
+            .await;
+        let of_store = |name: &Source| matches!(name, Source::Store(_));
+        let gone: Vec<Key> = self
+            .inner
+            .names
+            .iter()
+            .filter(|entry| of_store(&entry.source) && !there.contains(entry.key()))
+            .map(|entry| entry.key().clone())
+            .collect();
+        gone.iter().for_each(|key| self.drop_name(key));
+        Ok(())
+    }
+
+    /// Takes up the state of one name. Returns whether there is one.
+    pub(super) async fn reread(&self, key: &Key) -> Result<bool, CatalogueError> {
+        let Some(store) = &self.inner.store else { return Ok(false) };
+        match store.read(key).await? {
+            Some((pointer, stamp)) if pointer.entry != Entry::Deleted => {
+                self.learn(key.clone(), pointer, Source::Store(stamp));
+                Ok(true)
+            }
+            _ => {
+                let known =
+                    self.inner.names.get(key).is_some_and(|name| matches!(name.source, Source::Store(_)));
+                if known {
+                    self.drop_name(key);
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// Looks in the store for a name that is unknown here, unless that was done a moment ago. Returns whether something was
+    /// found.
+    pub(super) async fn look_again(
+        &self,
+        tenant: &TenantId,
+        wanted: &AdapterRef,
+    ) -> Result<bool, CatalogueError> {
+        if self.inner.store.is_none() {
+            return Ok(false);
+        }
+        let mut found = false;
+        for namespace in [Namespace::home(tenant), Namespace::shared()] {
+            let key = (namespace, wanted.name.clone());
+            let missed = self.inner.misses.get(&key).map(|missed| *missed);
+            if missed.is_some_and(|missed| missed.elapsed() < self.inner.config.interval) {
+                continue;
+            }
+            if self.reread(&key).await? {
+                found = true;
+            } else {
+                // Names that nobody has must not fill the memory.
+                if self.inner.misses.len() >= MAX_MISSES {
+                    self.inner.misses.clear();
+                }
+                self.inner.misses.insert(key, Instant::now());
+            }
+        }
+        Ok(found)
+    }
+
+    /// Loads pinned adapters that are not in memory. What can't be loaded is logged.
+    pub(super) async fn load_pinned(&self) {
+        let pinned = |entry: &super::Name| matches!(entry.pointer.entry, Entry::Adapter { pinned: true, .. });
+        let keys: Vec<Key> =
+            self.inner.names.iter().filter(|entry| pinned(entry)).map(|entry| entry.key().clone()).collect();
+        for (namespace, name) in keys {
+            let wanted = AdapterRef { name, version: None };
+            let Ok(Some(found)) = self.known_in(&namespace, &wanted) else { continue };
+            if found.resident {
+                continue;
+            }
+            let (this, loaded, key) = (self.clone(), found.clone(), found.key());
+            let load = async move { this.load(loaded).await };
+            if let Err(error) = self.inner.residency.acquire(&key, found.version.bytes, load).await {
+                tracing::warn!(adapter = %found.name, %error, "a pinned adapter can't be loaded");
+            }
+        }
+    }
+}

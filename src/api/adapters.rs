@@ -1,0 +1,185 @@
+//! What a client does with adapters: use, look, upload, change. Who may do what is decided here.
+
+use bytes::Bytes;
+
+use super::{ApiError, Service};
+use crate::{
+    adapter::{
+        AdapterLease,
+        catalogue::{Change, Found, Precondition, Published},
+        folder::AdapterBytes,
+    },
+    domain::{AdapterName, AdapterRef, Namespace, VersionPrefix},
+    tenancy::{Principal, Scope},
+};
+
+/// Where a change is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Site {
+    /// In the tenant's own namespace.
+    #[default]
+    Home,
+    /// In what all tenants see.
+    Shared,
+}
+
+impl Service {
+    /// A lease on the adapter that a request of `principal` names, loaded if need be.
+    ///
+    /// # Errors
+    /// When there is none that they may use, or it can't be loaded.
+    pub async fn adapter(
+        &self,
+        principal: &Principal,
+        wanted: Option<&AdapterRef>,
+    ) -> Result<Option<AdapterLease>, ApiError> {
+        let Some(wanted) = wanted else { return Ok(None) };
+        let leased = async {
+            self.readiness.check()?;
+            visible(principal, &wanted.name)?;
+            Ok(self.catalogue.acquire(&principal.tenant().id, wanted).await?)
+        };
+        let counted = |error: &ApiError| self.metrics.rejected.count(error.code.as_str());
+        leased.await.map(Some).inspect_err(counted)
+    }
+
+    /// The adapters and aliases that `principal` may use, in the order of their names: at most `limit`, behind the name `after`.
+    /// Also whether there are more.
+    pub fn list_adapters(
+        &self,
+        principal: &Principal,
+        limit: usize,
+        after: Option<&AdapterName>,
+    ) -> (Vec<(AdapterName, Found)>, bool) {
+        self.catalogue.list(&principal.tenant().id, (limit, after), |name| principal.may_use(name))
+    }
+
+    /// What `wanted` means to `principal`.
+    ///
+    /// # Errors
+    /// `adapter_not_found`.
+    pub async fn find_adapter(&self, principal: &Principal, wanted: &AdapterRef) -> Result<Found, ApiError> {
+        visible(principal, &wanted.name)?;
+        Ok(self.catalogue.find(&principal.tenant().id, wanted).await?)
+    }
+
+    /// The versions of an adapter, the current one first.
+    ///
+    /// # Errors
+    /// `adapter_not_found`.
+    pub async fn adapter_versions(
+        &self,
+        principal: &Principal,
+        name: &AdapterName,
+    ) -> Result<Vec<Found>, ApiError> {
+        visible(principal, name)?;
+        Ok(self.catalogue.versions(&principal.tenant().id, name).await?)
+    }
+
+    /// An adapter's files as an archive.
+    ///
+    /// # Errors
+    /// `adapter_not_found`, or when they can't be read.
+    pub async fn adapter_content(
+        &self,
+        principal: &Principal,
+        wanted: &AdapterRef,
+    ) -> Result<(Found, Bytes), ApiError> {
+        visible(principal, &wanted.name)?;
+        Ok(self.catalogue.content(&principal.tenant().id, wanted).await?)
+    }
+
+    /// Makes `files` the current version of an adapter.
+    ///
+    /// # Errors
+    /// When they are not sound, do not fit the model, or the change may not be made. Nothing is changed then.
+    pub async fn put_adapter(
+        &self,
+        principal: &Principal,
+        (place, name): (Site, &AdapterName),
+        files: AdapterBytes,
+        precondition: Precondition,
+    ) -> Result<Published, ApiError> {
+        let namespace = writable(principal, place)?;
+        Ok(self.catalogue.put(&namespace, name, files, precondition).await?)
+    }
+
+    /// Deletes an adapter, or one version of it.
+    ///
+    /// # Errors
+    /// When there is none such, or it may not be deleted.
+    pub async fn delete_adapter(
+        &self,
+        principal: &Principal,
+        (place, name): (Site, &AdapterName),
+        version: Option<&VersionPrefix>,
+        precondition: Precondition,
+    ) -> Result<(), ApiError> {
+        let namespace = writable(principal, place)?;
+        match version {
+            None => Ok(self.catalogue.delete(&namespace, name, false, precondition).await?),
+            Some(version) => {
+                Ok(self.catalogue.delete_version(&namespace, name, version, precondition).await?)
+            }
+        }
+    }
+
+    /// Keeps an adapter in memory, or not.
+    ///
+    /// # Errors
+    /// When there is none such or it can't be loaded.
+    pub async fn pin_adapter(
+        &self,
+        principal: &Principal,
+        (place, name): (Site, &AdapterName),
+        pinned: bool,
+    ) -> Result<Found, ApiError> {
+        let namespace = writable(principal, place)?;
+        Ok(self.catalogue.set_pinned(&namespace, name, pinned).await?)
+    }
+
+    /// Lets an alias stand for a version of an adapter.
+    ///
+    /// # Errors
+    /// When there is no such adapter in the same namespace, or the name is taken.
+    pub async fn set_alias(
+        &self,
+        principal: &Principal,
+        (place, alias): (Site, &AdapterName),
+        target: &AdapterRef,
+        precondition: Precondition,
+    ) -> Result<(Change, Found), ApiError> {
+        let namespace = writable(principal, place)?;
+        Ok(self.catalogue.set_alias(&namespace, alias, target, precondition).await?)
+    }
+
+    /// Deletes an alias; what it stood for stays.
+    ///
+    /// # Errors
+    /// When there is none such.
+    pub async fn delete_alias(
+        &self,
+        principal: &Principal,
+        (place, alias): (Site, &AdapterName),
+        precondition: Precondition,
+    ) -> Result<(), ApiError> {
+        let namespace = writable(principal, place)?;
+        Ok(self.catalogue.delete(&namespace, alias, true, precondition).await?)
+    }
+}
+
+/// What a client may not use is as if it were not there.
+fn visible(principal: &Principal, name: &AdapterName) -> Result<(), ApiError> {
+    if principal.may_use(name) { Ok(()) } else { Err(ApiError::no_adapter(name)) }
+}
+
+/// The namespace of a place that `principal` may change; the scope for its own was asked for at the door.
+fn writable(principal: &Principal, place: Site) -> Result<Namespace, ApiError> {
+    match place {
+        Site::Home => Ok(Namespace::home(&principal.tenant().id)),
+        Site::Shared => {
+            principal.require(Scope::Admin)?;
+            Ok(Namespace::shared())
+        }
+    }
+}
