@@ -5,7 +5,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use super::{Catalogue, CatalogueError, Found, Source, blocking, seeds::described};
+use super::{Catalogue, CatalogueError, Found, Source, blocking, lookup::choose, seeds::described};
 use crate::{
     adapter::{
         bundle,
@@ -162,7 +162,7 @@ impl Catalogue {
         self.change(&key, precondition, |pointer| {
             let Some(pointer) = pointer else { return Err(self.absent(&key)) };
             let Entry::Adapter { versions, pinned } = &pointer.entry else { return Err(self.absent(&key)) };
-            let version = super::choose(pointer, &reference)?.version;
+            let version = choose(pointer, &reference)?.version;
             if let Some((alias, _)) = aliases.iter().find(|(_, aliased)| *aliased == version) {
                 return Err(CatalogueError::Aliased { name: name.clone(), version, alias: alias.clone() });
             }
