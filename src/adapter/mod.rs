@@ -5,6 +5,7 @@
 //! [`AdapterWeights`], [`Card`]) is trusted from then on. A [`Generation`] adds name and content address,
 //! and the [`Registry`] leases generations to requests.
 
+pub mod archive;
 pub mod assemble;
 pub mod card;
 pub mod folder;
