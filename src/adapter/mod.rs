@@ -6,9 +6,9 @@
 //! [`Catalogue`] knows every name, finds its files in the store or in a folder, and leases generations to requests; which of
 //! them are in memory is [`residency`]'s matter.
 
+pub mod archive;
 pub mod assemble;
 pub mod backbone;
-pub mod bundle;
 pub mod card;
 pub mod catalogue;
 pub mod folder;

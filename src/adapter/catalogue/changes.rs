@@ -8,7 +8,7 @@ use std::{
 use super::{Catalogue, CatalogueError, Found, Source, blocking, lookup::choose, seeds::described};
 use crate::{
     adapter::{
-        bundle,
+        archive,
         folder::{AdapterBytes, LoadedAdapter},
         store::{Entry, KEPT_VERSIONS, Key, Pointer, Stamp, Store, StoreError, StoredVersion},
     },
@@ -75,7 +75,7 @@ impl Catalogue {
         let began = Instant::now();
         let (own, backbone) = (name.clone(), self.backbone().clone());
         let checked = blocking(move || {
-            let bundle = bundle::pack(&files);
+            let bundle = archive::pack(&files);
             let loaded =
                 LoadedAdapter { written_at: SystemTime::now(), ..LoadedAdapter::from_bytes(files, None)? };
             let generation = loaded.into_generation(own);

@@ -23,8 +23,8 @@ pub use error::CatalogueError;
 pub use seeds::{ScanError, ScanFailure};
 
 use super::{
+    archive::{self, Limits},
     backbone::BackboneShape,
-    bundle,
     folder::LoadedAdapter,
     generation::{AdapterLease, Generation},
     residency::{LoadError, Residency, ResidentKey},
@@ -215,7 +215,8 @@ impl Catalogue {
         let wanted = found.version.version;
         let (own, created) = (found.name.clone(), created_at(&found.version));
         let loaded = blocking(move || {
-            let loaded = bundle::load(&bytes).map_err(|error| error.to_string())?;
+            let files = archive::read(&bytes, &Limits::default()).map_err(|error| error.to_string())?;
+            let loaded = LoadedAdapter::from_bytes(files, None).map_err(|error| error.to_string())?;
             let loaded = LoadedAdapter { written_at: created, ..loaded };
             Ok::<_, String>(loaded.into_generation(own))
         });

@@ -11,8 +11,8 @@ use std::{
 use super::{Catalogue, CatalogueError, Source, blocking};
 use crate::{
     adapter::{
+        archive,
         backbone::{BackboneShape, MisfitError},
-        bundle,
         folder::{self, CARD_FILE, CONFIG_FILE, FolderError},
         generation::Generation,
         store::{Entry, Key, Pointer, StoredVersion},
@@ -31,7 +31,7 @@ pub(super) struct Folder {
 impl Folder {
     /// The folder's files as one.
     pub fn pack(&self) -> Result<bytes::Bytes, FolderError> {
-        Ok(bundle::pack(&folder::read_files(&self.path)?.0).into())
+        Ok(archive::pack(&folder::read_files(&self.path)?.0).into())
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     adapter::{
-        bundle,
+        archive,
         folder::{AdapterBytes, LoadedAdapter},
         manifest::Task,
         tensor_file::WeightsFormat,
@@ -273,7 +273,8 @@ async fn folders_come_change_and_go_and_an_upload_hides_one() {
     catalogue.rescan_seeds().await.unwrap();
     assert!(value(&catalogue, "a", "film").await.is_err());
     let (found, bytes) = catalogue.content(&tenant("a"), &wanted("book")).await.unwrap();
-    let again = bundle::load(&bytes).unwrap().into_generation(name("book"));
+    let files = archive::read(&bytes, &archive::Limits::default()).unwrap();
+    let again = LoadedAdapter::from_bytes(files, None).unwrap().into_generation(name("book"));
     assert_eq!(again.version(), found.version.version);
 }
 

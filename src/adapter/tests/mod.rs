@@ -1,3 +1,4 @@
+mod archive;
 mod card;
 mod folder;
 mod golden;

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::{
     adapter::{
-        bundle,
+        archive::{self, Limits},
         card::MAX_CARD_BYTES,
         folder::{AdapterBytes, MAX_CONFIG_BYTES},
         tensor_file::{MAX_FILE_BYTES, WeightsFormat},
@@ -148,6 +148,8 @@ fn too_large(what: &str, limit: usize) -> ApiError {
 }
 
 fn unpack(bytes: &[u8]) -> Result<AdapterBytes, ApiError> {
-    bundle::unpack(bytes)
-        .map_err(|error| ApiError::new(ErrorCode::InvalidAdapter, error.to_string()).about("body"))
+    archive::read(bytes, &Limits::default()).map_err(|error| {
+        let code = if error.is_too_large() { ErrorCode::TooLarge } else { ErrorCode::InvalidAdapter };
+        ApiError::new(code, error.to_string()).about("body")
+    })
 }

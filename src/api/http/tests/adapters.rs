@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::kit::{Answer, Stage, ask, get, post};
 use crate::{
     adapter::{
-        BackboneShape, Catalogue, CatalogueConfig, Task, bundle, folder::AdapterBytes,
+        BackboneShape, Catalogue, CatalogueConfig, Task, archive, folder::AdapterBytes,
         tensor_file::WeightsFormat,
     },
     config::Location,
@@ -152,7 +152,7 @@ async fn an_upload_is_created_updated_listed_and_downloaded_again() {
     let content = ask(&shop.app, get(&format!("/v1/adapters/task@{old}/content"))).await;
     assert_eq!(content.header("content-type"), Some("application/zip"));
     assert_eq!(content.header("content-disposition"), Some("attachment; filename=\"task.zip\""));
-    assert_eq!(content.body, bundle::pack(&files(1.0)));
+    assert_eq!(content.body, archive::pack(&files(1.0)));
     let zip = [("content-type", "application/zip")];
     let copied = ask(&shop.app, request("PUT", "/v1/adapters/copy", &zip, content.body.clone())).await;
     assert_eq!((copied.status.as_u16(), version(&copied)), (201, version(&created)));
@@ -243,7 +243,7 @@ async fn a_refused_upload_leaves_the_store_as_it_was() {
     let wide = text(config).replace("\"token_dim\":4", "\"token_dim\":8");
     let causal = text(config).replace("SEQ_2_SEQ_LM", "CAUSAL_LM");
     let nan = files(f32::NAN);
-    let zip = bundle::pack(&sound);
+    let zip = archive::pack(&sound);
     let large = vec![0; 30_000];
     let form = |parts: &[(&str, &[u8])]| (FORM.1, multipart(parts));
     let cases = [
