@@ -52,6 +52,11 @@ real-models:
     DEPT_TEST_GEMMA3={{gemma3}}/gemma-3-270m-q4_k_m.gguf \
     cargo test --test it real_models -- --ignored --nocapture
 
+# Two servers on one bucket of a real S3 server (moto, through pip)
+s3:
+    cargo build --release
+    tests/stores/s3.sh target/release/dept
+
 # What CI runs
 ci:
     .ci/run

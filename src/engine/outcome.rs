@@ -17,7 +17,7 @@ impl<R: Runner + 'static> Engine<R> {
     /// Gives every sequence its scores and its token, and ends those that are done.
     pub(super) fn hand_out(&mut self) {
         let now = Instant::now();
-        self.hand_out_scores();
+        self.hand_out_scores(now);
         let mut tokens = std::mem::take(&mut self.output.tokens);
         for (id, sampled) in tokens.drain(..) {
             match sampled {
@@ -28,12 +28,13 @@ impl<R: Runner + 'static> Engine<R> {
         self.output.tokens = tokens;
     }
 
-    fn hand_out_scores(&mut self) {
+    fn hand_out_scores(&mut self, now: Instant) {
         let mut scores = std::mem::take(&mut self.output.scores);
         for (id, score) in scores.drain(..) {
             match score {
                 Ok(given) => {
-                    if let Some(client) = self.clients.get(&id) {
+                    if let Some(client) = self.clients.get_mut(&id) {
+                        client.see(now);
                         client.deliver(TokenEvent::Given(given));
                     }
                 }

@@ -7,5 +7,6 @@ mod embedded;
 mod exactness;
 mod mixes;
 mod real_models;
+mod store;
 mod support;
 mod tenants;

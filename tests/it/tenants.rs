@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::binary::{Server, run, said};
+use crate::binary::{Server, client, run, said};
 
 /// A key and its line, as `dept key new` prints them.
 fn new_key(name: &str) -> (String, String) {
@@ -17,7 +17,7 @@ fn new_key(name: &str) -> (String, String) {
 }
 
 async fn status(server: &Server, key: Option<&str>) -> (u16, Value) {
-    let mut request = reqwest::Client::new().post(format!("{}/v1/generate", server.http));
+    let mut request = client().post(format!("{}/v1/generate", server.http));
     if let Some(key) = key {
         request = request.header("authorization", format!("Bearer {key}"));
     }
@@ -58,7 +58,7 @@ async fn keys_let_in_and_are_exchanged_while_the_server_runs() {
 }
 
 async fn metrics(server: &Server) -> String {
-    reqwest::get(format!("{}/metrics", server.admin)).await.unwrap().text().await.unwrap()
+    client().get(format!("{}/metrics", server.admin)).send().await.unwrap().text().await.unwrap()
 }
 
 #[test]
@@ -86,12 +86,12 @@ fn what_would_let_everyone_in_by_mistake_does_not_start() {
 async fn a_second_signal_ends_the_drain() {
     let server = Server::start(&["--drain-timeout", "600s"]);
     let body = json!({"prompt": vec!["Tell a long story."; 16], "max_tokens": 1024, "min_tokens": 1024, "stream": true});
-    let sent = reqwest::Client::new().post(format!("{}/v1/generate", server.http)).json(&body).send();
+    let sent = client().post(format!("{}/v1/generate", server.http)).json(&body).send();
     let stream = sent.await.unwrap();
     assert_eq!(stream.status(), 200);
     server.terminate();
     // Two signals at once would be one: the second is sent when the first was heard.
-    while reqwest::get(format!("{}/health/ready", server.admin)).await.unwrap().status() == 200 {}
+    while client().get(format!("{}/health/ready", server.admin)).send().await.unwrap().status() == 200 {}
     server.terminate();
     let text = stream.text().await.unwrap();
     assert!(text.contains(r#""code":"draining""#) && !text.contains("[DONE]"), "{text}");
