@@ -309,7 +309,7 @@ fn bytes_around_the_archive_are_refused() {
     says(open(&gzip(&tar(&files())[..700])), &["is damaged", "188 bytes"]);
     says(open(b"7z\xbc\xaf\x27\x1c"), &["starts with '7z\\xbc\\xaf\'\\x1c'", ".zip or a .tar.gz"]);
     says(open(b""), &["starts with ''"]);
-    says(open(&zip_of(&vec![], CompressionMethod::Stored)), &["not an archive that is read"]);
+    says(open(&zip_of(&[], CompressionMethod::Stored)), &["not an archive that is read"]);
     says(open(&gzip(b"")), &["has no adapter_config.json"]);
 }
 
