@@ -13,7 +13,7 @@ use super::{
     generation::Generation,
     manifest::{Manifest, ManifestError},
     tensor_file::{MAX_FILE_BYTES, TensorFile, TensorFileError, TensorInfo, WeightsFormat},
-    weights::AdapterWeights,
+    weights::{AdapterWeights, Update},
 };
 use crate::domain::AdapterName;
 
@@ -134,6 +134,7 @@ impl LoadedAdapter {
             .map_err(|source| FolderError::Weights { file, source })?;
         let weights = assemble(&manifest, &mut tensors)
             .map_err(|source| FolderError::Assemble { file, source: source.into() })?;
+        let manifest = manifest.decided(matches!(weights.update(), Update::Adept(_)));
         let tensors = tensors.infos().iter().map(|(name, info)| (name.clone(), info.clone())).collect();
         let format = bytes.format;
         Ok(Self { manifest, weights, card, format, tensors, written_at: SystemTime::now() })
@@ -158,6 +159,15 @@ pub fn load(folder: &Path) -> Result<LoadedAdapter, FolderError> {
 /// # Errors
 /// As [`load`], and when it has no such task.
 pub fn load_task(folder: &Path, task_id: Option<usize>) -> Result<LoadedAdapter, FolderError> {
+    let (bytes, written_at) = read_files(folder)?;
+    Ok(LoadedAdapter { written_at, ..LoadedAdapter::from_bytes(bytes, task_id)? })
+}
+
+/// Reads an adapter's folder and checks none of its contents. Also when its weights were written.
+///
+/// # Errors
+/// When files are missing, too large or links out of the folder.
+pub fn read_files(folder: &Path) -> Result<(AdapterBytes, SystemTime), FolderError> {
     let root = fs::canonicalize(folder)
         .and_then(|root| fs::read_dir(&root).map(|_| root))
         .map_err(|source| FolderError::Folder { path: folder.to_owned(), source })?;
@@ -166,9 +176,7 @@ pub fn load_task(folder: &Path, task_id: Option<usize>) -> Result<LoadedAdapter,
     let card = read(&root, CARD_FILE, MAX_CARD_BYTES as u64)?.map(|file| file.bytes);
     let (format, weights) = read_weights(&root)?
         .ok_or_else(|| FolderError::Missing(folder.join(WeightsFormat::Safetensors.file_name())))?;
-    let written_at = weights.written_at;
-    let bytes = AdapterBytes { config, format, weights: weights.bytes, card };
-    Ok(LoadedAdapter { written_at, ..LoadedAdapter::from_bytes(bytes, task_id)? })
+    Ok((AdapterBytes { config, format, weights: weights.bytes, card }, weights.written_at))
 }
 
 /// The weights in the preferred format of those there.

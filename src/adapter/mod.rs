@@ -7,6 +7,7 @@
 
 pub mod archive;
 pub mod assemble;
+pub mod canonical;
 pub mod card;
 pub mod folder;
 pub mod generation;
@@ -27,7 +28,7 @@ pub use generation::{AdapterLease, Generation};
 pub use manifest::{Manifest, Method, Task};
 pub use registry::{BackboneShape, Registry, RegistryError};
 pub use tensor::Matrix;
-pub use weights::{AdapterWeights, LowRank};
+pub use weights::{AdapterWeights, Adept, LowRank, Update};
 
 #[cfg(test)]
 mod tests;
