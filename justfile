@@ -42,6 +42,14 @@ real-models:
     DEPT_TEST_SMOLLM2=target/models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf \
     DEPT_TEST_GEMMA3=target/models/gemma3/gemma-3-270m-q4_k_m.gguf cargo test --test it real_models -- --ignored
 
+# The parsers of uploads under libFuzzer, each for some seconds (needs cargo-fuzz and a nightly toolchain)
+fuzz seconds="60":
+    for target in config card torch_bin safetensors archive; do \
+        mkdir -p "fuzz/target/corpus/$target"; \
+        cargo +nightly fuzz run "$target" "fuzz/target/corpus/$target" "fuzz/corpus/$target" -- \
+            -max_total_time={{seconds}} -rss_limit_mb=1024 -timeout=5 || exit 1; \
+    done
+
 # What CI runs
 ci:
     .ci/run
