@@ -69,7 +69,7 @@ enum Command {
         #[arg(value_name = "DIR|ARCHIVE")]
         source: PathBuf,
         #[command(flatten)]
-        push: remote::Push,
+        push: remote::PushArgs,
         #[command(flatten)]
         server: remote::ServerArgs,
     },

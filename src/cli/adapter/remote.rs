@@ -128,7 +128,7 @@ impl Client {
     }
 
     /// Uploads the adapter in `source`, checked here first.
-    pub async fn push(&self, source: &Path, wanted: &Push) -> anyhow::Result<String> {
+    pub async fn push(&self, source: &Path, wanted: &PushArgs) -> anyhow::Result<String> {
         let name = wanted.name.clone().map_or_else(|| files::name_of(source), Ok)?;
         let files = files::read(source)?;
         LoadedAdapter::from_bytes(files.clone(), None)
@@ -214,7 +214,7 @@ impl Client {
 
 /// How an adapter is pushed.
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct Push {
+pub(super) struct PushArgs {
     /// The name to give it [default: the folder's or archive's]
     #[arg(long)]
     pub name: Option<AdapterName>,
