@@ -57,6 +57,14 @@ s3:
     cargo build --release
     tests/stores/s3.sh target/release/dept
 
+# The parsers of uploads under libFuzzer, each for some seconds (needs cargo-fuzz and a nightly toolchain)
+fuzz seconds="60":
+    for target in config card torch_bin safetensors archive; do \
+        mkdir -p "fuzz/target/corpus/$target"; \
+        cargo +nightly fuzz run "$target" "fuzz/target/corpus/$target" "fuzz/corpus/$target" -- \
+            -max_total_time={{seconds}} -rss_limit_mb=1024 -timeout=5 || exit 1; \
+    done
+
 # What CI runs
 ci:
     .ci/run

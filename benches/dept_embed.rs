@@ -9,7 +9,7 @@ use std::{num::NonZeroUsize, thread::available_parallelism};
 
 use candle_core::{Device, Tensor};
 use dept::kernels::{
-    dept_embed::{AdapterSlot, DeltaRow, EmbeddingTable, LowRankSlot, Row, RowTable, dept_embed},
+    dept_embed::{AdapterSlot, DeltaRow, EmbeddingTable, LowRankSlot, Row, RowTable, UpdateSlot, dept_embed},
     pool::ComputePool,
 };
 use support::{Bench, noise, noises};
@@ -48,7 +48,7 @@ impl Adapter {
 
     fn slot(&self) -> AdapterSlot<'_> {
         let low_rank = LowRankSlot { a: &self.a, b: &self.b, rank: RANK, scale: SCALE };
-        AdapterSlot { prompt: &self.prompt, low_rank: Some(low_rank) }
+        AdapterSlot { prompt: &self.prompt, update: UpdateSlot::LowRank(low_rank) }
     }
 }
 

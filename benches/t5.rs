@@ -24,7 +24,7 @@ use dept::{
     },
     domain::{SamplingParams, Scoring, TenantId},
     kernels::{
-        dept_embed::{AdapterSlot, DeltaRow, LowRankSlot, Row, RowTable},
+        dept_embed::{AdapterSlot, DeltaRow, LowRankSlot, Row, RowTable, UpdateSlot},
         pool::ComputePool,
         ragged_attention::{Keys, Span},
     },
@@ -142,7 +142,7 @@ impl Encoding {
 
     fn run(&self, model: &T5) -> candle_core::Result<()> {
         let low_rank = LowRankSlot { a: &self.a, b: &self.b, rank: RANK, scale: 0.1 };
-        let slots = [AdapterSlot { prompt: &self.prompt, low_rank: Some(low_rank) }];
+        let slots = [AdapterSlot { prompt: &self.prompt, update: UpdateSlot::LowRank(low_rank) }];
         let hidden = model.embed(&slots, &self.rows)?; // (rows, hidden)
         let hidden = model.encode(hidden, &self.spans, 0..model.config().encoder_layers)?;
         model.write_prompt(&model.finish_encoder(&hidden)?, &self.slabs, &self.slots)

@@ -1,24 +1,26 @@
 //! From what a config declares and a file holds to checked weights.
 
 use super::{
-    manifest::{LowRankShape, Manifest, Multitask, TASK_KEY, Task, VARIANT_KEY},
+    manifest::{LowRankShape, Manifest, Multitask, TASK_KEY, Task, UpdateShape, VARIANT_KEY},
     tensor::{Matrix, MatrixError},
     tensor_file::{TensorFile, TensorFileError, TensorInfo},
-    weights::{AdapterWeights, LowRank, WeightsError},
+    weights::{AdapterWeights, Adept, LowRank, Update, WeightsError},
 };
 
 /// The soft prompt. `(m * submodules, d)`
 pub const PROMPT: &str = "prompt_embeddings";
-/// The left low-rank factor. `(s, r)`
+/// The left low-rank factor, ADePT's first matrix. `(s, r)`, ADePT's `(d, r)`
 pub const LOW_RANK_A: &str = "prompt_encoder.lora_embedding_A";
-/// The right low-rank factor. `(r, d)`
+/// The right low-rank factor, ADePT's second matrix. `(r, d)`
 pub const LOW_RANK_B: &str = "prompt_encoder.lora_embedding_B";
 /// A multitask prompt's columns. `(T, m * submodules, R)`
 pub const TASK_COLS: &str = "prefix_task_cols";
 /// A multitask prompt's rows. `(T, R, d)`
 pub const TASK_ROWS: &str = "prefix_task_rows";
-/// ADePT's biases; DePT has neither.
-const ADEPT_BIASES: [&str; 2] = ["prompt_encoder.lora_embedding_a", "prompt_encoder.lora_embedding_b"];
+/// ADePT's first bias, told from A by case alone. `(r)`
+pub const ADEPT_BIAS_A: &str = "prompt_encoder.lora_embedding_a";
+/// ADePT's second bias. `(d)`
+pub const ADEPT_BIAS_B: &str = "prompt_encoder.lora_embedding_b";
 
 /// Why config and tensors do not make an adapter.
 #[derive(Debug, thiserror::Error)]
@@ -61,12 +63,9 @@ pub enum AssembleError {
         /// Where and what.
         source: MatrixError,
     },
-    /// ADePT, told by its tensors.
-    #[error("this is an ADePT adapter ({0}): ADePT is not supported; train or convert it as DePT")]
-    Adept(String),
     /// Shapes alone do not tell DePT from ADePT.
     #[error(
-        "tensor '{LOW_RANK_A}' of shape ({dim}, {rank}) may be DePT's (s, r) or ADePT's (d, r), as max_length and token_dim are both {dim}: add \"{VARIANT_KEY}\": \"dept\" to adapter_config.json if it is DePT"
+        "tensor '{LOW_RANK_A}' of shape ({dim}, {rank}) may be DePT's (s, r) or ADePT's (d, r), as max_length and token_dim are both {dim}: add \"{VARIANT_KEY}\": \"dept\" or \"adept\" to adapter_config.json"
     )]
     Ambiguous {
         /// s and d.
@@ -100,8 +99,16 @@ pub fn assemble(manifest: &Manifest, file: &mut TensorFile) -> Result<AdapterWei
         Some(multitask) => multitask_prompt(manifest, multitask, file)?,
         None => prompt(manifest, file)?,
     };
-    let low_rank = manifest.low_rank.map(|shape| low_rank(manifest, shape, file)).transpose()?;
-    Ok(AdapterWeights::new(prompt, low_rank)?)
+    let update = match manifest.update {
+        UpdateShape::None => Update::None,
+        UpdateShape::LowRank(shape) => Update::LowRank(low_rank(manifest, shape, file)?),
+        UpdateShape::LowRankOrAdept(shape) if is_adept(manifest, shape, file)? => {
+            Update::Adept(adept(manifest, shape.rank, false, file)?)
+        }
+        UpdateShape::LowRankOrAdept(shape) => Update::LowRank(low_rank(manifest, shape, file)?),
+        UpdateShape::Adept { rank, biases } => Update::Adept(adept(manifest, rank, biases, file)?),
+    };
+    Ok(AdapterWeights::new(prompt, update)?)
 }
 
 /// The tensors that the declared method has.
@@ -110,8 +117,11 @@ fn declared(manifest: &Manifest) -> Vec<&'static str> {
     if manifest.prompt_length > 0 {
         names.push(PROMPT);
     }
-    if manifest.low_rank.is_some() {
+    if manifest.update != UpdateShape::None {
         names.extend([LOW_RANK_A, LOW_RANK_B]);
+    }
+    if matches!(manifest.update, UpdateShape::Adept { biases: true, .. }) {
+        names.extend([ADEPT_BIAS_A, ADEPT_BIAS_B]);
     }
     if manifest.multitask.is_some() {
         names.extend([TASK_COLS, TASK_ROWS]);
@@ -121,9 +131,6 @@ fn declared(manifest: &Manifest) -> Vec<&'static str> {
 
 fn check_names(manifest: &Manifest, file: &TensorFile) -> Result<(), AssembleError> {
     let held = file.infos();
-    if let Some(bias) = ADEPT_BIASES.iter().find(|name| held.contains_key(**name)) {
-        return Err(AssembleError::Adept(format!("it has the bias '{bias}'")));
-    }
     let declared = declared(manifest);
     let missing: Vec<_> = declared.iter().filter(|name| !held.contains_key(**name)).collect();
     if !missing.is_empty() {
@@ -149,8 +156,12 @@ fn check_names(manifest: &Manifest, file: &TensorFile) -> Result<(), AssembleErr
 
 fn describe(manifest: &Manifest) -> String {
     let mut parts = vec![format!("method {}", manifest.method), format!("m = {}", manifest.prompt_length)];
-    if let Some(shape) = manifest.low_rank {
-        parts.push(format!("r = {} and s = {}", shape.rank, shape.max_length));
+    match manifest.update {
+        UpdateShape::None => {}
+        UpdateShape::LowRank(shape) | UpdateShape::LowRankOrAdept(shape) => {
+            parts.push(format!("r = {} and s = {}", shape.rank, shape.max_length));
+        }
+        UpdateShape::Adept { rank, .. } => parts.push(format!("r = {rank}")),
     }
     parts.join(", ")
 }
@@ -191,26 +202,44 @@ fn prompt_rows(manifest: &Manifest, file: &TensorFile) -> Result<usize, Assemble
     }
 }
 
+/// Whether A is ADePT's `(d, r)` and not DePT's `(s, r)`.
+fn is_adept(manifest: &Manifest, shape: LowRankShape, file: &TensorFile) -> Result<bool, AssembleError> {
+    let (s, r, d) = (shape.max_length, shape.rank, manifest.hidden);
+    match shape_of(file, LOW_RANK_A) == [d, r] {
+        true if s == d => Err(AssembleError::Ambiguous { dim: d, rank: r }),
+        found => Ok(found),
+    }
+}
+
 fn low_rank(
     manifest: &Manifest,
     shape: LowRankShape,
     file: &mut TensorFile,
 ) -> Result<LowRank, AssembleError> {
     let (s, r, d) = (shape.max_length, shape.rank, manifest.hidden);
-    let found = shape_of(file, LOW_RANK_A);
-    if found == [d, r] && s == d && !shape.surely_dept {
-        return Err(AssembleError::Ambiguous { dim: d, rank: r });
-    }
-    if found == [d, r] && s != d {
-        let why =
-            format!("'{LOW_RANK_A}' has shape ({d}, {r}), that is (d, r); DePT's is (s, r) = ({s}, {r})");
-        return Err(AssembleError::Adept(why));
-    }
     expect_shape(file, LOW_RANK_A, &[s, r])?;
     expect_shape(file, LOW_RANK_B, &[r, d])?;
     let a = matrix(LOW_RANK_A, s, r, file.read(LOW_RANK_A)?)?;
     let b = matrix(LOW_RANK_B, r, d, file.read(LOW_RANK_B)?)?;
     Ok(LowRank::new(a, b, shape.scale())?)
+}
+
+/// ADePT's network; where it has no biases, zeros.
+fn adept(manifest: &Manifest, r: usize, biases: bool, file: &mut TensorFile) -> Result<Adept, AssembleError> {
+    let d = manifest.hidden;
+    expect_shape(file, LOW_RANK_A, &[d, r])?;
+    expect_shape(file, LOW_RANK_B, &[r, d])?;
+    let mut bias = |tensor, len| {
+        if !biases {
+            return matrix(tensor, 1, len, vec![0.0; len]);
+        }
+        expect_shape(file, tensor, &[len])?;
+        matrix(tensor, 1, len, file.read(tensor)?)
+    };
+    let (bias_a, bias_b) = (bias(ADEPT_BIAS_A, r)?, bias(ADEPT_BIAS_B, d)?);
+    let a = matrix(LOW_RANK_A, d, r, file.read(LOW_RANK_A)?)?;
+    let b = matrix(LOW_RANK_B, r, d, file.read(LOW_RANK_B)?)?;
+    Ok(Adept::new(a, bias_a, b, bias_b)?)
 }
 
 /// One task's prompt, P * (cols . rows) element by element. `(m, d)`

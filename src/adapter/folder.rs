@@ -13,7 +13,7 @@ use super::{
     generation::Generation,
     manifest::{Manifest, ManifestError},
     tensor_file::{MAX_FILE_BYTES, TensorFile, TensorFileError, TensorInfo, WeightsFormat},
-    weights::AdapterWeights,
+    weights::{AdapterWeights, Update},
 };
 use crate::domain::AdapterName;
 
@@ -134,6 +134,7 @@ impl LoadedAdapter {
             .map_err(|source| FolderError::Weights { file, source })?;
         let weights = assemble(&manifest, &mut tensors)
             .map_err(|source| FolderError::Assemble { file, source: source.into() })?;
+        let manifest = manifest.decided(matches!(weights.update(), Update::Adept(_)));
         let tensors = tensors.infos().iter().map(|(name, info)| (name.clone(), info.clone())).collect();
         let format = bytes.format;
         Ok(Self { manifest, weights, card, format, tensors, written_at: SystemTime::now() })

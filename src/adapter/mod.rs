@@ -9,6 +9,7 @@
 pub mod archive;
 pub mod assemble;
 pub mod backbone;
+pub mod canonical;
 pub mod card;
 pub mod catalogue;
 pub mod folder;
@@ -32,7 +33,7 @@ pub use folder::LoadedAdapter;
 pub use generation::{AdapterLease, Generation};
 pub use manifest::{Manifest, Method, Task};
 pub use tensor::Matrix;
-pub use weights::{AdapterWeights, LowRank};
+pub use weights::{AdapterWeights, Adept, LowRank, Update};
 
 #[cfg(test)]
 mod tests;

@@ -4,10 +4,11 @@
 //!
 //! 1. JSON without white space, keys sorted: `{"alpha":8.0,"d":768,"m":60,"method":"dept","r":30,"s":256,
 //!    "task":"SEQ_2_SEQ_LM"}`; `alpha` is a decimal that reads back as the same f64; without a low-rank pair
-//!    `alpha` and `s` are null and `r` is 0;
+//!    `alpha` and `s` are null, and `r` is 0 except in ADePT;
 //! 2. one line feed;
 //! 3. the prompt P `(m, d)`, then A `(s, r)`, then B `(r, d)`, each row-major, an element being four bytes of
-//!    little-endian f32; what is absent takes no bytes;
+//!    little-endian f32; what is absent takes no bytes; ADePT has A `(d, r)`, B `(r, d)`, a `(r)` and b `(d)`, where absent
+//!    biases are zeros;
 //! 4. the card as JSON without white space, keys sorted at every depth, absent keys left out; `{}` without a card.
 //!
 //! Lengths follow from the first part, so no two adapters share their bytes. What a file merely dresses up, such
@@ -21,7 +22,7 @@ use super::{
     card::Card,
     manifest::{Manifest, Method, Task},
     tensor::Matrix,
-    weights::{AdapterWeights, LowRank},
+    weights::AdapterWeights,
 };
 use crate::domain::Version;
 
@@ -51,10 +52,8 @@ pub fn version(manifest: &Manifest, weights: &AdapterWeights, card: &Card) -> Ve
     let mut hash = Sha256::new();
     hash.update(json(&shape));
     hash.update(b"\n");
-    let pair = weights.low_rank();
-    for matrix in [Some(weights.prompt()), pair.map(LowRank::a), pair.map(LowRank::b)].into_iter().flatten() {
-        update(&mut hash, matrix);
-    }
+    update(&mut hash, weights.prompt());
+    weights.update().matrices().into_iter().for_each(|matrix| update(&mut hash, matrix));
     hash.update(json(card));
     Version::from_digest(hash.finalize().into())
 }

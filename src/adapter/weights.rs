@@ -25,6 +25,20 @@ pub enum WeightsError {
         /// Columns of B.
         d: usize,
     },
+    /// ADePT's tensors are not (d, r), (r), (r, d) and (d).
+    #[error(
+        "ADePT's A, a, B and b are (d, r), (r), (r, d) and (d): found A ({}, {}), a ({bias_a}), B ({}, {}) and b ({bias_b})", a.0, a.1, b.0, b.1
+    )]
+    Adept {
+        /// Shape of A.
+        a: (usize, usize),
+        /// Length of a.
+        bias_a: usize,
+        /// Shape of B.
+        b: (usize, usize),
+        /// Length of b.
+        bias_b: usize,
+    },
     /// The prompt and B are of different models.
     #[error("the prompt has width {prompt} and B has width {low_rank}: both must be the hidden size d")]
     Hidden {
@@ -93,25 +107,122 @@ impl LowRank {
     }
 }
 
-/// The tensors of an adapter: prompt rows and, for DePT, the low-rank pair.
+/// ADePT's shallow network: a token's embedding `e` gets `ReLU(e . A + a) . B + b` added, wherever it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Adept {
+    a: Matrix,
+    bias_a: Matrix,
+    b: Matrix,
+    bias_b: Matrix,
+}
+
+impl Adept {
+    /// From A `(d, r)`, a `(1, r)`, B `(r, d)` and b `(1, d)`. A network without biases has zeros for them.
+    ///
+    /// # Errors
+    /// When the shapes are not these, or a dimension is 0.
+    pub fn new(a: Matrix, bias_a: Matrix, b: Matrix, bias_b: Matrix) -> Result<Self, WeightsError> {
+        let (d, r) = a.shape();
+        let fits = b.shape() == (r, d) && bias_a.shape() == (1, r) && bias_b.shape() == (1, d);
+        if !fits || a.is_empty() {
+            let (bias_a, bias_b) = (bias_a.len(), bias_b.len());
+            return Err(WeightsError::Adept { a: (d, r), bias_a, b: b.shape(), bias_b });
+        }
+        Ok(Self { a, bias_a, b, bias_b })
+    }
+
+    /// A. `(d, r)`
+    pub fn a(&self) -> &Matrix {
+        &self.a
+    }
+
+    /// a, the bias behind A. `(1, r)`
+    pub fn bias_a(&self) -> &Matrix {
+        &self.bias_a
+    }
+
+    /// B. `(r, d)`
+    pub fn b(&self) -> &Matrix {
+        &self.b
+    }
+
+    /// b, the bias behind B. `(1, d)`
+    pub fn bias_b(&self) -> &Matrix {
+        &self.bias_b
+    }
+
+    /// The rank r, at least 1.
+    pub fn rank(&self) -> usize {
+        self.a.cols()
+    }
+}
+
+/// What an adapter does to the embeddings of prompt tokens. Another kind of adapter is another variant here, with its
+/// twin in [`dept_embed`](crate::kernels::dept_embed).
+#[derive(Debug, Clone, PartialEq)]
+pub enum Update {
+    /// Nothing: prompt tuning.
+    None,
+    /// DePT: a row for each position.
+    LowRank(LowRank),
+    /// ADePT: a function of the token.
+    Adept(Adept),
+}
+
+impl Update {
+    /// Its matrices, in the order in which the version hashes them.
+    pub fn matrices(&self) -> Vec<&Matrix> {
+        match self {
+            Self::None => Vec::new(),
+            Self::LowRank(LowRank { a, b, .. }) => vec![a, b],
+            Self::Adept(Adept { a, bias_a, b, bias_b }) => vec![a, b, bias_a, bias_b],
+        }
+    }
+
+    /// The rank r; 0 where there is no update.
+    pub fn rank(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::LowRank(pair) => pair.rank(),
+            Self::Adept(network) => network.rank(),
+        }
+    }
+
+    /// Columns of B, the hidden size; none where there is no update.
+    fn hidden(&self) -> Option<usize> {
+        match self {
+            Self::None => None,
+            Self::LowRank(LowRank { b, .. }) | Self::Adept(Adept { b, .. }) => Some(b.cols()),
+        }
+    }
+}
+
+impl From<Option<LowRank>> for Update {
+    fn from(pair: Option<LowRank>) -> Self {
+        pair.map_or(Self::None, Self::LowRank)
+    }
+}
+
+/// The tensors of an adapter: prompt rows, and what updates the embeddings of tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdapterWeights {
     prompt: Matrix,
-    low_rank: Option<LowRank>,
+    update: Update,
 }
 
 impl AdapterWeights {
-    /// From the prompt `(m, d)` (m = 0 is legal beside a low-rank pair) and the pair.
+    /// From the prompt `(m, d)` (m = 0 is legal beside an update) and the update.
     ///
     /// # Errors
     /// When widths differ or there is nothing in it.
-    pub fn new(prompt: Matrix, low_rank: Option<LowRank>) -> Result<Self, WeightsError> {
-        match &low_rank {
-            Some(pair) if pair.b.cols() != prompt.cols() => {
-                Err(WeightsError::Hidden { prompt: prompt.cols(), low_rank: pair.b.cols() })
+    pub fn new(prompt: Matrix, update: impl Into<Update>) -> Result<Self, WeightsError> {
+        let update = update.into();
+        match update.hidden() {
+            Some(hidden) if hidden != prompt.cols() => {
+                Err(WeightsError::Hidden { prompt: prompt.cols(), low_rank: hidden })
             }
             None if prompt.is_empty() => Err(WeightsError::Nothing),
-            _ => Ok(Self { prompt, low_rank }),
+            _ => Ok(Self { prompt, update }),
         }
     }
 
@@ -120,29 +231,37 @@ impl AdapterWeights {
         &self.prompt
     }
 
-    /// The low-rank pair; absent in plain prompt tuning.
-    pub fn low_rank(&self) -> Option<&LowRank> {
-        self.low_rank.as_ref()
+    /// What it does to the embeddings of prompt tokens.
+    pub fn update(&self) -> &Update {
+        &self.update
     }
 
-    /// Prompt rows m; 0 for a low-rank pair alone.
+    /// DePT's low-rank pair; absent in the other kinds.
+    pub fn low_rank(&self) -> Option<&LowRank> {
+        match &self.update {
+            Update::LowRank(pair) => Some(pair),
+            Update::None | Update::Adept(_) => None,
+        }
+    }
+
+    /// Prompt rows m; 0 for an update alone.
     pub fn prompt_length(&self) -> usize {
         self.prompt.rows()
     }
 
-    /// The rank r; 0 without a low-rank pair.
+    /// The rank r; 0 without an update.
     pub fn rank(&self) -> usize {
-        self.low_rank.as_ref().map_or(0, LowRank::rank)
+        self.update.rank()
     }
 
     /// Whether the embeddings of prompt tokens differ from those of generated ones.
     pub fn updates_tokens(&self) -> bool {
-        self.low_rank.is_some()
+        !matches!(self.update, Update::None)
     }
 
-    /// The longest input in tokens that has update rows, s; unlimited without a low-rank pair.
+    /// The longest input in tokens that has update rows, s; unlimited where updates do not depend on the position.
     pub fn max_length(&self) -> Option<usize> {
-        self.low_rank.as_ref().map(LowRank::max_length)
+        self.low_rank().map(LowRank::max_length)
     }
 
     /// The model width d.
@@ -150,9 +269,9 @@ impl AdapterWeights {
         self.prompt.cols()
     }
 
-    /// Trained numbers: m d + (s + d) r.
+    /// Numbers in its tensors: m d + (s + d) r for DePT.
     pub fn parameters(&self) -> usize {
-        self.prompt.len() + self.low_rank.as_ref().map_or(0, |pair| pair.a.len() + pair.b.len())
+        self.prompt.len() + self.update.matrices().into_iter().map(Matrix::len).sum::<usize>()
     }
 
     /// Bytes in memory.

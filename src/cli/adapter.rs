@@ -1,4 +1,4 @@
-//! `dept adapter`: look at adapter folders without a server.
+//! `dept adapter`: look at adapters without a server, and take them to one and back.
 
 use std::{
     fmt::Write as _,
@@ -11,9 +11,14 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use crate::{
-    adapter::{BackboneShape, Card, Generation, LoadedAdapter, Task, folder, tensor_file::TensorInfo},
-    domain::AdapterName,
+    adapter::{BackboneShape, Card, Generation, LoadedAdapter, Task, Update, tensor_file::TensorInfo},
+    backbones::weights::Weights,
+    domain::{AdapterName, AdapterRef},
 };
+use remote::Client;
+
+mod files;
+mod remote;
 
 /// Arguments of `dept adapter`.
 #[derive(Debug, clap::Args)]
@@ -24,11 +29,11 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Check an adapter folder and print what is in it
+    /// Check an adapter and print what is in it
     Inspect {
-        /// The folder with adapter_config.json and adapter_model.safetensors or .bin
-        #[arg(value_name = "DIR")]
-        folder: PathBuf,
+        /// The folder with adapter_config.json and adapter_model.safetensors or .bin, or a .zip or .tar.gz of it
+        #[arg(value_name = "DIR|ARCHIVE")]
+        source: PathBuf,
         /// Print JSON in place of the table
         #[arg(long)]
         json: bool,
@@ -36,31 +41,98 @@ enum Command {
         #[arg(long, value_name = "N")]
         task_id: Option<usize>,
     },
-    /// Check an adapter folder; print one line and exit with 0, or the error and exit with 1
+    /// Check an adapter; print one line and exit with 0, or the error and exit with 1
     Validate {
-        /// The folder with adapter_config.json and adapter_model.safetensors or .bin
-        #[arg(value_name = "DIR")]
-        folder: PathBuf,
-        /// Check too that it fits the model in this folder (its config.json)
+        /// The folder with adapter_config.json and adapter_model.safetensors or .bin, or a .zip or .tar.gz of it
+        #[arg(value_name = "DIR|ARCHIVE")]
+        source: PathBuf,
+        /// Check too that it fits the model in this folder: its width and kind, and, where the card states the
+        /// fingerprint that it was trained on and the weights are there, that too
         #[arg(long, value_name = "PATH")]
         model: Option<PathBuf>,
+    },
+    /// Write an adapter anew as a folder with adapter_model.safetensors, whatever form it has
+    Convert {
+        /// The adapter: a folder, .zip or .tar.gz
+        #[arg(value_name = "DIR|ARCHIVE")]
+        source: PathBuf,
+        /// The folder to write, which must not be there yet
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// Keep this task of a multitask prompt, counted from 0 [default: the config's dept_task_id]
+        #[arg(long, value_name = "N")]
+        task_id: Option<usize>,
+    },
+    /// Upload an adapter to a server, where the next request that names it gets it
+    Push {
+        /// The adapter: a folder, .zip or .tar.gz
+        #[arg(value_name = "DIR|ARCHIVE")]
+        source: PathBuf,
+        #[command(flatten)]
+        push: remote::PushArgs,
+        #[command(flatten)]
+        server: remote::ServerArgs,
+    },
+    /// Download an adapter from a server into a new folder
+    Pull {
+        /// Its name, or name@version
+        name: AdapterRef,
+        /// The folder to write, which must not be there yet [default: the adapter's name]
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+        #[command(flatten)]
+        server: remote::ServerArgs,
+    },
+    /// List the adapters on a server
+    List {
+        /// Print JSON in place of the table
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        server: remote::ServerArgs,
+    },
+    /// Delete an adapter on a server, with all its versions
+    Rm {
+        /// Its name; name@version deletes that version alone
+        name: AdapterRef,
+        /// Where it is
+        #[arg(long, value_enum, default_value = "home")]
+        namespace: remote::Namespace,
+        #[command(flatten)]
+        server: remote::ServerArgs,
     },
 }
 
 /// Runs `dept adapter`.
 ///
 /// # Errors
-/// When the folder holds no sound adapter, or one that does not fit the model.
+/// When there is no sound adapter, it does not fit the model, or the server refuses.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let report = match args.command {
-        Command::Inspect { folder, json, task_id } => inspect(&folder, json, task_id)?,
-        Command::Validate { folder, model } => validate(&folder, model.as_deref())?,
+        Command::Inspect { source, json, task_id } => inspect(&source, json, task_id)?,
+        Command::Validate { source, model } => validate(&source, model.as_deref())?,
+        Command::Convert { source, folder, task_id } => files::convert(&source, &folder, task_id)?,
+        remote => {
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(ask(remote))?
+        }
     };
     io::stdout().lock().write_all(report.as_bytes()).context("the report can't be written")
 }
 
+async fn ask(command: Command) -> anyhow::Result<String> {
+    match command {
+        Command::Push { source, push, server } => Client::new(&server)?.push(&source, &push).await,
+        Command::Pull { name, to, server } => Client::new(&server)?.pull(&name, to.as_deref()).await,
+        Command::List { json, server } => Client::new(&server)?.list(json).await,
+        Command::Rm { name, namespace, server } => Client::new(&server)?.remove(&name, namespace).await,
+        Command::Inspect { .. } | Command::Validate { .. } | Command::Convert { .. } => {
+            bail!("this needs no server")
+        }
+    }
+}
+
 fn inspect(path: &Path, as_json: bool, task_id: Option<usize>) -> anyhow::Result<String> {
-    let loaded = folder::load_task(path, task_id)?;
+    let loaded = LoadedAdapter::from_bytes(files::read(path)?, task_id)?;
     let (file, tensors) = (loaded.format.file_name(), loaded.tensors.clone());
     let generation = named(path, loaded)?;
     if as_json {
@@ -71,11 +143,15 @@ fn inspect(path: &Path, as_json: bool, task_id: Option<usize>) -> anyhow::Result
 }
 
 fn validate(path: &Path, model: Option<&Path>) -> anyhow::Result<String> {
-    let generation = named(path, folder::load(path)?)?;
+    let generation = named(path, LoadedAdapter::from_bytes(files::read(path)?, None)?)?;
     let fits = match model {
         None => String::new(),
         Some(model) => {
-            let shape = backbone_shape(model)?;
+            let mut shape = backbone_shape(model)?;
+            // Reads all of the weights, so only where a card has something to compare.
+            if generation.card().base_fingerprint().is_some() {
+                shape.fingerprint = Weights::open(model).ok().map(|weights| weights.fingerprint().to_owned());
+            }
             shape.check(&generation)?;
             format!(", fits {}", shape.name)
         }
@@ -85,9 +161,7 @@ fn validate(path: &Path, model: Option<&Path>) -> anyhow::Result<String> {
 
 /// Named by its folder, as a server would do it; a folder of no legal name can still be looked at.
 fn named(path: &Path, loaded: LoadedAdapter) -> anyhow::Result<Generation> {
-    let real = path.canonicalize().with_context(|| format!("'{}' has no name", path.display()))?;
-    let legal = real.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
-    let name: AdapterName = legal.map_or_else(|| "unnamed".parse(), Ok)?;
+    let name: AdapterName = files::name_of(path).or_else(|_| "unnamed".parse())?;
     Ok(loaded.into_generation(name))
 }
 
@@ -150,13 +224,17 @@ fn table(
     row("task", manifest.task.to_string())?;
     row("base model", manifest.base_model.clone().unwrap_or_else(|| "not stated".into()))?;
     row("prompt length", format!("m = {}", weights.prompt_length()))?;
-    match weights.low_rank() {
-        Some(pair) => {
+    match weights.update() {
+        Update::LowRank(pair) => {
             row("rank", format!("r = {}", pair.rank()))?;
             row("max length", format!("s = {} tokens", pair.max_length()))?;
             row("scale", format!("{} = lora_alpha / sqrt(r)", pair.scale()))?;
         }
-        None => row("rank", "r = 0, no low-rank pair".into())?,
+        Update::Adept(network) => {
+            row("rank", format!("r = {}", network.rank()))?;
+            row("max length", "unlimited: the update does not depend on the position".into())?;
+        }
+        Update::None => row("rank", "r = 0, no low-rank pair".into())?,
     }
     row("hidden size", format!("d = {}", weights.hidden()))?;
     row("parameters", weights.parameters().to_string())?;

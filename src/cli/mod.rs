@@ -30,7 +30,7 @@ enum Command {
     Serve(Box<config::ServeArgs>),
     /// Generate one answer here, without a server
     Generate(generate::Args),
-    /// Look into adapter folders
+    /// Look into adapters, convert them, take them to a server and back
     Adapter(adapter::Args),
     /// Make API keys
     Key(key::Args),

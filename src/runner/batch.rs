@@ -4,9 +4,9 @@ use candle_core::{DType, Device, Tensor};
 
 use super::{RunnerConfig, RunnerError, StepOutput};
 use crate::{
-    adapter::{AdapterLease, AdapterWeights},
+    adapter::{AdapterLease, AdapterWeights, Update},
     kernels::{
-        dept_embed::{AdapterSlot, LowRankSlot},
+        dept_embed::{AdapterSlot, AdeptSlot, LowRankSlot, UpdateSlot},
         ragged_attention::copy_blocks,
     },
     kv::BlockCopy,
@@ -31,18 +31,30 @@ impl<'a> Slots<'a> {
 
     /// The tensors, by slot.
     pub fn tensors(&self) -> Vec<AdapterSlot<'a>> {
-        self.0.iter().map(|lease| tensors_of(lease.weights())).collect()
+        self.0.iter().map(|lease| AdapterSlot::from(&**lease.weights())).collect()
     }
 }
 
-fn tensors_of(weights: &AdapterWeights) -> AdapterSlot<'_> {
-    let low_rank = weights.low_rank().map(|pair| LowRankSlot {
-        a: pair.a().data(),
-        b: pair.b().data(),
-        rank: pair.rank(),
-        scale: pair.scale(),
-    });
-    AdapterSlot { prompt: weights.prompt().data(), low_rank }
+impl<'a> From<&'a AdapterWeights> for AdapterSlot<'a> {
+    /// An adapter as the embedding kernel reads it.
+    fn from(weights: &'a AdapterWeights) -> Self {
+        let update = match weights.update() {
+            Update::None => UpdateSlot::None,
+            Update::LowRank(pair) => UpdateSlot::LowRank(LowRankSlot {
+                a: pair.a().data(),
+                b: pair.b().data(),
+                rank: pair.rank(),
+                scale: pair.scale(),
+            }),
+            Update::Adept(network) => UpdateSlot::Adept(AdeptSlot {
+                a: network.a().data(),
+                bias_a: network.bias_a().data(),
+                b: network.b().data(),
+                bias_b: network.bias_b().data(),
+            }),
+        };
+        Self { prompt: weights.prompt().data(), update }
+    }
 }
 
 /// Memory that sampling works in.

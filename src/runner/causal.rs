@@ -7,6 +7,7 @@ use super::{
     batch::{SampleMemory, Slots, copy_rows, read_out, slabs},
 };
 use crate::{
+    adapter::AdapterWeights,
     backbones::decoder::{CausalBatch, Decoder},
     kernels::{
         dept_embed::{DeltaRow, Row, RowTable},
@@ -84,8 +85,17 @@ fn row(sequence: &Sequence, slot: Option<u32>, position: usize) -> Row {
     let Some(&token) = prompt.get(at) else {
         return Row::Token { token: sequence.answer[at - prompt.len()], delta: None };
     };
-    let s = sequence.request.adapter.as_ref().and_then(|lease| lease.weights().max_length());
-    let delta = slot.zip(s).map(|(slot, s)| DeltaRow { slot, index: (s - prompt.len() + at) as u32 });
+    let updated = sequence
+        .request
+        .adapter
+        .as_ref()
+        .map(|lease| &**lease.weights())
+        .filter(|weights| weights.updates_tokens());
+    // Where there is no s, the update does not ask for the row.
+    let s = |weights: &AdapterWeights| weights.max_length().unwrap_or(prompt.len());
+    let delta = slot
+        .zip(updated)
+        .map(|(slot, weights)| DeltaRow { slot, index: (s(weights) - prompt.len() + at) as u32 });
     Row::Token { token, delta }
 }
 

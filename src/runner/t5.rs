@@ -178,7 +178,7 @@ fn push_prompt(rows: &mut RowTable, tokens: &[u32], adapter: Option<(u32, &Adapt
             rows.push(Row::Prompt { slot, index });
         }
     }
-    let updated = adapter.filter(|(_, weights)| weights.low_rank().is_some());
+    let updated = adapter.filter(|(_, weights)| weights.updates_tokens());
     for (index, &token) in (0..).zip(tokens) {
         rows.push(Row::Token { token, delta: updated.map(|(slot, _)| DeltaRow { slot, index }) });
     }

@@ -21,7 +21,7 @@ Q8_CASES = ("none-short", "none-long", "none-text", "dept-medium", "dept-long", 
 DECODER_Q8_CASES = ("dept-medium", "none-short", "none-long", "lowrank-long", "pt-medium")  # the first with all its steps
 GEMMA_GGUF_CASES = ("dept-long", "none-short", "none-long", "lowrank-medium", "pt-long")
 DECODERS = ("gpt2", "llama", "llama3", "qwen2", "qwen3", "gemma3")
-OWN = ("t5-v1_0", "t5-v1_0-sharded", "t5-v1_1", "adapters", "expected", *DECODERS)  # folders that the script owns
+OWN = ("t5-v1_0", "t5-v1_0-sharded", "t5-v1_1", "adapters", "adept", "expected", *DECODERS)  # folders that the script owns
 
 
 def quiet() -> None:
@@ -162,11 +162,12 @@ def decoder_gguf(out: Path, made: dict) -> None:
 
 
 def make(out: Path) -> None:
-    from gen import buckets, models, sampling, tokenizer
+    from gen import adept, buckets, models, sampling, tokenizer
     from gen.files import write_json
 
     quiet()
     made = {name: hf_model(out, name) for name in models.CONFIGS}
+    adept.write(out)
     models.write_sharded(out, "t5-v1_0")
     whole, parts = (models.load(out / n).state_dict() for n in ("t5-v1_0", "t5-v1_0-sharded"))
     assert all((whole[k] == parts[k]).all() for k in whole)

@@ -8,7 +8,7 @@ use dept::{
     backbones::t5::{DecoderBatch, T5},
     domain::Scoring,
     kernels::{
-        dept_embed::{AdapterSlot, DeltaRow, LowRankSlot, Row, RowTable},
+        dept_embed::{AdapterSlot, DeltaRow, Row, RowTable},
         ragged_attention::{Keys, Span},
     },
     kv::BlockPool,
@@ -148,16 +148,10 @@ fn encoder_output(model: &T5, prompt: &[u32], adapter: Option<&AdapterLease>) ->
     let mut slots = Vec::new();
     if let Some(lease) = adapter {
         let weights = lease.weights();
-        let low_rank = weights.low_rank().map(|pair| LowRankSlot {
-            a: pair.a().data(),
-            b: pair.b().data(),
-            rank: pair.rank(),
-            scale: pair.scale(),
-        });
-        slots.push(AdapterSlot { prompt: weights.prompt().data(), low_rank });
+        slots.push(AdapterSlot::from(&**weights));
         (0..weights.prompt_length() as u32).for_each(|index| rows.push(Row::Prompt { slot: 0, index }));
     }
-    let updated = slots.first().is_some_and(|slot| slot.low_rank.is_some());
+    let updated = adapter.is_some_and(|lease| lease.weights().updates_tokens());
     for (index, &token) in prompt.iter().enumerate() {
         let delta = updated.then_some(DeltaRow { slot: 0, index: index as u32 });
         rows.push(Row::Token { token, delta });
@@ -168,6 +162,49 @@ fn encoder_output(model: &T5, prompt: &[u32], adapter: Option<&AdapterLease>) ->
     let hidden = model.embed(&slots, &rows).unwrap();
     let hidden = model.encode(hidden, &[span], 0..model.config().encoder_layers).unwrap();
     model.finish_encoder(&hidden).unwrap()
+}
+
+/// `[P; E + ReLU(E . A + a) . B + b]` of both forms of ADePT, as the runner asks for it.
+#[test]
+fn adept_embeds_what_its_formula_says() {
+    let model = load_t5(&golden("t5-v1_1"), Recipe::Stored, 2);
+    let expected =
+        candle_core::safetensors::load(golden("adept/expected.safetensors"), &Device::Cpu).unwrap();
+    let ids: Vec<u32> = expected["ids"].to_vec1().unwrap();
+    for (form, method) in [("biased", "adept"), ("unbiased", "adept")] {
+        let adapter = lease(&golden(&format!("adept/{form}")), None);
+        assert_eq!((adapter.manifest().method.as_str(), adapter.weights().max_length()), (method, None));
+        let mut rows = RowTable::default();
+        (0..4).for_each(|index| rows.push(Row::Prompt { slot: 0, index }));
+        // Which row is asked for changes nothing.
+        let token =
+            |(at, &token)| Row::Token { token, delta: Some(DeltaRow { slot: 0, index: at as u32 * 7 }) };
+        ids.iter().enumerate().map(token).for_each(|row| rows.push(row));
+        let found = model.embed(&[AdapterSlot::from(&**adapter.weights())], &rows).unwrap();
+        let [found, expected] =
+            [&found, &expected[form]].map(|x| x.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+        assert_eq!(found.len(), expected.len());
+        for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            assert!((found - expected).abs() < 1e-5, "{form} {at}: {expected} {found}");
+        }
+    }
+}
+
+/// ADePT through the runner: its outputs change, and neither a crowd nor the threads change them.
+#[test]
+fn adept_is_the_same_alone_and_in_a_crowd() {
+    let model = || load_t5(&golden("t5-v1_1"), Recipe::Stored, 2);
+    let adapters =
+        ["adept/biased", "adept/unbiased", "adapters/t5-v1_1/dept"].map(|path| lease(&golden(path), None));
+    let prompt: Vec<u32> = (3..23).chain([1]).collect();
+    let mut jobs = vec![Job::new(prompt.clone(), None, 6)];
+    jobs.extend(adapters.into_iter().map(|adapter| Job::new(prompt.clone(), Some(adapter), 6)));
+    let (together, _) = generate(model(), &jobs, Memory::default());
+    for (at, (job, crowd)) in jobs.iter().zip(&together).enumerate() {
+        let (alone, _) = generate(model(), std::slice::from_ref(job), Memory::default());
+        assert_eq!(&alone[0], crowd, "job {at}");
+        assert!(!together[..at].contains(crowd), "job {at} has an adapter of its own");
+    }
 }
 
 /// The logits of the decoder's first row. `(1, vocab)`

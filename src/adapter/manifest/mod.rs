@@ -48,14 +48,6 @@ pub enum ManifestError {
         /// What is there.
         found: String,
     },
-    /// ADePT, which this version does not serve.
-    #[error(
-        "this is an ADePT adapter ({evidence}): ADePT is not supported; train or convert it as DePT (peft_type PROMPT_TUNING_LORA)"
-    )]
-    Adept {
-        /// What gave it away.
-        evidence: &'static str,
-    },
 }
 
 /// How an adapter was trained.
@@ -74,6 +66,8 @@ pub enum Method {
     /// The low-rank update alone, m = 0.
     #[serde(rename = "lowrank")]
     LowRankOnly,
+    /// ADePT: prompt rows and a shallow network over the token embeddings.
+    Adept,
 }
 
 impl Method {
@@ -85,6 +79,7 @@ impl Method {
             Self::PTuning => "ptuning",
             Self::Mpt => "mpt",
             Self::LowRankOnly => "lowrank",
+            Self::Adept => "adept",
         }
     }
 }
@@ -131,8 +126,6 @@ pub struct LowRankShape {
     pub max_length: usize,
     /// `lora_alpha`.
     pub alpha: f64,
-    /// Whether the config says itself that this is DePT and not ADePT without biases.
-    pub surely_dept: bool,
 }
 
 impl LowRankShape {
@@ -140,6 +133,24 @@ impl LowRankShape {
     pub fn scale(&self) -> f32 {
         (self.alpha / (self.rank as f64).sqrt()) as f32
     }
+}
+
+/// What the config says of the update of token embeddings.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum UpdateShape {
+    /// There is none.
+    None,
+    /// DePT's pair.
+    LowRank(LowRankShape),
+    /// DePT's pair, or ADePT without biases, which has the same `peft_type`: the shape of A tells.
+    LowRankOrAdept(LowRankShape),
+    /// ADePT: A `(d, r)`, B `(r, d)` and, with `biases`, a `(r)` and b `(d)`.
+    Adept {
+        /// r, at least 1.
+        rank: usize,
+        /// Whether the file holds the biases.
+        biases: bool,
+    },
 }
 
 /// The declared shape of a multitask prompt: task columns `(T, m, R)`, task rows `(T, R, d)`.
@@ -164,8 +175,8 @@ pub struct Manifest {
     pub prompt_length: usize,
     /// Hidden size d.
     pub hidden: usize,
-    /// The low-rank pair, when r > 0.
-    pub low_rank: Option<LowRankShape>,
+    /// What updates the token embeddings. Where the file decided what the config left open, it is the decision.
+    pub update: UpdateShape,
     /// The tasks of a multitask prompt; present exactly when the method is [`Method::Mpt`].
     pub multitask: Option<Multitask>,
     /// How many times m rows `prompt_embeddings` holds; where unset, seq2seq files hold once or twice m.
@@ -202,18 +213,24 @@ impl Manifest {
         Ok(self)
     }
 
-    /// The rank r; 0 without a low-rank pair.
-    pub fn rank(&self) -> usize {
-        self.low_rank.map_or(0, |shape| shape.rank)
-    }
-
-    /// The longest input s in tokens; none without a low-rank pair.
-    pub fn max_length(&self) -> Option<usize> {
-        self.low_rank.map(|shape| shape.max_length)
+    /// The same manifest with what the tensors decided: `LowRankOrAdept` is one of the two.
+    pub(super) fn decided(mut self, adept: bool) -> Self {
+        self.update = match self.update {
+            UpdateShape::LowRankOrAdept(shape) if adept => {
+                self.method = Method::Adept;
+                UpdateShape::Adept { rank: shape.rank, biases: false }
+            }
+            UpdateShape::LowRankOrAdept(shape) => UpdateShape::LowRank(shape),
+            known => known,
+        };
+        self
     }
 
     /// `lora_alpha`; none without a low-rank pair.
     pub fn alpha(&self) -> Option<f64> {
-        self.low_rank.map(|shape| shape.alpha)
+        match self.update {
+            UpdateShape::LowRank(shape) | UpdateShape::LowRankOrAdept(shape) => Some(shape.alpha),
+            UpdateShape::None | UpdateShape::Adept { .. } => None,
+        }
     }
 }

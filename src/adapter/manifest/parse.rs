@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{
     LowRankShape, MAX_ALPHA, MAX_HIDDEN, MAX_LENGTH, MAX_PROMPT_LENGTH, MAX_RANK, MAX_TASKS, Manifest,
-    ManifestError, Method, Multitask, TASK_KEY, Task, VARIANT_KEY,
+    ManifestError, Method, Multitask, TASK_KEY, Task, UpdateShape, VARIANT_KEY,
 };
 
 /// The fields that are read; a field named twice is an error.
@@ -36,41 +36,44 @@ pub(super) fn manifest(json: &[u8]) -> Result<Manifest, ManifestError> {
     let hidden = hidden(&raw)?;
     let submodules = submodules(&raw, task)?;
     let base_model = text("base_model_name_or_path", &raw.base_model_name_or_path)?.map(str::to_owned);
-    let (method, low_rank, multitask) = match peft_type {
-        "PROMPT_TUNING_LORA" => {
-            let low_rank = low_rank(&raw)?;
-            (low_rank_method(prompt_length, low_rank.is_some()), low_rank, None)
-        }
-        "PROMPT_TUNING" => (Method::PromptTuning, no_low_rank(&raw)?, None),
-        "P_TUNING" => (Method::PTuning, no_low_rank(&raw)?, None),
-        "MULTITASK_PROMPT_TUNING" => (Method::Mpt, no_low_rank(&raw)?, Some(multitask(&raw)?)),
-        "PROMPT_TUNING_LORAX" => {
-            return Err(ManifestError::Adept { evidence: "its peft_type is PROMPT_TUNING_LORAX" });
-        }
+    let update = match peft_type {
+        "PROMPT_TUNING_LORA" => low_rank(&raw)?,
+        "PROMPT_TUNING_LORAX" => adept(&raw, true)?,
+        "PROMPT_TUNING" | "P_TUNING" | "MULTITASK_PROMPT_TUNING" => no_update(&raw)?,
         other => {
             return Err(ManifestError::Field {
                 field: "peft_type",
-                expected: "PROMPT_TUNING_LORA (DePT), PROMPT_TUNING, P_TUNING or MULTITASK_PROMPT_TUNING"
-                    .into(),
+                expected:
+                    "PROMPT_TUNING_LORA (DePT), PROMPT_TUNING_LORAX (ADePT), PROMPT_TUNING, P_TUNING or \
+                           MULTITASK_PROMPT_TUNING"
+                        .into(),
                 found: clip(other),
             });
         }
     };
-    if prompt_length == 0 && method != Method::LowRankOnly {
+    let method = method(peft_type, prompt_length, update);
+    let multitask = (method == Method::Mpt).then(|| multitask(&raw)).transpose()?;
+    if prompt_length == 0 && update == UpdateShape::None {
         return Err(ManifestError::Field {
             field: "num_virtual_tokens",
             expected: "at least 1, as there is no low-rank pair (r > 0) beside the prompt".into(),
             found: "0".into(),
         });
     }
-    Ok(Manifest { method, task, prompt_length, hidden, low_rank, multitask, submodules, base_model })
+    Ok(Manifest { method, task, prompt_length, hidden, update, multitask, submodules, base_model })
 }
 
-fn low_rank_method(prompt_length: usize, has_pair: bool) -> Method {
-    match (prompt_length, has_pair) {
-        (_, false) => Method::PromptTuning,
-        (0, true) => Method::LowRankOnly,
-        (_, true) => Method::Dept,
+/// The method by what it amounts to: a pair of rank 0 is none, and no prompt beside a pair is the pair alone.
+fn method(peft_type: &str, prompt_length: usize, update: UpdateShape) -> Method {
+    match (update, peft_type) {
+        (UpdateShape::Adept { .. }, _) => Method::Adept,
+        (UpdateShape::LowRank(_) | UpdateShape::LowRankOrAdept(_), _) if prompt_length == 0 => {
+            Method::LowRankOnly
+        }
+        (UpdateShape::LowRank(_) | UpdateShape::LowRankOrAdept(_), _) => Method::Dept,
+        (UpdateShape::None, "P_TUNING") => Method::PTuning,
+        (UpdateShape::None, "MULTITASK_PROMPT_TUNING") => Method::Mpt,
+        (UpdateShape::None, _) => Method::PromptTuning,
     }
 }
 
@@ -103,26 +106,29 @@ fn submodules(raw: &Raw, task: Task) -> Result<Option<usize>, ManifestError> {
     count("num_transformer_submodules", &raw.num_transformer_submodules, 1, most)
 }
 
-/// The pair that `PROMPT_TUNING_LORA` declares; r = 0 declares none and needs no other field.
-fn low_rank(raw: &Raw) -> Result<Option<LowRankShape>, ManifestError> {
+/// The pair that `PROMPT_TUNING_LORA` declares; r = 0 declares none and needs no other field. ADePT without biases bears the
+/// same name: the config may say which one it is, else the shape of A does.
+fn low_rank(raw: &Raw) -> Result<UpdateShape, ManifestError> {
     let rank = need_count("r", &raw.r, 0, MAX_RANK)?;
-    let surely_dept = match text(VARIANT_KEY, &raw.dept_variant)? {
-        None => false,
-        Some("dept") => true,
-        Some("adept") => return Err(ManifestError::Adept { evidence: "its dept_variant says so" }),
-        Some(other) => {
-            return Err(ManifestError::Field {
-                field: VARIANT_KEY,
-                expected: "\"dept\" or \"adept\"".into(),
-                found: clip(other),
-            });
-        }
-    };
+    let variant = text(VARIANT_KEY, &raw.dept_variant)?;
+    if !matches!(variant, None | Some("dept" | "adept")) {
+        let (expected, found) = ("\"dept\" or \"adept\"".into(), clip(variant.unwrap_or_default()));
+        return Err(ManifestError::Field { field: VARIANT_KEY, expected, found });
+    }
     if rank == 0 {
-        return Ok(None);
+        return Ok(UpdateShape::None);
+    }
+    if variant == Some("adept") {
+        return adept(raw, false);
     }
     let max_length = need_count("max_length", &raw.max_length, 1, MAX_LENGTH)?;
-    Ok(Some(LowRankShape { rank, max_length, alpha: alpha(raw)?, surely_dept }))
+    let shape = LowRankShape { rank, max_length, alpha: alpha(raw)? };
+    Ok(if variant.is_some() { UpdateShape::LowRank(shape) } else { UpdateShape::LowRankOrAdept(shape) })
+}
+
+/// ADePT's network. It has neither scale nor longest input, whatever its config carries along.
+fn adept(raw: &Raw, biases: bool) -> Result<UpdateShape, ManifestError> {
+    Ok(UpdateShape::Adept { rank: need_count("r", &raw.r, 1, MAX_RANK)?, biases })
 }
 
 fn alpha(raw: &Raw) -> Result<f64, ManifestError> {
@@ -137,14 +143,14 @@ fn alpha(raw: &Raw) -> Result<f64, ManifestError> {
 }
 
 /// A prompt-only method must not declare a rank: its update would be dropped without a word.
-fn no_low_rank(raw: &Raw) -> Result<Option<LowRankShape>, ManifestError> {
+fn no_update(raw: &Raw) -> Result<UpdateShape, ManifestError> {
     match count("r", &raw.r, 0, MAX_RANK)? {
         Some(rank) if rank > 0 => Err(ManifestError::Field {
             field: "r",
-            expected: "0 or nothing, as only peft_type PROMPT_TUNING_LORA has a low-rank pair".into(),
+            expected: "0 or nothing, as only peft_type PROMPT_TUNING_LORA and PROMPT_TUNING_LORAX have low-rank tensors".into(),
             found: rank.to_string(),
         }),
-        _ => Ok(None),
+        _ => Ok(UpdateShape::None),
     }
 }
 

@@ -4,13 +4,14 @@ use serde_json::json;
 
 use super::{
     super::{
-        Method,
-        assemble::{LOW_RANK_A, LOW_RANK_B, PROMPT, TASK_COLS, TASK_ROWS},
+        Method, Update,
+        assemble::{ADEPT_BIAS_A, ADEPT_BIAS_B, LOW_RANK_A, LOW_RANK_B, PROMPT, TASK_COLS, TASK_ROWS},
         folder,
         tensor_file::WeightsFormat,
     },
     support::{
-        config, config_with, counting, load, load_bytes, says, tensors, tensors_of, torch_bin, write_folder,
+        adept_tensors, config, config_with, counting, load, load_bytes, says, tensors, tensors_of, torch_bin,
+        write_folder,
     },
 };
 
@@ -122,19 +123,57 @@ fn no_prompt_and_no_rank_may_be_saved_as_empty_tensors_or_left_out() {
 }
 
 #[test]
-fn adept_is_told_from_dept() {
-    let mut biased = tensors();
-    biased.insert("prompt_encoder.lora_embedding_a".into(), counting(&[3], 0.0));
-    says(load(&config(), &biased), &["ADePT", "prompt_encoder.lora_embedding_a", "not supported"]);
+fn adept_has_a_network_with_biases() {
+    let lorax = config_with(json!({ "peft_type": "PROMPT_TUNING_LORAX", "max_length": null }));
+    let biased = adept_tensors();
+    let loaded = load(&lorax, &biased).unwrap();
+    let Update::Adept(network) = loaded.weights.update() else { panic!("not ADePT") };
+    assert_eq!((network.a().shape(), network.b().shape(), network.rank()), ((4, 3), (3, 4), 3));
+    assert_eq!(network.bias_a().data(), [60.0, 61.0, 62.0]);
+    assert_eq!(network.bias_b().data(), [70.0, 71.0, 72.0, 73.0]);
+    assert_eq!((loaded.manifest.method, loaded.weights.max_length()), (Method::Adept, None));
+    assert!(loaded.weights.updates_tokens());
+    assert_eq!(loaded.weights.parameters(), 8 + 12 + 12 + 3 + 4);
+    assert_eq!(
+        load_bytes(&lorax, WeightsFormat::TorchBin, torch_bin(&biased)).unwrap().weights,
+        loaded.weights
+    );
 
+    let mut wrong = biased.clone();
+    wrong.insert(ADEPT_BIAS_A.into(), counting(&[4], 0.0));
+    says(load(&lorax, &wrong), &["lora_embedding_a'", "expected shape (3), found (4)"]);
+    wrong.remove(ADEPT_BIAS_A);
+    says(
+        load(&lorax, &wrong),
+        &["missing tensor 'prompt_encoder.lora_embedding_a'", "method adept", "r = 3"],
+    );
+    let mut infinite = biased.clone();
+    infinite.get_mut(ADEPT_BIAS_B).unwrap().values[1] = f32::INFINITY;
+    says(load(&lorax, &infinite), &["lora_embedding_b'", "finite"]);
+    let mut rows = biased.clone();
+    rows.insert(LOW_RANK_A.into(), counting(&[5, 3], 0.0));
+    says(load(&lorax, &rows), &["lora_embedding_A'", "expected shape (4, 3), found (5, 3)"]);
+    says(load(&config(), &biased), &["unexpected tensor 'prompt_encoder.lora_embedding_a'", "method dept"]);
+}
+
+#[test]
+fn adept_without_biases_is_told_from_dept_by_its_shape_or_the_config() {
     let mut by_hidden = tensors();
     by_hidden.insert(LOW_RANK_A.into(), counting(&[4, 3], 0.0));
-    says(load(&config(), &by_hidden), &["ADePT", "(4, 3)", "DePT's is (s, r) = (5, 3)"]);
+    let adept = load(&config(), &by_hidden).unwrap();
+    let Update::Adept(network) = adept.weights.update() else { panic!("not ADePT") };
+    assert_eq!((network.bias_a().data(), network.bias_b().data()), (&[0.0; 3][..], &[0.0; 4][..]));
+    assert_eq!((adept.manifest.method, adept.manifest.alpha()), (Method::Adept, None));
+    let said = load(&config_with(json!({ "dept_variant": "adept" })), &by_hidden).unwrap();
+    assert_eq!((&said.weights, said.manifest), (&adept.weights, adept.manifest));
+    let not = config_with(json!({ "dept_variant": "dept" }));
+    says(load(&not, &by_hidden), &["lora_embedding_A'", "expected shape (5, 3), found (4, 3)"]);
 
-    let square = json!({ "max_length": 4 });
-    says(load(&config_with(square), &by_hidden), &["\"dept_variant\": \"dept\"", "both 4", "(4, 3)"]);
-    let sure = config_with(json!({ "max_length": 4, "dept_variant": "dept" }));
-    assert_eq!(load(&sure, &by_hidden).unwrap().weights.max_length(), Some(4));
+    let square = config_with(json!({ "max_length": 4 }));
+    says(load(&square, &by_hidden), &["\"dept_variant\": \"dept\" or \"adept\"", "both 4", "(4, 3)"]);
+    let sure = |variant| config_with(json!({ "max_length": 4, "dept_variant": variant }));
+    assert_eq!(load(&sure("dept"), &by_hidden).unwrap().weights.max_length(), Some(4));
+    assert_eq!(load(&sure("adept"), &by_hidden).unwrap().weights, adept.weights);
 }
 
 #[test]

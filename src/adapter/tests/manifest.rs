@@ -1,7 +1,10 @@
 use serde_json::{Value, json};
 
 use super::{
-    super::{Manifest, Method, Task, manifest::ManifestError},
+    super::{
+        Manifest, Method, Task,
+        manifest::{LowRankShape, ManifestError, UpdateShape},
+    },
     support::{config_with, says},
 };
 
@@ -12,8 +15,9 @@ fn parse(config: Value) -> Result<Manifest, ManifestError> {
 #[test]
 fn the_scale_divides_by_the_root_of_the_rank() {
     let manifest = parse(config_with(json!({ "r": 30, "lora_alpha": 8 }))).unwrap();
-    assert_eq!(manifest.low_rank.unwrap().scale(), (8.0 / 30f64.sqrt()) as f32);
-    assert_eq!((manifest.rank(), manifest.max_length(), manifest.alpha()), (30, Some(5), Some(8.0)));
+    let shape = LowRankShape { rank: 30, max_length: 5, alpha: 8.0 };
+    assert_eq!((manifest.update, manifest.alpha()), (UpdateShape::LowRankOrAdept(shape), Some(8.0)));
+    assert_eq!(shape.scale(), (8.0 / 30f64.sqrt()) as f32);
     assert_eq!((manifest.method, manifest.task), (Method::Dept, Task::Seq2SeqLm));
     assert_eq!(manifest.base_model.as_deref(), Some("tiny"));
 }
@@ -21,12 +25,9 @@ fn the_scale_divides_by_the_root_of_the_rank() {
 #[test]
 fn no_rank_is_prompt_tuning_and_no_prompt_is_low_rank_only() {
     let plain = parse(config_with(json!({ "r": 0, "lora_alpha": null, "max_length": null }))).unwrap();
-    assert_eq!(
-        (plain.method, plain.rank(), plain.max_length(), plain.alpha()),
-        (Method::PromptTuning, 0, None, None)
-    );
+    assert_eq!((plain.method, plain.update, plain.alpha()), (Method::PromptTuning, UpdateShape::None, None));
     let alone = parse(config_with(json!({ "num_virtual_tokens": 0 }))).unwrap();
-    assert_eq!((alone.method, alone.prompt_length, alone.rank()), (Method::LowRankOnly, 0, 3));
+    assert_eq!((alone.method, alone.prompt_length, alone.alpha()), (Method::LowRankOnly, 0, Some(8.0)));
     says(
         parse(config_with(json!({ "num_virtual_tokens": 0, "r": 0 }))),
         &["num_virtual_tokens", "at least 1"],
@@ -37,15 +38,24 @@ fn no_rank_is_prompt_tuning_and_no_prompt_is_low_rank_only() {
 fn every_method_has_its_peft_type() {
     for (peft_type, method) in [("PROMPT_TUNING", Method::PromptTuning), ("P_TUNING", Method::PTuning)] {
         let manifest = parse(config_with(json!({ "peft_type": peft_type, "r": null }))).unwrap();
-        assert_eq!((manifest.method, manifest.low_rank), (method, None));
+        assert_eq!((manifest.method, manifest.update), (method, UpdateShape::None));
         let message = says(parse(config_with(json!({ "peft_type": peft_type }))), &["'r'", "found 3"]);
         assert!(message.contains("PROMPT_TUNING_LORA"), "{message}");
     }
     let mpt = json!({ "peft_type": "MULTITASK_PROMPT_TUNING", "r": null, "num_tasks": 1, "num_ranks": 2 });
     let multitask = parse(config_with(mpt)).unwrap().multitask.unwrap();
     assert_eq!((multitask.tasks, multitask.ranks, multitask.task_id), (1, 2, Some(0)));
-    says(parse(config_with(json!({ "peft_type": "PROMPT_TUNING_LORAX" }))), &["ADePT", "not supported"]);
-    says(parse(config_with(json!({ "dept_variant": "adept" }))), &["ADePT"]);
+    let lorax = json!({ "peft_type": "PROMPT_TUNING_LORAX", "lora_alpha": null, "max_length": null });
+    for (changes, biases) in [(lorax, true), (json!({ "dept_variant": "adept" }), false)] {
+        let adept = parse(config_with(changes)).unwrap();
+        assert_eq!((adept.method, adept.update), (Method::Adept, UpdateShape::Adept { rank: 3, biases }));
+        assert_eq!(adept.alpha(), None);
+    }
+    says(
+        parse(config_with(json!({ "peft_type": "PROMPT_TUNING_LORAX", "r": 0 }))),
+        &["'r'", "from 1", "found 0"],
+    );
+    says(parse(config_with(json!({ "dept_variant": "lora" }))), &["dept_variant", "\"adept\"", "found lora"]);
     says(
         parse(config_with(json!({ "peft_type": "LORA" }))),
         &["peft_type", "PROMPT_TUNING_LORA", "found LORA"],

@@ -1,5 +1,6 @@
 mod archive;
 mod card;
+mod corpus;
 mod folder;
 mod golden;
 mod manifest;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
 use super::super::{
-    assemble::{LOW_RANK_A, LOW_RANK_B, PROMPT},
+    assemble::{ADEPT_BIAS_A, ADEPT_BIAS_B, LOW_RANK_A, LOW_RANK_B, PROMPT},
     folder::{AdapterBytes, FolderError, LoadedAdapter},
     tensor_file::WeightsFormat,
 };
@@ -58,6 +58,17 @@ pub fn tensors() -> Tensors {
         (PROMPT, counting(&[2, 4], 0.0)),
         (LOW_RANK_A, counting(&[5, 3], 20.0)),
         (LOW_RANK_B, counting(&[3, 4], 40.0)),
+    ])
+}
+
+/// The tensors of ADePT with m = 2, r = 3, d = 4.
+pub fn adept_tensors() -> Tensors {
+    tensors_of([
+        (PROMPT, counting(&[2, 4], 0.0)),
+        (LOW_RANK_A, counting(&[4, 3], 20.0)),
+        (LOW_RANK_B, counting(&[3, 4], 40.0)),
+        (ADEPT_BIAS_A, counting(&[3], 60.0)),
+        (ADEPT_BIAS_B, counting(&[4], 70.0)),
     ])
 }
 

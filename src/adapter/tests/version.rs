@@ -6,10 +6,12 @@ use serde_json::{Value, json};
 use super::{
     super::{
         Card, Generation,
-        assemble::{LOW_RANK_A, PROMPT},
+        assemble::{ADEPT_BIAS_A, ADEPT_BIAS_B, LOW_RANK_A, PROMPT},
         tensor_file::WeightsFormat,
     },
-    support::{self, Tensors, config, config_with, counting, load_bytes, tensors, torch_bin},
+    support::{
+        self, Tensor, Tensors, adept_tensors, config, config_with, counting, load_bytes, tensors, torch_bin,
+    },
 };
 use crate::domain::Version;
 
@@ -36,6 +38,12 @@ fn what_only_dresses_the_content_up_does_not_change_the_version() {
         base,
         version(&config_with(json!({ "revision": "main", "lora_alpha": 8.0 })), &tensors(), card)
     );
+    let mut by_hidden = tensors();
+    by_hidden.insert(LOW_RANK_A.into(), counting(&[4, 3], 20.0));
+    let without = version(&config(), &by_hidden, "");
+    by_hidden.insert(ADEPT_BIAS_A.into(), Tensor { shape: vec![3], values: vec![0.0; 3] });
+    by_hidden.insert(ADEPT_BIAS_B.into(), Tensor { shape: vec![4], values: vec![0.0; 4] });
+    assert_eq!(without, version(&config_with(json!({ "peft_type": "PROMPT_TUNING_LORAX" })), &by_hidden, ""));
     let empty = version(&config(), &tensors(), "");
     assert_eq!(empty, version(&config(), &tensors(), "labels = {}\nresults = []"));
 }
@@ -48,7 +56,15 @@ fn every_part_of_the_content_changes_the_version() {
     other_sign.get_mut(PROMPT).unwrap().values[0] = -0.0;
     let mut longer = tensors();
     longer.insert(LOW_RANK_A.into(), counting(&[6, 3], 20.0));
+    let mut by_hidden = tensors();
+    by_hidden.insert(LOW_RANK_A.into(), counting(&[4, 3], 20.0));
+    let lorax = config_with(json!({ "peft_type": "PROMPT_TUNING_LORAX" }));
+    let mut other_bias = adept_tensors();
+    other_bias.get_mut(ADEPT_BIAS_B).unwrap().values[0] += 1.0;
     let all = [
+        version(&config(), &by_hidden, ""),
+        version(&lorax, &adept_tensors(), ""),
+        version(&lorax, &other_bias, ""),
         version(&config(), &tensors(), ""),
         version(&config(), &tensors(), "max_tokens = 3"),
         version(&config(), &tensors(), "template = '{x}'"),

@@ -1,4 +1,6 @@
-use super::super::{AdapterWeights, LowRank, Matrix, tensor::MatrixError, weights::WeightsError};
+use super::super::{
+    AdapterWeights, Adept, LowRank, Matrix, Update, tensor::MatrixError, weights::WeightsError,
+};
 
 fn zeros(rows: usize, cols: usize) -> Matrix {
     Matrix::new(rows, cols, vec![0.0; rows * cols]).unwrap()
@@ -32,7 +34,7 @@ fn weights_know_their_sizes() {
     assert_eq!(weights.parameters(), 60 * 768 + (256 + 768) * 30);
     assert_eq!(weights.bytes(), 4 * 76_800);
 
-    let plain = AdapterWeights::new(zeros(100, 768), None).unwrap();
+    let plain = AdapterWeights::new(zeros(100, 768), Update::None).unwrap();
     assert_eq!((plain.rank(), plain.max_length(), plain.parameters()), (0, None, 76_800));
 }
 
@@ -40,7 +42,7 @@ fn weights_know_their_sizes() {
 fn parts_that_do_not_fit_are_refused() {
     let pair = || LowRank::new(zeros(5, 3), zeros(3, 4), 1.0).unwrap();
     assert!(AdapterWeights::new(Matrix::empty(4), Some(pair())).is_ok());
-    assert_eq!(AdapterWeights::new(Matrix::empty(4), None), Err(WeightsError::Nothing));
+    assert_eq!(AdapterWeights::new(Matrix::empty(4), Update::None), Err(WeightsError::Nothing));
     assert_eq!(
         AdapterWeights::new(zeros(2, 5), Some(pair())),
         Err(WeightsError::Hidden { prompt: 5, low_rank: 4 })
@@ -48,4 +50,9 @@ fn parts_that_do_not_fit_are_refused() {
     assert_eq!(LowRank::new(zeros(5, 3), zeros(2, 4), 1.0), Err(WeightsError::Rank { a: 3, b: 2 }));
     assert_eq!(LowRank::new(zeros(5, 0), zeros(0, 4), 1.0), Err(WeightsError::Empty { s: 5, r: 0, d: 4 }));
     assert!(matches!(LowRank::new(zeros(5, 3), zeros(3, 4), f32::NAN), Err(WeightsError::Scale(_))));
+    let error = Adept::new(zeros(4, 3), zeros(1, 3), zeros(3, 4), zeros(1, 3)).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "ADePT's A, a, B and b are (d, r), (r), (r, d) and (d): found A (4, 3), a (3), B (3, 4) and b (3)"
+    );
 }

@@ -134,7 +134,8 @@ impl Args {
     }
 }
 
-fn server(text: &str) -> Result<Url, String> {
+/// Parses a server's address.
+pub(in crate::cli) fn server(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("{error}: write http://HOST:PORT"))?;
     // Without the slash a path's last part would be replaced and not extended.
     let with_slash = Url::parse(&format!("{}/", text.trim_end_matches('/'))).unwrap_or_else(|_| url.clone());

@@ -30,6 +30,7 @@ use futures::{
 use indicatif::{ProgressBar, ProgressStyle};
 
 pub use self::args::Args;
+pub(super) use self::args::server;
 use self::{
     arrivals::{Arrivals, tick},
     client::{Client, Sample},

@@ -1,7 +1,8 @@
 //! The input embeddings of a whole ragged batch, every sequence's adapter applied, in one call.
 //!
 //! Row by row this is DePT's input (Shi and Lipani, ICLR 2024, section 2.2): a *prompt row* is a row of P as it is, a
-//! *token row* is `E[token] + scale * A[delta_row] . B`. The rows of one batch belong to any number of adapters of
+//! *token row* is `E[token] + scale * A[delta_row] . B`. ADePT's token row is `e + ReLU(e . A + a) . B + b` with
+//! `e = E[token]`, wherever it stands. The rows of one batch belong to any number of adapters of
 //! different m, s, r and scale; an adapter stays factored. The packed [`RowTable`] and the slot list are what a device
 //! kernel takes too, so the CPU version and its CUDA twin are called alike.
 
@@ -56,7 +57,7 @@ pub enum DeptEmbedError {
         /// Rows that P has.
         prompt_length: usize,
     },
-    /// A delta row beyond the slot's A, or a slot without a low-rank pair.
+    /// A delta row beyond the slot's A, or a slot without an update.
     #[error("row {row} asks for delta row {index} of slot {slot}: its A has {max_length}")]
     Delta {
         /// Row of the batch.
@@ -100,13 +101,69 @@ impl LowRankSlot<'_> {
     }
 }
 
+/// ADePT's network: a token row `e` may add `ReLU(e . a + bias_a) . b + bias_b`.
+#[derive(Debug, Clone, Copy)]
+pub struct AdeptSlot<'a> {
+    /// A. `(d, r)`
+    pub a: &'a [f32],
+    /// a. `(r)`
+    pub bias_a: &'a [f32],
+    /// B. `(r, d)`
+    pub b: &'a [f32],
+    /// b. `(d)`
+    pub bias_b: &'a [f32],
+}
+
+/// What a slot adds to token rows.
+#[derive(Debug, Clone, Copy)]
+pub enum UpdateSlot<'a> {
+    /// Nothing: prompt tuning.
+    None,
+    /// DePT's pair.
+    LowRank(LowRankSlot<'a>),
+    /// ADePT's network. It takes no notice of the delta row's index.
+    Adept(AdeptSlot<'a>),
+}
+
+impl<'a> From<Option<LowRankSlot<'a>>> for UpdateSlot<'a> {
+    fn from(pair: Option<LowRankSlot<'a>>) -> Self {
+        pair.map_or(Self::None, Self::LowRank)
+    }
+}
+
+impl UpdateSlot<'_> {
+    /// Delta rows that tokens may ask for.
+    fn rows(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::LowRank(pair) => pair.max_length(),
+            Self::Adept(_) => usize::MAX,
+        }
+    }
+
+    /// The width of its rows, where it is not `hidden`.
+    fn misfit(&self, hidden: usize) -> Option<usize> {
+        let (b, rank, other) = match self {
+            Self::None => return None,
+            Self::LowRank(pair) => (pair.b, pair.rank, None),
+            Self::Adept(network) => {
+                let rank = network.bias_a.len();
+                let other = (network.a.len() != rank * hidden || network.bias_b.len() != hidden)
+                    .then_some(network.bias_b.len());
+                (network.b, rank, other)
+            }
+        };
+        if b.len() == rank * hidden { other } else { Some(b.len() / rank.max(1)) }
+    }
+}
+
 /// The tensors of one adapter as the kernel reads them.
 #[derive(Debug, Clone, Copy)]
 pub struct AdapterSlot<'a> {
     /// P. `(m, d)`
     pub prompt: &'a [f32],
-    /// A and B; absent for plain prompt tuning.
-    pub low_rank: Option<LowRankSlot<'a>>,
+    /// What token rows get added.
+    pub update: UpdateSlot<'a>,
 }
 
 /// Embeds `rows` and returns `(rows, d)` on the CPU.
@@ -135,8 +192,8 @@ pub(crate) fn check(
         if !held.prompt.len().is_multiple_of(hidden) {
             return Err(DeptEmbedError::Width { slot, found: held.prompt.len(), hidden });
         }
-        if let Some(pair) = held.low_rank.filter(|pair| pair.b.len() != pair.rank * hidden) {
-            return Err(DeptEmbedError::Width { slot, found: pair.b.len() / pair.rank.max(1), hidden });
+        if let Some(found) = held.update.misfit(hidden) {
+            return Err(DeptEmbedError::Width { slot, found, hidden });
         }
     }
     let find = |row, slot: u32| {
@@ -155,7 +212,7 @@ pub(crate) fn check(
                     return Err(DeptEmbedError::Token { row, token, vocab: table.vocab() });
                 }
                 if let Some(DeltaRow { slot, index }) = delta {
-                    let max_length = find(row, slot)?.low_rank.map_or(0, |pair| pair.max_length());
+                    let max_length = find(row, slot)?.update.rows();
                     if index as usize >= max_length {
                         return Err(DeptEmbedError::Delta { row, slot, index, max_length });
                     }

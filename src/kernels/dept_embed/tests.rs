@@ -11,27 +11,46 @@ fn noise(count: usize, seed: usize) -> Vec<f32> {
     (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
 }
 
-/// P `(m, d)`, A `(s, r)`, B `(r, d)` of one adapter.
+/// The tensors of one adapter.
 #[derive(Debug)]
 struct Adapter {
     prompt: Vec<f32>,
-    low_rank: Option<(Vec<f32>, Vec<f32>, usize, f32)>,
+    update: Held,
+}
+
+#[derive(Debug)]
+enum Held {
+    None,
+    /// A, B, r and the scale.
+    LowRank(Vec<f32>, Vec<f32>, usize, f32),
+    /// A, a, B and b.
+    Adept([Vec<f32>; 4]),
 }
 
 impl Adapter {
     fn new(seed: usize, m: usize, s: usize, r: usize) -> Self {
-        let pair = (noise(s * r, seed + 1), noise(r * HIDDEN, seed + 2), r, 8.0 / (r as f32).sqrt());
-        Self { prompt: noise(m * HIDDEN, seed), low_rank: (r > 0).then_some(pair) }
+        let pair =
+            || Held::LowRank(noise(s * r, seed + 1), noise(r * HIDDEN, seed + 2), r, 8.0 / (r as f32).sqrt());
+        Self { prompt: noise(m * HIDDEN, seed), update: if r > 0 { pair() } else { Held::None } }
+    }
+
+    fn adept(seed: usize, m: usize, r: usize) -> Self {
+        let lengths = [HIDDEN * r, r, r * HIDDEN, HIDDEN];
+        // Small, so that sums of d * r products stay near the embeddings.
+        let small = |at: usize| noise(lengths[at], seed + at + 1).into_iter().map(|x| x * 0.1).collect();
+        let tensors = std::array::from_fn(small);
+        Self { prompt: noise(m * HIDDEN, seed), update: Held::Adept(tensors) }
     }
 
     fn slot(&self) -> AdapterSlot<'_> {
-        let low_rank = self.low_rank.as_ref().map(|(a, b, rank, scale)| LowRankSlot {
-            a,
-            b,
-            rank: *rank,
-            scale: *scale,
-        });
-        AdapterSlot { prompt: &self.prompt, low_rank }
+        let update = match &self.update {
+            Held::None => UpdateSlot::None,
+            Held::LowRank(a, b, rank, scale) => {
+                UpdateSlot::LowRank(LowRankSlot { a, b, rank: *rank, scale: *scale })
+            }
+            Held::Adept([a, bias_a, b, bias_b]) => UpdateSlot::Adept(AdeptSlot { a, bias_a, b, bias_b }),
+        };
+        AdapterSlot { prompt: &self.prompt, update }
     }
 }
 
@@ -50,7 +69,7 @@ fn push_sequence(rows: &mut RowTable, slot: u32, adapter: &Adapter, tokens: usiz
         rows.push(Row::Prompt { slot, index });
     }
     for index in 0..tokens as u32 {
-        let delta = adapter.low_rank.as_ref().map(|_| DeltaRow { slot, index });
+        let delta = (!matches!(adapter.update, Held::None)).then_some(DeltaRow { slot, index });
         rows.push(Row::Token { token: (index * 5 + slot) % VOCAB as u32, delta });
     }
 }
@@ -64,14 +83,17 @@ proptest! {
 
     #[test]
     fn mixed_adapters_equal_the_reference_and_the_batch_changes_no_bit(
-        shapes in prop::collection::vec((0usize..6, 1usize..9, 0usize..7, 0usize..9), 1..5),
+        shapes in prop::collection::vec((0usize..6, 1usize..9, 0usize..40, 0usize..9, any::<bool>()), 1..5),
         threads in 1usize..3,
     ) {
         let pool = ComputePool::new(NonZeroUsize::new(threads).unwrap()).unwrap();
         let adapters: Vec<(Adapter, usize)> = shapes
             .iter()
             .enumerate()
-            .map(|(seed, &(m, s, r, n))| (Adapter::new(seed, m, s, r), n.min(s)))
+            .map(|(seed, &(m, s, r, n, adept))| match adept {
+                true => (Adapter::adept(seed, m, r.max(1)), n),
+                false => (Adapter::new(seed, m, s, r), n.min(s)),
+            })
             .collect();
         let slots: Vec<AdapterSlot> = adapters.iter().map(|(adapter, _)| adapter.slot()).collect();
         for table in tables() {
@@ -139,9 +161,20 @@ fn every_way_out_of_bounds_is_an_error() {
     assert_eq!(run(delta(0, 3)), Err(DeptEmbedError::Delta { row, slot: 0, index: 3, max_length: 3 }));
     assert_eq!(run(delta(1, 0)), Err(DeptEmbedError::Delta { row, slot: 1, index: 0, max_length: 0 }));
     assert_eq!(run(delta(2, 0)), Err(DeptEmbedError::Slot { row, slot: 2, slots: 2 }));
-    let narrow = AdapterSlot { prompt: &[0.0; HIDDEN + 1], low_rank: None };
+    let narrow = AdapterSlot { prompt: &[0.0; HIDDEN + 1], update: UpdateSlot::None };
     let error = check(&table, &[narrow], &RowTable::default()).unwrap_err();
     assert!(matches!(error, DeptEmbedError::Width { slot: 0, .. }), "{error}");
+    let adept = Adapter::adept(0, 1, 3);
+    let AdapterSlot { prompt, update: UpdateSlot::Adept(network) } = adept.slot() else { panic!() };
+    for (short, found) in [
+        (AdeptSlot { a: &network.a[1..], ..network }, HIDDEN),
+        (AdeptSlot { bias_b: &network.bias_b[1..], ..network }, HIDDEN - 1),
+        (AdeptSlot { b: &network.b[3..], ..network }, HIDDEN - 1),
+    ] {
+        let slot = AdapterSlot { prompt, update: UpdateSlot::Adept(short) };
+        let expected = DeptEmbedError::Width { slot: 0, found, hidden: HIDDEN };
+        assert_eq!(check(&table, &[slot], &RowTable::default()), Err(expected));
+    }
 }
 
 #[test]

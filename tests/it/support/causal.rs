@@ -10,7 +10,7 @@ use dept::{
         weights::Weights,
     },
     kernels::{
-        dept_embed::{AdapterSlot, DeltaRow, LowRankSlot, Row, RowTable},
+        dept_embed::{AdapterSlot, DeltaRow, Row, RowTable, UpdateSlot},
         pool::ComputePool,
         ragged_attention::{Keys, Span},
     },
@@ -79,11 +79,12 @@ impl<'a> Live<'a> {
         if let Some(weights) = job.adapter {
             prompt.extend((0..weights.prompt_length() as u32).map(|index| Row::Prompt { slot, index }));
         }
-        let max_length = job.adapter.and_then(|weights| weights.low_rank()).map(|pair| pair.a().rows());
+        let updated = job.adapter.filter(|weights| weights.updates_tokens());
         for (j, &token) in job.prompt.iter().enumerate() {
-            // The left-padded rule: token j of n takes row s - n + j.
-            let row = |s: usize| DeltaRow { slot, index: (s - job.prompt.len() + j) as u32 };
-            prompt.push(Row::Token { token, delta: max_length.map(row) });
+            // The left-padded rule: token j of n takes row s - n + j. ADePT has no rows and takes what it is given.
+            let first = |weights: &AdapterWeights| weights.max_length().map_or(0, |s| s - job.prompt.len());
+            let row = |weights| DeltaRow { slot, index: (first(weights) + j) as u32 };
+            prompt.push(Row::Token { token, delta: updated.map(row) });
         }
         // Blocks in falling order, so that no two of a sequence are neighbours.
         let first = index * BLOCKS_A_JOB;
@@ -207,11 +208,5 @@ fn run_step(
 }
 
 fn slot_of(adapter: Option<&AdapterWeights>) -> AdapterSlot<'_> {
-    let low_rank = adapter.and_then(|weights| weights.low_rank()).map(|pair| LowRankSlot {
-        a: pair.a().data(),
-        b: pair.b().data(),
-        rank: pair.rank(),
-        scale: pair.scale(),
-    });
-    AdapterSlot { prompt: adapter.map_or(&[], |weights| weights.prompt().data()), low_rank }
+    adapter.map_or(AdapterSlot { prompt: &[], update: UpdateSlot::None }, AdapterSlot::from)
 }

@@ -1,3 +1,6 @@
+mod local;
+mod server;
+
 use clap::Parser;
 
 use super::*;
@@ -24,11 +27,30 @@ fn the_command_line_is_as_documented() {
         &["adapter", "inspect", "DIR"][..],
         &["adapter", "inspect", "DIR", "--json", "--task-id", "2"],
         &["adapter", "validate", "DIR", "--model", "M"],
+        &["adapter", "convert", "x.tar.gz", "DIR", "--task-id", "2"],
+        &[
+            "adapter",
+            "push",
+            "DIR",
+            "--name",
+            "x",
+            "--server",
+            "http://h:1",
+            "--api-key",
+            "k",
+            "--if-match",
+            "v",
+        ],
+        &["adapter", "pull", "x@0123456789ab", "--to", "DIR"],
+        &["adapter", "list", "--json"],
+        &["adapter", "rm", "x", "--namespace", "shared"],
     ] {
         assert!(Line::try_parse_from(line).is_ok(), "{line:?}");
     }
     assert!(Line::try_parse_from(["adapter"]).is_err());
     assert!(Line::try_parse_from(["adapter", "inspect"]).is_err());
+    assert!(Line::try_parse_from(["adapter", "rm", "../x"]).is_err());
+    assert!(Line::try_parse_from(["adapter", "push", "DIR", "--new", "--if-match", "v"]).is_err());
 }
 
 #[test]
@@ -111,4 +133,21 @@ fn a_folder_of_no_legal_name_can_be_looked_at() {
         std::fs::copy(golden("official/sst2").join(file), upper.join(file)).unwrap();
     }
     assert!(inspect(&upper, false, None).unwrap().contains("name            unnamed\n"));
+}
+
+#[test]
+fn validate_compares_a_stated_fingerprint_where_the_weights_are_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, adapter) = (golden("t5-v1_1"), dir.path().join("x"));
+    let fingerprint = Weights::open(&model).unwrap().fingerprint().to_owned();
+    for (stated, fits) in [(fingerprint.as_str(), true), ("0".repeat(64).as_str(), false)] {
+        let mut bytes = files::read(&golden("adapters/t5-v1_1/dept")).unwrap();
+        bytes.card = Some(format!("base = {{ fingerprint = '{stated}' }}").into_bytes());
+        files::write(&bytes, &adapter).unwrap();
+        match validate(&adapter, Some(&model)) {
+            Ok(report) => assert!(fits && report.contains(", fits t5-v1_1"), "{report}"),
+            Err(error) => assert!(!fits && error.to_string().contains(&"0".repeat(64)), "{error}"),
+        }
+        std::fs::remove_dir_all(&adapter).unwrap();
+    }
 }
