@@ -122,7 +122,7 @@ impl Drop for AdapterLease {
 }
 
 impl AdapterLease {
-    /// A lease on a generation, also of one that no registry holds (a folder given on the command line).
+    /// A lease on a generation, also of one that no catalogue holds (a folder given on the command line).
     pub fn new(generation: Arc<Generation>) -> Self {
         generation.leases.fetch_add(1, Ordering::AcqRel);
         Self(generation)
