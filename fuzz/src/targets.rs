@@ -22,11 +22,10 @@ pub fn config(bytes: &[u8]) {
 
 /// `card.toml`
 pub fn card(bytes: &[u8]) {
-    if let Ok(card) = Card::parse(bytes) {
-        if let Some(template) = &card.template {
-            let again = Template::parse(&template.to_string()).expect("a template's text is a template");
-            assert!(again == *template, "a template reads back as itself");
-        }
+    let Ok(card) = Card::parse(bytes) else { return };
+    if let Some(template) = &card.template {
+        let again = Template::parse(&template.to_string()).expect("a template's text is a template");
+        assert!(again == *template, "a template reads back as itself");
     }
 }
 
