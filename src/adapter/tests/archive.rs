@@ -1,4 +1,4 @@
-use std::io::Write;
+use std::{io::Write, path::Path};
 
 use flate2::{Compression, GzBuilder, write::GzEncoder};
 use proptest::prelude::*;
@@ -382,6 +382,12 @@ fn what_other_programs_write_is_read() {
     let mut gzip = GzBuilder::new().filename("boolq.tar").mtime(1).write(Vec::new(), Compression::best());
     gzip.write_all(&tar.into_inner().unwrap()).unwrap();
     assert!(open(&gzip.finish().unwrap()).is_ok());
+    // By Python's zipfile and tarfile.
+    for name in ["stored.zip", "deflated.zip", "bin.zip", "pax.tar.gz", "gnu.tar.gz"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/archive").join(name);
+        let files = open(&std::fs::read(path).unwrap()).unwrap();
+        assert!(LoadedAdapter::from_bytes(files, None).is_ok(), "{name}");
+    }
     // A zip written to a pipe, its lengths behind the data.
     let mut zip = ZipWriter::new_stream(Vec::new());
     for (name, bytes) in &files() {

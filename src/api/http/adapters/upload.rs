@@ -47,7 +47,11 @@ pub(super) async fn read(door: &Door, request: Request) -> Result<AdapterBytes, 
     };
     match reading.await.map_err(slow)?? {
         Form::Parts(files) => Ok(files),
-        Form::Archive(bytes) => off_the_loop(move || unpack(&bytes)).await,
+        Form::Archive(bytes) => {
+            // What is packed may not take more memory than what is sent as it is.
+            let limits = Limits { bytes: door.options.max_adapter_bytes as u64, ..Limits::default() };
+            off_the_loop(move || unpack(&bytes, &limits)).await
+        }
     }
 }
 
@@ -147,8 +151,8 @@ fn too_large(what: &str, limit: usize) -> ApiError {
     ApiError::new(ErrorCode::TooLarge, format!("{what} is over {limit} bytes, the most this server takes"))
 }
 
-fn unpack(bytes: &[u8]) -> Result<AdapterBytes, ApiError> {
-    archive::read(bytes, &Limits::default()).map_err(|error| {
+fn unpack(bytes: &[u8], limits: &Limits) -> Result<AdapterBytes, ApiError> {
+    archive::read(bytes, limits).map_err(|error| {
         let code = if error.is_too_large() { ErrorCode::TooLarge } else { ErrorCode::InvalidAdapter };
         ApiError::new(code, error.to_string()).about("body")
     })
