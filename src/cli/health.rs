@@ -37,7 +37,8 @@ async fn ask(url: &str, timeout: Duration) -> anyhow::Result<()> {
     // A client without a choice of cryptography can't be made, although this one only speaks http.
     choose_crypto();
     let client = reqwest::Client::builder().no_proxy().timeout(timeout).build()?;
-    let unanswered = || format!("{url} does not answer: is the server running, and is this its admin address?");
+    let unanswered =
+        || format!("{url} does not answer: is the server running, and is this its admin address?");
     let response = client.get(url).send().await.with_context(unanswered)?;
     let (status, body) = (response.status(), response.text().await.with_context(unanswered)?);
     if !status.is_success() {

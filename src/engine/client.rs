@@ -3,7 +3,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
-    domain::{AdapterName, Completion, FinishReason, GeneratedToken, SequenceError, Timings, TokenEvent, Usage},
+    domain::{
+        AdapterName, Completion, FinishReason, GeneratedToken, SequenceError, Timings, TokenEvent, Usage,
+    },
     sampling::Sampled,
     scheduler::Sequence,
     tokenizer::{Detokenizer, StopStrings, Tokenizer},

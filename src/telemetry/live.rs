@@ -192,7 +192,9 @@ mod tests {
         };
         assert_eq!(
             series(&metrics.render()),
-            [r#"dept_lora_requests_info{max_lora="8",running_lora_adapters="a",waiting_lora_adapters="a,b"}"#]
+            [
+                r#"dept_lora_requests_info{max_lora="8",running_lora_adapters="a",waiting_lora_adapters="a,b"}"#
+            ]
         );
         metrics.lora_requests.left(&a, true);
         metrics.lora_requests.left(&a, false);

@@ -40,8 +40,9 @@ pub(super) async fn live(State(frame): State<Frame>) -> Result<Json<Health>, Api
     let age = frame.metrics.step_age.at(Instant::now());
     if age > frame.stuck_after {
         let (age, limit) = (age.as_secs(), frame.stuck_after.as_secs());
-        let message =
-            format!("the engine has been at one step for {age} s, and --stuck-after is {limit} s: restart the server");
+        let message = format!(
+            "the engine has been at one step for {age} s, and --stuck-after is {limit} s: restart the server"
+        );
         return Err(ApiError::new(ErrorCode::EngineStuck, message));
     }
     Ok(Json(Health { status: "ok" }))

@@ -124,7 +124,8 @@ async fn a_step_that_does_not_end_makes_the_server_not_alive() {
     assert_eq!(ask(&app, get("/health/live")).await.status, 200);
     metrics.step_age.began(Instant::now());
     let answer = ask(&app, get("/health/live")).await;
-    assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (503, Some("engine_stuck")));
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.json()["error"]["code"], "engine_stuck");
     assert_eq!(ask(&app, get("/health/ready")).await.status, 200);
     metrics.step_age.ended();
     assert_eq!(ask(&app, get("/health/live")).await.status, 200);
