@@ -168,10 +168,12 @@ def main():
             [dept, "serve", "--http=127.0.0.1:0", "--admin=127.0.0.1:0", "--api-keys", work / "keys.toml",
              "--adapters", work / "adapters", "--port-file", work / "ports", "--log=error",
              # Too little of everything, so that every shortage shows.
-             "--queue-requests=6", "--kv-cache-bytes=14MiB", "--adapter-host-bytes=900KiB", "--max-num-seqs=8"],
+             "--queue-requests=6", "--max-model-len=200", "--kv-cache-bytes=14MiB", "--adapter-host-bytes=900KiB", "--max-num-seqs=8"],
             env=os.environ | {"DEPT_HOME": str(ROOT)})
         running.append(server)
         until("the server", lambda: (work / "ports").is_file() or server.poll() is not None)
+        if server.poll() is not None:
+            sys.exit(f"the server ended with {server.returncode}: what it said is above")
         ports = json.loads((work / "ports").read_text())
         exposition = urllib.request.urlopen(f"http://{ports['admin']}/metrics").read()
         subprocess.run(["promtool", "check", "metrics"], input=exposition, check=True)
