@@ -42,6 +42,8 @@ pub struct Page {
     limit: Option<usize>,
     /// Begin behind this name: `next` of the page before.
     after: Option<String>,
+    /// Only adapters whose names contain this text.
+    search: Option<String>,
 }
 
 /// Where a change is made.
@@ -84,7 +86,8 @@ pub(super) async fn list(
     }
     let after: Option<AdapterName> =
         page.after.as_deref().map(str::parse).transpose().map_err(about("after"))?;
-    let (list, more) = door.service.list_adapters(&principal, limit, after.as_ref());
+    let search = page.search.unwrap_or_default().to_lowercase();
+    let (list, more) = door.service.search_adapters(&principal, &search, limit, after.as_ref());
     let next = list.last().filter(|_| more).map(|(name, _)| name.to_string());
     let adapters = list.iter().map(|(name, found)| AdapterObject::new(name, found)).collect();
     Ok(Answer(AdapterList { adapters, next }))

@@ -278,3 +278,30 @@ async fn a_drain_ends_idle_connections_and_lets_streams_finish() {
     assert!(rest_of(busy).await.contains("data: [DONE]"));
     wire.served.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let wire = Wire::serve(server(), PATIENT).await;
+    let megabytes = 8 << 20;
+    let head = |path: &str, close: &str| {
+        format!(
+            "PUT {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/zip\r\n{close}\
+             content-length: {megabytes}\r\n\r\n"
+        )
+    };
+    let body = vec![b'x'; megabytes];
+    // Refused for its name, for its method, for its path: none of them looks at the body, and all of it is sent.
+    for (path, status) in [("/v1/adapters/Not_A_Name", 400), ("/health/live", 405), ("/nothing", 404)] {
+        let mut stream = wire.connect().await;
+        stream.write_all(head(path, "connection: close\r\n").as_bytes()).await.unwrap();
+        stream.write_all(&body).await.unwrap();
+        assert_eq!(error_of(&rest_of(stream).await).0, status, "{path}");
+    }
+    // And the connection serves on.
+    let mut stream = wire.connect().await;
+    stream.write_all(head("/nothing", "").as_bytes()).await.unwrap();
+    stream.write_all(&body).await.unwrap();
+    assert_eq!(answer(&mut stream).await.0, 404);
+    stream.write_all(HEALTH).await.unwrap();
+    assert_eq!(answer(&mut stream).await.0, 200);
+}
