@@ -30,6 +30,8 @@ where
 }
 
 /// Whether the process answers at all.
+///
+/// For a liveness probe: it answers while the model loads and while the server drains.
 #[utoipa::path(
     get, path = "/health/live", tag = "health",
     responses((status = 200, description = "It does", body = Health))
@@ -38,7 +40,9 @@ pub(super) async fn live() -> Json<Health> {
     Json(Health { status: "ok" })
 }
 
-/// Whether requests are served: 503 while the model loads and while the server drains.
+/// Whether requests are served.
+///
+/// For a readiness probe: 503 while the model loads and while the server drains.
 #[utoipa::path(
     get, path = "/health/ready", tag = "health",
     responses((status = 200, description = "They are", body = Health), super::openapi::NotReady)

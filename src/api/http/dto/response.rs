@@ -156,7 +156,17 @@ pub struct TimingsObject {
     pub total_ms: f64,
 }
 
-/// One server-sent event of a streamed response, before the whole response.
+/// A server-sent event of a streamed response.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "it describes what the frames of a stream are; they are written by axum")]
+pub struct ServerSentEvent {
+    /// The JSON of a `StreamEvent` for each token, of the whole `GenerateResponse`, or of an `ErrorBody` where it failed;
+    /// then, where it did not, `[DONE]`.
+    #[schema(example = r#"{"index":0,"position":0,"token":{"id":1465,"text":"positive"}}"#)]
+    data: String,
+}
+
+/// One token of a streamed response.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct StreamEvent {
     /// Which prompt; only where `prompt` was a list of texts.
