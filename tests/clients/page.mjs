@@ -71,7 +71,7 @@ async function answers() {
   assert.equal(shares.length, 2);
   assert(Math.abs(shares.reduce((sum, share) => sum + share, 0) - 1) < 1e-6, `${shares}`);
   assert.match(await page.locator(".bars .best").innerText(), /positive/);
-  for (const word of ["queue", "prefill", "decode", "total", "tokens/s", "soft prompt 20"]) assert((await page.locator(".time").innerText()).includes(word), word);
+  for (const word of ["queue", "prefill", "decode", "total", "soft prompt 20"]) assert((await page.locator(".time").innerText()).includes(word), word);
   assert.match(await page.locator("#say").innerText(), /sst2: positive/);
   done("sst2 answers, its bars sum to 1, the times are shown");
 
@@ -94,6 +94,7 @@ async function answers() {
   assert.deepEqual([sent.max_tokens, sent.min_tokens, sent.truncate, sent.logprobs, sent.stream], [24, 24, "right", 5, true]);
   const pieces = await page.locator(".tok").count();
   assert(pieces >= 20, `${pieces} tokens`);
+  assert.match(await page.locator(".time").innerText(), /speed [\d,]+ tokens\/s/);
   await page.locator(".tok").first().focus();
   await page.keyboard.press("ArrowRight");
   assert.equal(await page.evaluate(() => [...document.querySelectorAll(".tok")].indexOf(document.activeElement)), 1);
@@ -243,8 +244,18 @@ async function keyed() {
   done("with keys nothing is shown without one, and it stays in the tab");
 }
 
+/** The picture of the README. */
+async function showcase() {
+  const { page } = await visitor(OPEN, { colorScheme: "light", viewport: { width: 1200, height: 1046 } });
+  await page.goto(`${OPEN}/#trec`);
+  await page.getByLabel("question").fill("Which company first sold a computer with a mouse ?");
+  await run(page);
+  await run(page);
+  await picture(page, "page");
+}
+
 try {
-  for (const part of [answers, uploads, comparison, documentation, keyed]) await part();
+  for (const part of [answers, uploads, comparison, documentation, keyed, ...(PICTURES ? [showcase] : [])]) await part();
 } finally {
   await browser.close();
 }

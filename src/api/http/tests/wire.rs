@@ -165,6 +165,9 @@ async fn a_slow_body_is_told_and_cut_off() {
         let text = wire.say(format!("{head}{framing}").as_bytes()).await;
         assert_eq!(error_of(&text.replace("date:", "x:")), (408, "request_timeout".into()), "{text}");
     }
+    let upload = "PUT /v1/adapters/slow HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/zip\r\n\
+                  content-length: 1000\r\n\r\nPK";
+    assert_eq!(error_of(&wire.say(upload.as_bytes()).await).0, 408);
 }
 
 #[tokio::test]

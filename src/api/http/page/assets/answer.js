@@ -62,7 +62,7 @@ function timings(times, usage) {
   return h("div", { class: "time" },
     h("div", { class: "stack", "aria-hidden": "true" }, parts.map(([name, value]) => h("span", { "--w": value, "--c": `var(--${name})` }))),
     h("p", { class: "figures" }, parts.map(([name, value]) => h("span", {}, h("span", { class: "dot", "--c": `var(--${name})`, "aria-hidden": "true" }), `${name} `, h("b", {}, ms(value)))),
-      figure("total", ms(times.total_ms)), working > 0 && figure("speed", `${count(Math.round(usage.completion_tokens / working))} tokens/s`)),
+      figure("total", ms(times.total_ms)), working > 0 && usage.completion_tokens > 1 && figure("speed", `${count(Math.round(usage.completion_tokens / working))} tokens/s`)),
     h("p", { class: "figures" }, h("span", {}, "tokens:"), figure("prompt", count(usage.prompt_tokens)), figure("soft prompt", count(usage.virtual_tokens)),
       figure("cached", count(usage.cached_tokens)), figure("generated", count(usage.completion_tokens))));
 }
