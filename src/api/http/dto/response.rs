@@ -1,7 +1,11 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use utoipa::ToSchema;
+use serde_json::json;
+use utoipa::{
+    ToSchema,
+    openapi::{Object, ObjectBuilder, Ref, extensions::Extensions, schema::Type},
+};
 
 use crate::domain::{Timings, Usage};
 
@@ -160,10 +164,23 @@ pub struct TimingsObject {
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "it describes what the frames of a stream are; they are written by axum")]
 pub struct ServerSentEvent {
-    /// The JSON of a `StreamEvent` for each token, of the whole `GenerateResponse`, or of an `ErrorBody` where it failed;
-    /// then, where it did not, `[DONE]`.
-    #[schema(example = r#"{"index":0,"position":0,"token":{"id":1465,"text":"positive"}}"#)]
+    #[schema(schema_with = event_data)]
     data: String,
+}
+
+/// A text that has JSON inside, which plain JSON Schema can only hint at.
+fn event_data() -> Object {
+    let inside = ["StreamEvent", "GenerateResponse", "ErrorBody"].map(Ref::from_schema_name);
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .description(Some(
+            "The JSON of a `StreamEvent` for each token, then of the whole `GenerateResponse`, then `[DONE]`; or of an \
+             `ErrorBody` where it failed, which ends the stream.",
+        ))
+        .examples([r#"{"index":0,"position":0,"token":{"id":1465,"text":"positive"}}"#])
+        .content_media_type("application/json")
+        .extensions(Some(Extensions::from_iter([("x-content-schema", json!({"oneOf": inside}))])))
+        .build()
 }
 
 /// One token of a streamed response.

@@ -94,6 +94,9 @@ export function schemas(document) {
     const schema = resolve(node);
     const { properties, required } = fields(node);
     const rows = Object.entries(properties).map(([field, value]) => row(field, value, required.includes(field), path));
+    // A text with JSON inside.
+    const packed = schema.contentSchema ?? schema["x-content-schema"];
+    if (packed) return draw(packed, path);
     const inner = schema.items ? draw(schema.items, path) : map(schema) ? draw(schema.additionalProperties, path) : null;
     const choices = inside(node).map((part) => {
       const drawn = draw(part, path);
