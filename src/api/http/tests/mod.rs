@@ -5,6 +5,7 @@ mod classify;
 mod http2;
 mod keyed;
 mod kit;
+mod openai;
 mod pages;
 mod quotas;
 mod routes;
