@@ -71,7 +71,9 @@ impl Prompts<'_> {
         }
         match messages.iter().rfind(|message| message.role == Role::User) {
             Some(asked) => self.encode_text(&asked.content, param),
-            None => Err(refused(&format!("model '{name}' reads what the user said last: send a user's message"))),
+            None => {
+                Err(refused(&format!("model '{name}' reads what the user said last: send a user's message")))
+            }
         }
     }
 
@@ -98,7 +100,8 @@ impl Prompts<'_> {
             return Err(ApiError::invalid(param, "the prompt gives no tokens: send some text"));
         }
         // Who wants a prompt cut wants an answer too; else one token is enough for a prompt to be legal.
-        let usual = if policy == OverLength::Error { 1 } else { self.answer.usual.unwrap_or(DEFAULT_MAX_TOKENS) };
+        let usual =
+            if policy == OverLength::Error { 1 } else { self.answer.usual.unwrap_or(DEFAULT_MAX_TOKENS) };
         let (limit, taken_by) = self.limit(self.answer.asked.unwrap_or(usual) as usize);
         if ids.len() <= limit {
             return Ok(ids);
@@ -133,7 +136,10 @@ impl Prompts<'_> {
         let max_tokens = self.answer.asked.unwrap_or_else(usual);
         if !(self.answer.least..=most).contains(&max_tokens) {
             let name = &self.model.name;
-            let message = format!("max_tokens is {max_tokens}: model '{name}' generates {} to {most} tokens", self.answer.least);
+            let message = format!(
+                "max_tokens is {max_tokens}: model '{name}' generates {} to {most} tokens",
+                self.answer.least
+            );
             return Err(ApiError::invalid("max_tokens", message));
         }
         if min_tokens > max_tokens {

@@ -88,7 +88,8 @@ impl Service {
         self.check_sequences(request.prompts.len(), request.n as usize, param)?;
         check_logit_bias(&request.sampling, model.vocab_size)?;
         if request.scores_prompts && model.kind != ModelKind::Causal {
-            let message = format!("model '{}' does not continue its prompt, so it can't score that", model.name);
+            let message =
+                format!("model '{}' does not continue its prompt, so it can't score that", model.name);
             return Err(ApiError::invalid("echo", message));
         }
         let answer = AnswerLength {

@@ -54,7 +54,12 @@ fn ln(probabilities: &[f64]) -> Vec<f32> {
 fn a_bias_moves_the_choice_and_not_the_log_probabilities() {
     let row = ln(&[0.5, 0.3, 0.2]);
     let biased = |logit_bias: &[(u32, f32)], temperature| {
-        params(RawSampling { logit_bias: logit_bias.into(), temperature, logprobs: 3, ..RawSampling::default() })
+        params(RawSampling {
+            logit_bias: logit_bias.into(),
+            temperature,
+            logprobs: 3,
+            ..RawSampling::default()
+        })
     };
     let choose = |params: &SamplingParams, mask: Mask<'_>| {
         let mut sampler = Sampler::new(params, 1, &[], row.len());
@@ -69,13 +74,14 @@ fn a_bias_moves_the_choice_and_not_the_log_probabilities() {
     assert_eq!(run(&forced, 7, &row, 200), vec![1; 200]);
     let forbidden = biased(&[(0, -100.0)], 1.0);
     assert!(run(&forbidden, 7, &row, 200).iter().all(|&token| token != 0));
-    let masked = choose(&forced, Mask { banned: &[1], allowed: None });
+    let masked = choose(&biased(&[(1, 100.0)], 0.0), Mask { banned: &[1], allowed: None });
     assert_eq!(masked.token, 0, "a bias frees nothing");
 }
 
 #[test]
 fn a_bias_comes_before_the_penalties() {
-    let raw = RawSampling { logit_bias: [(0, -3.0)].into(), repetition_penalty: 2.0, ..RawSampling::default() };
+    let raw =
+        RawSampling { logit_bias: [(0, -3.0)].into(), repetition_penalty: 2.0, ..RawSampling::default() };
     let mut sampler = Sampler::new(&params(raw), 0, &[0], 2);
     // 1 - 3 = -2, times 2 is -4: below -3. Penalised first it would be 0.5 - 3 = -2.5, above.
     let chosen = sampler.sample(&mut [1.0, -3.0], Mask::default(), &mut Scratch::default()).unwrap();

@@ -2,8 +2,8 @@
 
 use super::{Metadata, Value, Weights};
 use crate::tokenizer::{
-    ByteLevelVocabulary, ChatTemplate, ChatTemplateError, Cut, Piece, PieceKind, Pieces, ScoredVocabulary, Tokenizer, TokenizerError,
-    UnigramVocabulary,
+    ByteLevelVocabulary, ChatTemplate, ChatTemplateError, Cut, Piece, PieceKind, Pieces, ScoredVocabulary,
+    Tokenizer, TokenizerError, UnigramVocabulary,
 };
 
 /// Token types of GGUF.
@@ -37,7 +37,8 @@ impl Weights {
 fn chat_template(metadata: &Metadata) -> Result<Option<ChatTemplate>, ChatTemplateError> {
     let Some(source) = metadata.text("tokenizer.chat_template") else { return Ok(None) };
     let tokens = metadata.texts("tokenizer.ggml.tokens").unwrap_or_default();
-    let named = [("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"), ("sep", "seperator")];
+    let named =
+        [("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"), ("sep", "seperator")];
     let specials = named.iter().filter_map(|(name, key)| {
         let id = metadata.int(&format!("tokenizer.ggml.{key}_token_id"))?;
         Some((format!("{name}_token"), tokens.get(id)?.clone()))

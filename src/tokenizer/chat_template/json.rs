@@ -36,6 +36,7 @@ impl Style {
     fn write(&self, value: &Value, depth: usize, json: &mut String) -> Result<(), Error> {
         match value.kind() {
             ValueKind::None | ValueKind::Undefined => json.push_str("null"),
+            ValueKind::Bool => json.push_str(if value.is_true() { "true" } else { "false" }),
             ValueKind::String => self.quote(value.as_str().unwrap_or_default(), json),
             ValueKind::Seq | ValueKind::Iterable => {
                 let items: Vec<Value> = value.try_iter()?.collect();

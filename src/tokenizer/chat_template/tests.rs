@@ -66,7 +66,8 @@ fn conversations_read_as_transformers_writes_them() {
 
 #[test]
 fn a_template_that_is_none_is_refused_at_once() {
-    for (source, word) in [("{% if %}", "(line 1)"), ("a\n{{ 1 + }}", "(line 2)"), ("{% endfor %}", "line 1")] {
+    for (source, word) in [("{% if %}", "(line 1)"), ("a\n{{ 1 + }}", "(line 2)"), ("{% endfor %}", "line 1")]
+    {
         let error = ChatTemplate::new(source, Vec::new()).unwrap_err();
         assert!(matches!(&error, ChatTemplateError::Malformed(reason) if reason.contains(word)), "{error}");
     }
@@ -75,7 +76,9 @@ fn a_template_that_is_none_is_refused_at_once() {
 #[test]
 fn a_template_that_fails_says_so() {
     let messages = [said("user", "a")];
-    for source in ["{{ messages[0].content.nope() }}", "{{ 1 / 0 }}", "{{ messages.x.y }}", "{{ 1 | tojson(x=1) }}"] {
+    for source in
+        ["{{ messages[0].content.nope() }}", "{{ 1 / 0 }}", "{{ messages.x.y }}", "{{ 1 | tojson(x=1) }}"]
+    {
         assert!(matches!(render(source, &messages), Err(ChatTemplateError::Failed(_))), "{source}");
     }
     let refused = render("{{ raise_exception('no ' ~ messages[0].role) }}", &messages);
@@ -106,7 +109,10 @@ fn a_folder_keeps_its_template_in_one_of_several_places() {
     let config = json!({"chat_template": "{{ bos_token }}1{{ eos_token }}", "bos_token": "<s>"});
     write("tokenizer_config.json", &config.to_string());
     assert_eq!(rendered(), "<s>1");
-    write("special_tokens_map.json", r#"{"bos_token": "<b>", "eos_token": {"content": "</s>", "lstrip": false}}"#);
+    write(
+        "special_tokens_map.json",
+        r#"{"bos_token": "<b>", "eos_token": {"content": "</s>", "lstrip": false}}"#,
+    );
     assert_eq!(rendered(), "<s>1</s>");
     let named = json!([{"name": "tool_use", "template": "3"}, {"name": "default", "template": "2"}]);
     write("tokenizer_config.json", &json!({"chat_template": named}).to_string());

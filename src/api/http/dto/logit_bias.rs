@@ -33,7 +33,9 @@ impl<'de> Visitor<'de> for Biases {
         let mut biases = BTreeMap::new();
         while let Some(key) = map.next_key::<String>()? {
             let Ok(token) = key.parse::<u32>() else {
-                return Err(de::Error::custom(format_args!("'{key}' is not a token id: tokenize the text first")));
+                return Err(de::Error::custom(format_args!(
+                    "'{key}' is not a token id: tokenize the text first"
+                )));
             };
             let bias = map.next_value::<f64>()? as f32;
             if biases.insert(token, bias).is_some() {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     api::ApiError,
-    domain::{ChatMessage, Prompt, Role},
+    domain::{ChatMessage, MAX_LOGPROBS, Prompt, Role},
 };
 
 body! {
@@ -113,7 +113,8 @@ impl TryFrom<ChatBody> for Ask {
         let logprobs = body.logprobs()?;
         let max_tokens = match (body.max_completion_tokens, body.max_tokens) {
             (Some(new), Some(old)) if new != old => {
-                let message = format!("max_tokens is {old} and max_completion_tokens {new}: send one of them");
+                let message =
+                    format!("max_tokens is {old} and max_completion_tokens {new}: send one of them");
                 return Err(ApiError::invalid("max_tokens", message));
             }
             (new, old) => new.or(old),
@@ -139,13 +140,18 @@ impl ChatBody {
         refuse("tools", self.tools.as_ref(), instead)?;
         refuse("functions", self.functions.as_ref(), instead)?;
         for (param, choice) in [("tool_choice", &self.tool_choice), ("function_call", &self.function_call)] {
-            let idle = choice.as_ref().and_then(Value::as_str).is_some_and(|word| matches!(word, "none" | "auto"));
+            let idle =
+                choice.as_ref().and_then(Value::as_str).is_some_and(|word| matches!(word, "none" | "auto"));
             if !idle {
                 refuse(param, choice.as_ref(), instead)?;
             }
         }
         refuse("audio", self.audio.as_ref(), "ask for text")?;
-        refuse("web_search_options", self.web_search_options.as_ref(), "put what is to be known into the prompt")?;
+        refuse(
+            "web_search_options",
+            self.web_search_options.as_ref(),
+            "put what is to be known into the prompt",
+        )?;
         match self.modalities.iter().flatten().find(|modality| *modality != "text") {
             Some(other) => Err(unsupported("modalities", &format!("'{other}'"), "ask for text")),
             None => Ok(()),
@@ -155,6 +161,10 @@ impl ChatBody {
     /// How many alternatives are to be reported; `None` reports no log-probabilities.
     fn logprobs(&self) -> Result<Option<u8>, ApiError> {
         match (self.logprobs.unwrap_or(false), self.top_logprobs) {
+            (true, Some(top)) if top > MAX_LOGPROBS => {
+                let message = format!("top_logprobs is {top}: use 0 to {MAX_LOGPROBS}");
+                Err(ApiError::invalid("top_logprobs", message))
+            }
             (true, top) => Ok(Some(top.unwrap_or(0))),
             (false, None | Some(0)) => Ok(None),
             (false, Some(top)) => {
@@ -210,8 +220,12 @@ fn joined(at: &str, parts: Vec<Part>) -> Result<String, ApiError> {
         let param = format!("{at}[{number}]");
         match (part.kind.as_str(), part.text) {
             ("text", Some(text)) => Ok(text),
-            ("text", None) => Err(ApiError::invalid(format!("{param}.text"), "the text of the part is missing: send it")),
-            (other, _) => Err(unsupported(&param, &format!("parts of type '{other}'"), "send parts of type 'text'")),
+            ("text", None) => {
+                Err(ApiError::invalid(format!("{param}.text"), "the text of the part is missing: send it"))
+            }
+            (other, _) => {
+                Err(unsupported(&param, &format!("parts of type '{other}'"), "send parts of type 'text'"))
+            }
         }
     };
     let texts: Vec<String> = parts.into_iter().enumerate().map(text).collect::<Result<_, _>>()?;

@@ -213,7 +213,9 @@ impl Common {
     /// The model's name.
     pub fn model(&mut self) -> Result<String, ApiError> {
         let named = self.model.take().filter(|model| !model.is_empty());
-        named.ok_or_else(|| ApiError::invalid("model", "model is missing: GET /v1/models lists those that you can use"))
+        named.ok_or_else(|| {
+            ApiError::invalid("model", "model is missing: GET /v1/models lists those that you can use")
+        })
     }
 
     /// How the answer is delivered.

@@ -50,7 +50,10 @@ impl CompletionLogprobs {
     ) {
         let name = name(tokenizer, id);
         let top = logprob.map(|logprob| {
-            let listed = top.iter().take(wanted.into()).map(|scored| (self::name(tokenizer, scored.id), scored.logprob));
+            let listed = top
+                .iter()
+                .take(wanted.into())
+                .map(|scored| (self::name(tokenizer, scored.id), scored.logprob));
             let mut named = std::collections::BTreeMap::new();
             // Of tokens that read alike the likeliest keeps the name.
             for (name, logprob) in listed.chain([(name.clone(), logprob)]) {

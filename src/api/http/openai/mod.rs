@@ -24,18 +24,12 @@ pub(super) use chat::ChatBody;
 pub(super) use completion::CompletionBody;
 use fields::Delivery;
 pub(super) use forms::{ChatChunk, ChatCompletion, Completion};
-pub(super) use ignored::DEPT_IGNORED;
 use ignored::Body;
+pub(super) use ignored::DEPT_IGNORED;
 use stream::{ChatStream, TextStream};
 use writer::{Head, Writer};
 
-use super::{
-    Door,
-    account::Account,
-    generate::off_the_loop,
-    request_id::RequestId,
-    stream::respond,
-};
+use super::{Door, account::Account, generate::off_the_loop, request_id::RequestId, stream::respond};
 use crate::{
     api::{Accepted, ApiError, collect},
     domain::{GenerateRequest, Prompt},

@@ -102,7 +102,9 @@ impl Script for ChatStream {
     fn begin(&mut self, say: &mut Frames) {
         for index in 0..self.writer.n {
             let delta = Delta { role: Some("assistant"), content: Some(String::new()) };
-            say.say(&self.chunk(Some(ChunkChoice { index, delta, logprobs: None, finish_reason: None }), None));
+            say.say(
+                &self.chunk(Some(ChunkChoice { index, delta, logprobs: None, finish_reason: None }), None),
+            );
         }
     }
 

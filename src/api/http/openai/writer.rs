@@ -71,8 +71,11 @@ impl Writer {
     pub fn completion(&self, results: Vec<Vec<Choice>>) -> Completion {
         let usage = usage(&results);
         let prompts = results.into_iter().enumerate();
-        let choices = prompts.flat_map(|(prompt, choices)| choices.into_iter().map(move |choice| (prompt, choice)));
-        let choices = choices.enumerate().map(|(index, (prompt, choice))| self.completion_choice(index, prompt, choice));
+        let choices =
+            prompts.flat_map(|(prompt, choices)| choices.into_iter().map(move |choice| (prompt, choice)));
+        let choices = choices
+            .enumerate()
+            .map(|(index, (prompt, choice))| self.completion_choice(index, prompt, choice));
         let choices = choices.collect();
         Completion { usage: Some(Some(usage)), ..self.completion_of(choices) }
     }

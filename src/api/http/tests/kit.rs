@@ -49,10 +49,7 @@ pub struct Stage {
 
 impl Stage {
     pub fn new() -> Self {
-        Self::of(
-            ModelKind::Seq2Seq,
-            ContextWindow::Apart { prompt_rows: MAX_ROWS, new_tokens: MAX_NEW },
-        )
+        Self::of(ModelKind::Seq2Seq, ContextWindow::Apart { prompt_rows: MAX_ROWS, new_tokens: MAX_NEW })
     }
 
     /// With a decoder-only model.

@@ -74,7 +74,15 @@ async fn choices_of_all_prompts_are_numbered_through() {
     let json = complete(&app, body).await.json();
     let choices: Vec<_> =
         json["choices"].as_array().unwrap().iter().map(|c| (c["index"].clone(), c["text"].clone())).collect();
-    assert_eq!(choices, [(0.into(), "good".into()), (1.into(), "good".into()), (2.into(), "bad".into()), (3.into(), "bad".into())]);
+    assert_eq!(
+        choices,
+        [
+            (0.into(), "good".into()),
+            (1.into(), "good".into()),
+            (2.into(), "bad".into()),
+            (3.into(), "bad".into())
+        ]
+    );
     let usage = &json["usage"];
     assert_eq!((&usage["prompt_tokens"], &usage["completion_tokens"]), (&json!(5), &json!(4)));
 }
@@ -120,7 +128,8 @@ async fn every_field_reaches_the_engine() {
     assert_eq!((p.repetition_penalty, p.presence_penalty, p.frequency_penalty), (1.1, 1.0, -1.0));
     assert_eq!((p.logprobs, p.seed, sent[1].sampling.seed), (4, Some(7), Some(8)));
     assert_eq!(&p.logit_bias[..], [(3, 1.5), (4, -100.0)]);
-    let edges = json!({"model": "tiny", "prompt": "a", "top_p": 0, "top_k": -1, "seed": -1, "stop": ["a", "b"]});
+    let edges =
+        json!({"model": "tiny", "prompt": "a", "top_p": 0, "top_k": -1, "seed": -1, "stop": ["a", "b"]});
     let sent = submitted("completions", edges).await.swap_remove(0);
     assert_eq!((sent.sampling.top_p, sent.sampling.top_k), (f64::MIN_POSITIVE, 0));
     assert_eq!((sent.sampling.seed, sent.stop.len()), (Some(u64::MAX), 2));
@@ -132,11 +141,9 @@ async fn every_field_reaches_the_engine() {
 
 #[tokio::test]
 async fn the_ends_have_openais_names() {
-    for (reason, word) in [
-        (FinishReason::Stop, "stop"),
-        (FinishReason::StopSequence, "stop"),
-        (FinishReason::Length, "length"),
-    ] {
+    for (reason, word) in
+        [(FinishReason::Stop, "stop"), (FinishReason::StopSequence, "stop"), (FinishReason::Length, "length")]
+    {
         let app = Stage::new().with_engine(move |arrival| end(&arrival, &[], reason));
         let json = complete(&app, json!({"model": "tiny", "prompt": "a"})).await.json();
         assert_eq!(json["choices"][0]["finish_reason"], word);
@@ -149,7 +156,8 @@ async fn unknown_fields_are_named_and_nothing_else_happens() {
         says("a"),
         json!({"store": false, "metadata": {"x": 1}, "stream": true, "stream_options": {"include_obfuscation": true}, "a,b\n": 1}),
     );
-    let mut body = with(body, json!({"messages": [{"role": "user", "content": "a", "name": "me", "weight": 1}]}));
+    let mut body =
+        with(body, json!({"messages": [{"role": "user", "content": "a", "name": "me", "weight": 1}]}));
     let answer = chat(&server(), body.clone()).await;
     let named = "a?b?, messages.name, messages.weight, metadata, store, stream_options.include_obfuscation";
     assert_eq!((answer.status.as_u16(), answer.header("dept-ignored")), (200, Some(named)));
@@ -173,7 +181,11 @@ async fn completion_log_probabilities_are_four_lists() {
     assert_eq!(json["choices"][0]["logprobs"], expected);
     let none = complete(&app, json!({"model": "tiny", "prompt": "a", "logprobs": 0})).await.json();
     let logprobs = &none["choices"][0]["logprobs"];
-    assert_eq!(logprobs["top_logprobs"], json!([{"good": -0.25}, {"bad": -0.25}]), "the token itself is always there");
+    assert_eq!(
+        logprobs["top_logprobs"],
+        json!([{"good": -0.25}, {"bad": -0.25}]),
+        "the token itself is always there"
+    );
 }
 
 #[tokio::test]

@@ -54,7 +54,8 @@ async fn what_no_template_can_write_is_refused() {
     assert!(message.contains("model 'tiny' has no chat template: use /v1/completions"), "{message}");
     let message = refused(Stage::causal().chatting("{% if"), says("a")).await;
     assert!(message.contains("the model's chat template can't be used"), "{message}");
-    let message = refused(Stage::causal().chatting("{{ raise_exception('roles must alternate') }}"), says("a")).await;
+    let message =
+        refused(Stage::causal().chatting("{{ raise_exception('roles must alternate') }}"), says("a")).await;
     assert!(message.ends_with("refuses the conversation: roles must alternate"), "{message}");
     let message = refused(Stage::causal().chatting("{{ messages.a.b }}"), says("a")).await;
     assert!(message.contains("fails on the conversation"), "{message}");
@@ -73,7 +74,11 @@ async fn a_conversation_that_is_too_long_is_refused_or_cut() {
     let error = chat(&app, says(&long)).await.error();
     assert_eq!((error.0, error.1.as_str(), error.2.as_str()), (422, "input_too_long", Some("messages")));
     let cut = super::with(says(&long), json!({"truncate": "left"}));
-    assert_eq!(chat(&app, cut).await.json()["usage"]["prompt_tokens"], 44, "20 tokens are left for the answer");
+    assert_eq!(
+        chat(&app, cut).await.json()["usage"]["prompt_tokens"],
+        44,
+        "20 tokens are left for the answer"
+    );
     let room = super::with(says(&long), json!({"truncate": "left", "max_completion_tokens": 4}));
     assert_eq!(chat(&app, room).await.json()["usage"]["prompt_tokens"], 60);
 }

@@ -47,9 +47,13 @@ async fn a_prompt_is_scored_in_front_of_the_answer() {
 #[tokio::test]
 async fn a_prompt_is_scored_alone() {
     let app = Stage::causal().with_engine(|arrival| score(&arrival));
-    let body = json!({"model": "tiny", "prompt": [[7, 6, 3], [6, 6]], "echo": true, "logprobs": 0, "max_tokens": 0});
+    let body =
+        json!({"model": "tiny", "prompt": [[7, 6, 3], [6, 6]], "echo": true, "logprobs": 0, "max_tokens": 0});
     let json = complete(&app, body).await.json();
-    assert_eq!((&choice(&json)["text"], &choice(&json)["finish_reason"]), (&json!("a film good"), &json!("length")));
+    assert_eq!(
+        (&choice(&json)["text"], &choice(&json)["finish_reason"]),
+        (&json!("a film good"), &json!("length"))
+    );
     assert_eq!(choice(&json)["logprobs"]["top_logprobs"], json!([null, {"film": -1.0}, {"good": -1.0}]));
     assert_eq!(json["choices"][1]["logprobs"]["tokens"], json!(["film", "film"]));
     let usage = &json["usage"];

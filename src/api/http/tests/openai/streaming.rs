@@ -65,7 +65,8 @@ async fn completions_are_streamed_by_prompt_and_choice() {
 #[tokio::test]
 async fn choices_of_a_chat_have_a_role_each() {
     let chunks = chunks(&chat(&server(), with(says("a"), json!({"stream": true, "n": 2}))).await);
-    let roles: Vec<_> = choices(&chunks[..2]).iter().map(|c| (c["index"].clone(), c["delta"]["role"].clone())).collect();
+    let roles: Vec<_> =
+        choices(&chunks[..2]).iter().map(|c| (c["index"].clone(), c["delta"]["role"].clone())).collect();
     assert_eq!(roles, [(0.into(), "assistant".into()), (1.into(), "assistant".into())]);
     assert_eq!(chunks.len(), 6);
 }
@@ -75,7 +76,8 @@ async fn log_probabilities_come_with_their_tokens() {
     let more = json!({"stream": true, "logprobs": true, "top_logprobs": 1});
     let chunks = chunks(&chat(&server(), with(says("a"), more)).await);
     let token = json!({"token": "good", "logprob": -0.25, "bytes": [103, 111, 111, 100]});
-    let expected = json!({"content": [with(token.clone(), json!({"top_logprobs": [token]}))], "refusal": null});
+    let expected =
+        json!({"content": [with(token.clone(), json!({"top_logprobs": [token]}))], "refusal": null});
     assert_eq!(chunks[1]["choices"][0]["logprobs"], expected);
     let app = Stage::new().with_engine(|a| say(&a, &[(GOOD, "good"), (BAD, " bad")], ""));
     let body = json!({"model": "tiny", "prompt": "a", "logprobs": 1, "stream": true});
