@@ -23,7 +23,7 @@ use crate::{
     runner::{RunnerConfig, RunnerError},
     scheduler::{Scheduler, SchedulerConfig},
     telemetry::Metrics,
-    tokenizer::{Tokenizer, TokenizerError},
+    tokenizer::{ChatTemplate, Tokenizer, TokenizerError},
 };
 
 /// Positions a K/V block: small enough that a short answer wastes little, large enough that tables stay short.
@@ -141,10 +141,21 @@ fn locate(source: &ModelSource) -> Result<PathBuf, LoadModelError> {
     }
 }
 
-/// The model's own tokenizer, unless a tokenizer.json lies beside a GGUF file: then that one.
+/// The model's own tokenizer, unless a tokenizer.json lies beside a GGUF file: then that one. Its chat template goes with it.
 fn read_tokenizer(path: &Path, weights: &Weights) -> Result<Tokenizer, TokenizerError> {
     let beside = path.with_file_name("tokenizer.json");
-    if path.is_file() && beside.is_file() { Tokenizer::from_file(&beside) } else { weights.tokenizer() }
+    let is_beside = path.is_file() && beside.is_file();
+    let tokenizer = if is_beside { Tokenizer::from_file(&beside)? } else { weights.tokenizer()? };
+    let folder = path.parent().filter(|_| is_beside);
+    let template = match folder.map(ChatTemplate::from_folder).transpose() {
+        Ok(Some(Some(template))) => Ok(Some(template)),
+        Ok(_) => weights.chat_template(),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = &template {
+        tracing::warn!(%error, "chat completions will be refused");
+    }
+    Ok(tokenizer.with_chat_template(template))
 }
 
 impl LoadedModel {

@@ -58,6 +58,7 @@ impl<R: Runner + 'static> Engine<R> {
         let reason = match ended {
             Some(FinishReason::Stop) => {
                 client.see(now);
+                client.note_end(sampled);
                 Some(FinishReason::Stop)
             }
             other => {
