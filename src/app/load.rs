@@ -110,7 +110,12 @@ pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> 
     let dimensions = Dimensions::read(&weights)?;
     let context = dimensions.context(config.max_model_len);
     let threads = NonZeroUsize::new(config.threads).unwrap_or(NonZeroUsize::MIN);
-    let loader = Loader { weights: &weights, recipe: config.dtype.into(), pool: ComputePool::new(threads)? };
+    let loader = Loader {
+        weights: &weights,
+        recipe: config.dtype.into(),
+        pool: ComputePool::new(threads)?,
+        gradients: false,
+    };
     // Reading the vocabulary, hashing the file and packing it take about as long, and none needs the other.
     let (model, tokenizer) = std::thread::scope(|scope| {
         let aside = scope.spawn(|| {
