@@ -7,6 +7,7 @@ mod load;
 mod resident;
 mod signal;
 mod tls;
+mod trainable;
 mod watch;
 
 use std::{
@@ -24,6 +25,7 @@ use watch::Watched;
 pub use load::{LoadModelError, LoadedModel, load_model};
 pub use resident::Resident;
 pub use tls::TlsError;
+pub use trainable::Trainable;
 
 use crate::{
     adapter::CatalogueError,

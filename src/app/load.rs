@@ -139,7 +139,7 @@ pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> 
 }
 
 /// The model's folder or file, fetched from the hub where it is one of the hub's.
-fn locate(source: &ModelSource) -> Result<PathBuf, LoadModelError> {
+pub(super) fn locate(source: &ModelSource) -> Result<PathBuf, LoadModelError> {
     match source {
         ModelSource::Folder(path) | ModelSource::Gguf(path) => Ok(path.clone()),
         ModelSource::Hub(model) => Ok(Hub::new(HubSettings::from_environment())?.fetch(model)?),
@@ -147,7 +147,7 @@ fn locate(source: &ModelSource) -> Result<PathBuf, LoadModelError> {
 }
 
 /// The model's own tokenizer, unless a tokenizer.json lies beside a GGUF file: then that one.
-fn read_tokenizer(path: &Path, weights: &Weights) -> Result<Tokenizer, TokenizerError> {
+pub(super) fn read_tokenizer(path: &Path, weights: &Weights) -> Result<Tokenizer, TokenizerError> {
     let beside = path.with_file_name("tokenizer.json");
     if path.is_file() && beside.is_file() { Tokenizer::from_file(&beside) } else { weights.tokenizer() }
 }
