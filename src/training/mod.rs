@@ -21,7 +21,7 @@ mod tasks;
 
 pub use adamw::Optimiser;
 pub use backbone::Backbone;
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Best, Checkpoint, State};
 pub use data::{DataError, Example, Form, few_shot, read_examples};
 pub use error::TrainError;
 pub use files::write_whole;
