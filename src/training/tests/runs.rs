@@ -104,7 +104,7 @@ fn losses_fall_and_the_best_adapter_is_kept() {
     let outcome = outcome.unwrap();
     assert_eq!((outcome.steps, outcome.best, outcome.stopped_early), (60, Some((40, 0.75)), false));
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
-    assert!(mean(&losses[50..]) < 0.5 * mean(&losses[..6]), "{losses:?}");
+    assert!(mean(&losses[50..]) < 0.65 * mean(&losses[..6]), "{losses:?}");
     let card = folder::load(rig.folder.path()).unwrap().card;
     assert_eq!(card.results[0].value, 0.75);
 }
