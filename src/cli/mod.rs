@@ -4,6 +4,7 @@ pub mod adapter;
 mod bench;
 mod eval;
 mod generate;
+mod health;
 mod key;
 mod measure;
 pub mod model;
@@ -43,6 +44,8 @@ enum Command {
     Key(key::Args),
     /// Look into models, and fetch the known ones
     Model(model::Args),
+    /// Ask a server whether it is well: exit code 0 when it is, for the probes of containers
+    Health(health::Args),
     /// Load a server with requests and measure its answers
     Bench(bench::Args),
 }
@@ -64,6 +67,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Adapter(args) => adapter::run(args),
         Command::Key(args) => key::run(&args),
         Command::Model(args) => model::run(args),
+        Command::Health(args) => health::run(&args),
         Command::Bench(args) => bench::run(args),
     }
 }
