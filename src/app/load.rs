@@ -110,7 +110,12 @@ pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> 
     let dimensions = Dimensions::read(&weights)?;
     let context = dimensions.context(config.max_model_len);
     let threads = NonZeroUsize::new(config.threads).unwrap_or(NonZeroUsize::MIN);
-    let loader = Loader { weights: &weights, recipe: config.dtype.into(), pool: ComputePool::new(threads)? };
+    let loader = Loader {
+        weights: &weights,
+        recipe: config.dtype.into(),
+        pool: ComputePool::new(threads)?,
+        gradients: false,
+    };
     // Reading the vocabulary, hashing the file and packing it take about as long, and none needs the other.
     let (model, tokenizer) = std::thread::scope(|scope| {
         let aside = scope.spawn(|| {
@@ -134,7 +139,7 @@ pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> 
 }
 
 /// The model's folder or file, fetched from the hub where it is one of the hub's.
-fn locate(source: &ModelSource) -> Result<PathBuf, LoadModelError> {
+pub(super) fn locate(source: &ModelSource) -> Result<PathBuf, LoadModelError> {
     match source {
         ModelSource::Folder(path) | ModelSource::Gguf(path) => Ok(path.clone()),
         ModelSource::Hub(model) => Ok(Hub::new(HubSettings::from_environment())?.fetch(model)?),
@@ -142,7 +147,7 @@ fn locate(source: &ModelSource) -> Result<PathBuf, LoadModelError> {
 }
 
 /// The model's own tokenizer, unless a tokenizer.json lies beside a GGUF file: then that one. Its chat template goes with it.
-fn read_tokenizer(path: &Path, weights: &Weights) -> Result<Tokenizer, TokenizerError> {
+pub(super) fn read_tokenizer(path: &Path, weights: &Weights) -> Result<Tokenizer, TokenizerError> {
     let beside = path.with_file_name("tokenizer.json");
     let is_beside = path.is_file() && beside.is_file();
     let tokenizer = if is_beside { Tokenizer::from_file(&beside)? } else { weights.tokenizer()? };

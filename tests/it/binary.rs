@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::{golden, repo};
 
-fn dept(args: &[&str]) -> Command {
+pub fn dept(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dept"));
     // Nothing that the machine has set leaks in, and the embedded model is found from anywhere.
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DEPT_")) {

@@ -10,3 +10,4 @@ mod real_models;
 mod store;
 mod support;
 mod tenants;
+mod training;
