@@ -2,6 +2,8 @@
 //!
 //! All unsafe code of the crate but the memory map of weights lives here.
 
+#[cfg(any(test, feature = "cuda"))]
+mod cuda;
 pub mod dept_embed;
 pub mod linear;
 pub mod norm;

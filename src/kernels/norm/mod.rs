@@ -4,6 +4,10 @@
 //! order is part of the op's definition: it does not depend on the batch, the threads or the machine.
 
 #[cfg(test)]
+mod device_tests;
+#[cfg(any(test, feature = "cuda"))]
+mod plan;
+#[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,8 @@ use crate::kv::BlockId;
 
 mod bias;
 mod cpu;
+#[cfg(any(test, feature = "cuda"))]
+mod plan;
 mod slab;
 
 pub mod reference;
@@ -21,6 +23,8 @@ pub mod reference;
 pub use bias::{BiasShape, Direction, RelativeBias};
 pub use slab::{copy_blocks, write_key_values};
 
+#[cfg(test)]
+mod device_tests;
 #[cfg(test)]
 mod tests;
 
@@ -175,6 +179,14 @@ pub enum AttentionError {
         position: usize,
         /// Largest distance in the table.
         reach: usize,
+    },
+    /// Heads that the device's kernels do not take.
+    #[error(
+        "heads of {dim} numbers: a CUDA device takes multiples of 4 up to 256; serve this model with --device cpu"
+    )]
+    Head {
+        /// Numbers a head.
+        dim: usize,
     },
     /// A tensor does not have the columns that the heads need.
     #[error("a row has {found} columns: the heads need {expected}")]

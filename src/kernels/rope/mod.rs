@@ -16,6 +16,10 @@ use super::{
 };
 
 #[cfg(test)]
+mod device_tests;
+#[cfg(any(test, feature = "cuda"))]
+mod plan;
+#[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;
