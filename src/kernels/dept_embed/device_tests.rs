@@ -260,6 +260,6 @@ fn a_plan_holds_every_row_once_and_cuts_for_the_device() {
     assert_eq!(of(&plan, u32::MAX), [[16, 0, 3], [14, 0, 3]], "prompts, plain rows, rows without an update");
     assert_eq!(of(&plan, 0), [[256, 0, 1], [256, 1, 1], [256, 2, 1], [44, 0, 1], [44, 1, 1], [44, 2, 1]]);
     assert_eq!(of(&plan, 2), [[64, 0, 3], [6, 0, 3]], "ADePT's units are made once for all strips");
-    assert_eq!(of(&tasks(1000), 0).len(), 3 * 300_usize.div_ceil(64));
+    assert_eq!(of(&tasks(1000), 0).len(), 3 * 300_usize.div_ceil(128));
     assert_eq!(EmbedPlan::new(&[], &RowTable::default(), 6, 1), Err(DeptEmbedError::Hidden { hidden: 6 }));
 }

@@ -187,7 +187,7 @@ fn paged_keys_equal_the_reference() {
         let tables: Vec<Vec<BlockId>> = shapes
             .iter()
             .map(|&(queries, past, _)| {
-                (0..(queries + past as usize).div_ceil(block_size)).map(|_| free.pop().unwrap()).collect()
+                (0..(queries + past).div_ceil(block_size)).map(|_| free.pop().unwrap()).collect()
             })
             .collect();
         let mut start = 0;

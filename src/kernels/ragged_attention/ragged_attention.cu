@@ -199,7 +199,6 @@ DEVICE void write(const AttentionArgs<T> &args, const Vector &vector, const Runn
 template <unsigned COLUMNS>
 DEVICE Running<COLUMNS> merge(const Running<COLUMNS> (&running)[ATTEND_VECTORS], Shared<float> tiles, unsigned dim) {
     const unsigned warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, stride = TILE * (dim + 4);
-    __syncwarp(); // the tile has been read
 #pragma unroll
     for (unsigned v = 0; v < ATTEND_VECTORS; v++) {
         Shared<float> mine = tiles + (warp * stride + v * (dim + 4));

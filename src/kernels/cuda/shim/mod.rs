@@ -149,6 +149,7 @@ impl Run {
 }
 
 /// Whether the kernels can run here; says why not. With `DEPT_TEST_CXX=required` they must.
+#[expect(clippy::disallowed_methods, reason = "a test's own switch, not the server's configuration")]
 pub(in crate::kernels) fn available() -> bool {
     match driver() {
         Ok(_) => true,
@@ -196,6 +197,7 @@ fn build() -> Result<PathBuf, String> {
     Ok(driver)
 }
 
+#[expect(clippy::disallowed_methods, reason = "CXX names the compiler, as everywhere")]
 fn compile(source: &Path, to: &Path) -> Result<(), String> {
     if !cfg!(target_os = "linux") {
         return Err("the shim needs Linux".to_owned());
