@@ -3,6 +3,8 @@
 //! A kernel takes one `#[repr(C)]` structure, whose twin stands in its `.cu` file. `device.cuh` is what all of them include;
 //! `shim/` runs the same sources on the host, where [`shim::HostDevice`] holds them against the references.
 
+#[cfg(feature = "cuda")]
+pub(super) mod device;
 #[cfg(test)]
 pub(super) mod shim;
 
@@ -61,4 +63,73 @@ pub(super) enum Format {
     F32,
     /// The upper half of an f32.
     Bf16,
+}
+
+impl Format {
+    /// Bytes a number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+}
+
+/// What every source includes; NVRTC has no files, so it is put in its place.
+const COMMON: &str = include_str!("device.cuh");
+const INCLUDE: &str = "#include \"../cuda/device.cuh\"\n";
+
+/// A source file of kernels.
+#[derive(Debug, Clone, Copy)]
+struct Source {
+    /// Its name in messages.
+    name: &'static str,
+    /// What the names of its kernels begin with.
+    kernels: &'static [&'static str],
+    text: &'static str,
+}
+
+/// Every source.
+const SOURCES: [Source; 5] = [
+    Source {
+        name: "dept_embed.cu",
+        kernels: &["dept_embed"],
+        text: include_str!("../dept_embed/dept_embed.cu"),
+    },
+    Source { name: "norm.cu", kernels: &["norm_"], text: include_str!("../norm/norm.cu") },
+    Source {
+        name: "key_values.cu",
+        kernels: &["write_key_values"],
+        text: include_str!("../ragged_attention/key_values.cu"),
+    },
+    Source {
+        name: "ragged_attention.cu",
+        kernels: &["attend_"],
+        text: include_str!("../ragged_attention/ragged_attention.cu"),
+    },
+    Source { name: "rope.cu", kernels: &["prepare_heads_"], text: include_str!("../rope/rope.cu") },
+];
+
+impl Source {
+    /// The source with what it includes.
+    fn whole(&self) -> String {
+        self.text.replacen(INCLUDE, COMMON, 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_source_includes_nothing_but_the_shim() {
+        for source in SOURCES {
+            let whole = source.whole();
+            let includes: Vec<&str> = whole.lines().filter(|line| line.starts_with("#include")).collect();
+            assert_eq!(includes, ["#include \"shim/shim.hpp\""], "{}", source.name);
+            for prefix in source.kernels {
+                assert!(whole.contains(prefix), "{}: {prefix}", source.name);
+            }
+        }
+    }
 }

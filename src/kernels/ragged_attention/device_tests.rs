@@ -4,7 +4,7 @@ use half::bf16;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::{
-    plan::{Arguments, AttentionPlan, WriteArguments},
+    plan::{Arguments, AttentionPlan, WriteArguments, write_launch},
     *,
 };
 use crate::kernels::cuda::{
@@ -33,13 +33,6 @@ fn upload(device: &mut HostDevice, values: &[f32], format: Format) -> Address {
         Format::Bf16 => {
             device.upload(&values.iter().map(|&x| bf16::from_f32(x).to_bits()).collect::<Vec<u16>>())
         }
-    }
-}
-
-fn bytes(format: Format) -> usize {
-    match format {
-        Format::F32 => 4,
-        Format::Bf16 => 2,
     }
 }
 
@@ -80,8 +73,8 @@ fn compare(
     let count = rows * width;
     let mut arguments = Arguments {
         q: q.address,
-        keys: kv.0.address.offset(kv.1[0] * bytes(format)),
-        values: kv.0.address.offset(kv.1[1] * bytes(format)),
+        keys: kv.0.address.offset(kv.1[0] * format.bytes()),
+        values: kv.0.address.offset(kv.1[1] * format.bytes()),
         out: match format {
             Format::F32 => device.output::<f32>(count),
             Format::Bf16 => device.output::<u16>(count),
@@ -183,7 +176,7 @@ fn paged_keys_equal_the_reference() {
         let block_size = random.random_range(3..9);
         let mut free: Vec<BlockId> = (0..BLOCKS).map(BlockId::new).collect();
         // (queries, past, causal): decodes of one row, pieces of prompts, and a decoder's look at its encoder.
-        let shapes = [(1, 70, true), (1, 0, true), (3, 20, true), (12, 33, true), (2, 40, false)];
+        let shapes: [(usize, usize, bool); 5] = [(1, 70, true), (1, 0, true), (3, 20, true), (12, 33, true), (2, 40, false)];
         let tables: Vec<Vec<BlockId>> = shapes
             .iter()
             .map(|&(queries, past, _)| {
@@ -253,8 +246,7 @@ fn key_values_are_written_where_the_slots_say() {
         width: (width / 2) as u32,
         unused: 0,
     };
-    let launch = Launch { kernel: "write_key_values", blocks: 2, threads: 128, shared_bytes: 0 };
-    let found = device.launch(launch, arguments).unwrap().f32(0);
+    let found = device.launch(write_launch(rows), arguments).unwrap().f32(0);
     for (row, &slot) in source.chunks(stride).zip(&slots) {
         slab[slot as usize * width..][..width].copy_from_slice(&row[stride - width..]);
     }

@@ -83,6 +83,12 @@ unsafe impl Plain for Arguments {}
 // SAFETY: `repr(C)`, numbers, no padding.
 unsafe impl Plain for WriteArguments {}
 
+/// How `write_key_values` is started on `rows`, a warp each.
+pub(super) fn write_launch(rows: usize) -> Launch {
+    let blocks = rows.div_ceil(WARPS) as u32;
+    Launch { kernel: "write_key_values", blocks, threads: THREADS, shared_bytes: 0 }
+}
+
 /// A batch of spans cut into blocks.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct AttentionPlan {
