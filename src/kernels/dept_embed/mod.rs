@@ -11,6 +11,8 @@ use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor};
 use super::pool::ComputePool;
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 #[cfg(any(test, feature = "cuda"))]
 mod plan;
 mod rows;
@@ -18,6 +20,8 @@ mod table;
 
 pub mod reference;
 
+#[cfg(feature = "cuda")]
+pub use cuda::{ResidentAdapter, ResidentBatch, ResidentTable};
 pub use rows::{DeltaRow, Row, RowTable};
 pub use table::{EmbeddingTable, TableError};
 

@@ -176,7 +176,8 @@ fn paged_keys_equal_the_reference() {
         let block_size = random.random_range(3..9);
         let mut free: Vec<BlockId> = (0..BLOCKS).map(BlockId::new).collect();
         // (queries, past, causal): decodes of one row, pieces of prompts, and a decoder's look at its encoder.
-        let shapes: [(usize, usize, bool); 5] = [(1, 70, true), (1, 0, true), (3, 20, true), (12, 33, true), (2, 40, false)];
+        let shapes: [(usize, usize, bool); 5] =
+            [(1, 70, true), (1, 0, true), (3, 20, true), (12, 33, true), (2, 40, false)];
         let tables: Vec<Vec<BlockId>> = shapes
             .iter()
             .map(|&(queries, past, _)| {
