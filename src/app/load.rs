@@ -73,7 +73,9 @@ pub enum LoadModelError {
     #[error("the system refused a thread for the engine: {0}")]
     Thread(std::io::Error),
     /// A GPU was asked for.
-    #[error("--device cuda:{0}: this build computes on the CPU only. Use --device cpu or auto")]
+    #[error(
+        "--device cuda:{0}: the server does not compute on GPUs yet (docs/gpu.md says what is there). Use --device cpu or auto"
+    )]
     NoCuda(usize),
 }
 
@@ -104,6 +106,9 @@ pub struct LoadedModel {
 pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> {
     if let Device::Cuda(ordinal) = config.device {
         return Err(LoadModelError::NoCuda(ordinal));
+    }
+    if config.device == Device::Auto {
+        tracing::info!("device auto: computing on the CPU, because the server does not compute on GPUs yet");
     }
     let path = locate(&config.model)?;
     let weights = Weights::open(&path)?;
