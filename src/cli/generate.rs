@@ -110,6 +110,7 @@ impl Args {
             min_tokens: 0,
             sampling: SamplingParams::new(raw)?,
             stop: Vec::new(),
+            grammar: None,
             n: 1,
             truncate: self.truncate.then_some(OverLength::Right),
             priority: 0,

@@ -1,6 +1,7 @@
 //! The words of the product: names, requests, tokens, outcomes. No I/O and no tensors.
 
 mod event;
+mod grammar;
 mod model;
 mod name;
 pub mod namespace;
@@ -10,6 +11,10 @@ mod sampling;
 pub use event::{
     Completion, FinishReason, GeneratedToken, GivenToken, ScoredToken, Scoring, SequenceError, Timings,
     TokenEvent, Usage,
+};
+pub use grammar::{
+    Choices, Grammar, GrammarError, MAX_CHOICE_BYTES, MAX_CHOICES, MAX_REGEX_BYTES, MAX_SCHEMA_BYTES,
+    Pattern, Schema,
 };
 pub use model::{ContextWindow, ModelKind, ModelProfile};
 pub use name::{AdapterName, AdapterRef, MIN_VERSION_PREFIX, NameError, TenantId, Version, VersionPrefix};

@@ -156,6 +156,7 @@ impl TryFrom<GenerateBody> for GenerateRequest {
             min_tokens: body.min_tokens.unwrap_or(0),
             sampling,
             stop: stop(body.stop.unwrap_or_default())?,
+            grammar: None,
             n,
             truncate: body.truncate.map(OverLength::from),
             priority: body.priority.unwrap_or(0),
