@@ -10,6 +10,7 @@ pub mod config;
 mod contract;
 pub mod domain;
 pub mod engine;
+pub mod grammar;
 pub mod kernels;
 pub mod kv;
 pub mod layers;

@@ -9,7 +9,7 @@ mod request;
 mod sampling;
 
 pub use event::{
-    Completion, FinishReason, GeneratedToken, GivenToken, ScoredToken, Scoring, SequenceError, Timings,
+    Completion, FinishReason, GeneratedToken, GivenToken, GrammarStuck, ScoredToken, Scoring, SequenceError, Timings,
     TokenEvent, Usage,
 };
 pub use grammar::{

@@ -4,6 +4,7 @@ mod byte_level;
 mod detokenizer;
 mod pieces;
 mod scored;
+mod spelling;
 mod stop;
 mod unigram;
 
@@ -18,6 +19,7 @@ pub use byte_level::{ByteLevelVocabulary, Cut};
 pub use detokenizer::Detokenizer;
 pub use pieces::{Piece, PieceKind, Pieces};
 pub use scored::ScoredVocabulary;
+pub use spelling::{Beginning, Spelling};
 pub use stop::{Released, StopStrings};
 pub use unigram::UnigramVocabulary;
 

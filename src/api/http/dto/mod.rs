@@ -3,6 +3,7 @@
 mod adapter;
 mod classify;
 mod error;
+mod grammar;
 mod request;
 mod response;
 mod tokens;
@@ -11,6 +12,7 @@ mod writer;
 pub use adapter::{AdapterList, AdapterObject, AliasBody, AliasObject, PatchAdapterBody, VersionList};
 pub use classify::{ClassifyBody, ClassifyResponse};
 pub use error::{ErrorBody, ErrorObject};
+pub use grammar::{FormatKind, JsonSchemaFormat, ResponseFormat};
 pub use request::{GenerateBody, PromptField, Truncate};
 pub use response::{
     ChoiceObject, GenerateResponse, Outcome, Output, ResultObject, StreamEvent, StreamToken, TimingsObject,
