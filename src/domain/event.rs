@@ -118,7 +118,9 @@ pub struct Completion {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum GrammarStuck {
     /// No token of the vocabulary writes what must come next.
-    #[error("no token of this model can go on where the text stands: the grammar wants characters that it has no token for")]
+    #[error(
+        "no token of this model can go on where the text stands: the grammar wants characters that it has no token for"
+    )]
     NoToken,
     /// What may come next takes more computing or memory to find out than a step may cost.
     #[error("what may come next takes more computing than a step may cost: make the grammar simpler")]

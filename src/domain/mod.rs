@@ -9,8 +9,8 @@ mod request;
 mod sampling;
 
 pub use event::{
-    Completion, FinishReason, GeneratedToken, GivenToken, GrammarStuck, ScoredToken, Scoring, SequenceError, Timings,
-    TokenEvent, Usage,
+    Completion, FinishReason, GeneratedToken, GivenToken, GrammarStuck, ScoredToken, Scoring, SequenceError,
+    Timings, TokenEvent, Usage,
 };
 pub use grammar::{
     Choices, Grammar, GrammarError, MAX_CHOICE_BYTES, MAX_CHOICES, MAX_REGEX_BYTES, MAX_SCHEMA_BYTES,

@@ -56,7 +56,8 @@ impl<R: Runner + 'static> Engine<R> {
     fn hand_out_token(&mut self, id: SequenceId, sampled: Sampled, now: Instant) {
         let committed = self.parts.scheduler.commit(id, sampled.token);
         // The end token is no part of the text.
-        let followed = if committed == Some(FinishReason::Stop) { None } else { self.follow(id, sampled.token) };
+        let followed =
+            if committed == Some(FinishReason::Stop) { None } else { self.follow(id, sampled.token) };
         let Some(client) = self.clients.get_mut(&id) else { return };
         let reason = match committed {
             Some(FinishReason::Stop) => {
@@ -72,7 +73,9 @@ impl<R: Runner + 'static> Engine<R> {
         };
         match (reason, followed) {
             // What its grammar calls whole ends by itself, though it be at its limit.
-            (None | Some(FinishReason::Length), Some(Ok(Progress::Whole))) => self.finish(id, FinishReason::Stop),
+            (None | Some(FinishReason::Length), Some(Ok(Progress::Whole))) => {
+                self.finish(id, FinishReason::Stop)
+            }
             (None, Some(Err(why))) => self.end(id, |client| client.fail(why.into())),
             (Some(reason), _) => self.finish(id, reason),
             (None, _) => {}

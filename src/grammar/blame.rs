@@ -20,8 +20,23 @@ const LONGEST_REASON: usize = 300;
 
 /// Keywords whose value is a schema, or a list of schemas.
 const SCHEMAS: [&str; 18] = [
-    "items", "prefixItems", "additionalItems", "additionalProperties", "anyOf", "oneOf", "allOf", "not", "if", "then",
-    "else", "contains", "propertyNames", "unevaluatedItems", "unevaluatedProperties", "contentSchema", "extends",
+    "items",
+    "prefixItems",
+    "additionalItems",
+    "additionalProperties",
+    "anyOf",
+    "oneOf",
+    "allOf",
+    "not",
+    "if",
+    "then",
+    "else",
+    "contains",
+    "propertyNames",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "contentSchema",
+    "extends",
     "dependencies",
 ];
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Compiled, CompileError, UnusableVocabulary, helper::Helper, vocabulary::Vocabulary};
+use super::{CompileError, Compiled, UnusableVocabulary, helper::Helper, vocabulary::Vocabulary};
 use crate::{
     domain::{Grammar, TenantId},
     tokenizer::Tokenizer,
@@ -132,7 +132,8 @@ impl Shared {
     }
 
     fn compile(&self, grammar: &Grammar) -> Outcome {
-        let (vocabulary, helper) = self.tools.get_or_init(|| self.make_tools()).as_ref().map_err(Clone::clone)?;
+        let (vocabulary, helper) =
+            self.tools.get_or_init(|| self.make_tools()).as_ref().map_err(Clone::clone)?;
         Compiled::new(grammar, vocabulary, helper).map(Arc::new)
     }
 
@@ -181,7 +182,8 @@ impl Drop for Compiling<'_> {
         self.keep(Err(CompileError::TooComplex { reason: "it can't be compiled".to_owned() }));
         self.promise.kept.notify_all();
         lock(&self.shared.cache).compiling -= 1;
-        self.shared.room.notify_one();
+        // All of them: who is woken may find its grammar here by now, and takes no place.
+        self.shared.room.notify_all();
     }
 }
 

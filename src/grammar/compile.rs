@@ -50,15 +50,18 @@ impl Compiled {
         let loses_space = vocabulary.spelling.beginning != Beginning::AsIs;
         let fresh = matcher(vocabulary.factory(), grammar, &vocabulary.alphabet, loses_space)
             .map_err(|reason| refused(grammar, vocabulary, &reason))?;
-        let behind_space = loses_space.then(|| {
-            let moved = follow(fresh.deep_clone(), vocabulary.lost_space());
-            moved.ok().flatten()
-        });
+        // Where nothing can come behind the space, no text can.
+        let behind_space = if loses_space {
+            follow(fresh.deep_clone(), vocabulary.lost_space())
+                .map_err(|_| unwritable(grammar, vocabulary, true))?
+        } else {
+            None
+        };
         let mut compiled = Self {
             vocabulary: Arc::clone(vocabulary),
             helper: helper.clone(),
             fresh,
-            behind_space: behind_space.flatten(),
+            behind_space,
             first: Vec::new(),
             end: bits(&vocabulary.eos, vocabulary.spelling.words.len()),
         };
@@ -70,29 +73,31 @@ impl Compiled {
     }
 
     /// The tokens that a text may begin with, or end at once.
-    fn beginnings(&mut self) -> Vec<u32> {
+    fn beginnings(&self) -> Vec<u32> {
         let spelling = &self.vocabulary.spelling;
         let size = spelling.words.len();
-        let allowed = |matcher: Option<&Matcher>, keep: &dyn Fn(u32) -> bool| {
-            // The copy that is kept has seen what the first mask looks at.
-            let ready = matcher.and_then(|matcher| helper::mask(matcher.deep_clone()).ok());
-            let mut mask = ready.map(|ready| ready.mask).unwrap_or_default();
-            mask.resize(size.div_ceil(32), 0);
-            for id in 0..size as u32 {
-                if !keep(id) {
-                    mask[id as usize / 32] &= !(1 << (id % 32));
-                }
-            }
-            mask
+        let all = |matcher: &Matcher| {
+            helper::mask(matcher.deep_clone()).map(|ready| ready.mask).unwrap_or_default()
         };
         if spelling.beginning == Beginning::AsIs {
-            return allowed(Some(&self.fresh), &|_| true);
+            return all(&self.fresh);
         }
-        let spaced = allowed(Some(&self.fresh), &|id| spelling.loses_one_space(id));
-        let bare = allowed(self.behind_space.as_ref(), &|id| {
-            spelling.loses_none(id) || self.vocabulary.eos.contains(&id)
-        });
-        spaced.iter().zip(bare).map(|(&a, b)| a | b).collect()
+        // Nothing can come behind the space where the empty text is the only one.
+        let Some(behind_space) = &self.behind_space else { return self.end.clone() };
+        let bare = all(behind_space);
+        if bare.is_empty() {
+            // A space could come, and nothing behind it.
+            return bare;
+        }
+        let holds =
+            |mask: &[u32], id: u32| mask.get(id as usize / 32).is_some_and(|word| word >> (id % 32) & 1 == 1);
+        let spaced = all(&self.fresh);
+        let begins = |&id: &u32| {
+            let as_it_is = spelling.loses_none(id) || self.vocabulary.eos.contains(&id);
+            (as_it_is && holds(&bare, id)) || (spelling.loses_one_space(id) && holds(&spaced, id))
+        };
+        let ids: Vec<u32> = (0..size as u32).filter(begins).collect();
+        bits(&ids, size)
     }
 
     /// The tokens that a text may begin with.
@@ -125,7 +130,6 @@ fn matcher(
     loses_space: bool,
 ) -> Result<Matcher, String> {
     let parser = factory.create_parser(source::top_level(grammar, alphabet, loses_space));
-    // The error's first line: behind it stands what only a developer can read.
     let parser = parser.map_err(|error| format!("{error:#}"))?;
     let matcher = Matcher::new(Ok(parser));
     match matcher.get_error() {
@@ -159,7 +163,8 @@ fn unwritable(grammar: &Grammar, vocabulary: &Vocabulary, loses_space: bool) -> 
     };
     let mask = matcher.and_then(|matcher| helper::mask(matcher).ok()).map(|ready| ready.mask);
     let mask = mask.unwrap_or_default();
-    let ascii = (0..128_u8).filter(|&byte| mask.get(usize::from(byte) / 32).is_some_and(|w| w >> (byte % 32) & 1 == 1));
+    let ascii = (0..128_u8)
+        .filter(|&byte| mask.get(usize::from(byte) / 32).is_some_and(|w| w >> (byte % 32) & 1 == 1));
     let wanted: BTreeSet<char> = ascii.map(char::from).collect();
     let literals = blame::regex_literals(grammar);
     let missing: BTreeSet<char> = wanted
@@ -167,6 +172,9 @@ fn unwritable(grammar: &Grammar, vocabulary: &Vocabulary, loses_space: bool) -> 
         .chain(literals)
         .filter(|&c| !vocabulary.alphabet.missing(c.encode_utf8(&mut [0; 4])).is_empty())
         .collect();
+    if missing.is_empty() && vocabulary.alphabet == Alphabet::All {
+        return CompileError::Nothing;
+    }
     CompileError::Unwritable { place: None, characters: missing }
 }
 

@@ -108,10 +108,17 @@ impl Slot {
 
 /// What `matcher` allows next. It catches its own panics.
 pub(super) fn mask(mut matcher: Matcher) -> Result<Ready, GrammarStuck> {
-    match matcher.compute_mask() {
-        Ok(mask) => Ok(Ready { matcher, mask: mask.into() }),
-        Err(_) => Err(stuck(&matcher)),
+    let (Ok(allowed), Ok(env)) = (matcher.compute_mask(), matcher.tok_env()) else {
+        return Err(stuck(&matcher));
+    };
+    let mut mask: Vec<u32> = allowed.into();
+    // The last word is the lost space, which no model can choose.
+    let lost = env.tok_trie().vocab_size() - 1;
+    mask.truncate(lost.div_ceil(32));
+    if let Some(last) = mask.get_mut(lost / 32) {
+        *last &= !(1 << (lost % 32));
     }
+    if mask.iter().all(|&word| word == 0) { Err(GrammarStuck::NoToken) } else { Ok(Ready { matcher, mask }) }
 }
 
 /// Why a matcher does not go on.

@@ -55,6 +55,9 @@ pub enum CompileError {
         /// The characters.
         characters: BTreeSet<char>,
     },
+    /// No text is what it wants.
+    #[error("no text satisfies the grammar: what it asks for contradicts itself, or never ends")]
+    Nothing,
     /// It is over a limit.
     #[error("the grammar is too complex: {reason}")]
     TooComplex {

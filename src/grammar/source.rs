@@ -40,9 +40,11 @@ fn text(body: &str, alphabet: &Alphabet, loses_space: bool) -> TopLevelGrammar {
     let space = if loses_space { r#"" " "# } else { "" };
     TopLevelGrammar::from_lark(match alphabet.regex() {
         None => format!("start: TEXT\nTEXT: {space}BODY\nBODY: {body}\n"),
-        Some(writable) if writable.is_empty() => format!("start: TEXT\nTEXT: {space}BODY & \"\"\nBODY: {body}\n"),
         Some(writable) => {
-            format!("start: TEXT\nTEXT: {space}WRITABLE\nWRITABLE: BODY & ALPHABET\nALPHABET: /{writable}/\nBODY: {body}\n")
+            let writable = if writable.is_empty() { "\"\"".to_owned() } else { format!("/{writable}/") };
+            format!(
+                "start: TEXT\nTEXT: {space}WRITABLE\nWRITABLE: BODY & ALPHABET\nALPHABET: {writable}\nBODY: {body}\n"
+            )
         }
     })
 }

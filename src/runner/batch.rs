@@ -5,11 +5,11 @@ use candle_core::{DType, Device, Tensor};
 use super::{RunnerConfig, RunnerError, StepOutput};
 use crate::{
     adapter::{AdapterLease, AdapterWeights, Update},
+    grammar::Guide,
     kernels::{
         dept_embed::{AdapterSlot, AdeptSlot, LowRankSlot, UpdateSlot},
         ragged_attention::copy_blocks,
     },
-    grammar::Guide,
     kv::BlockCopy,
     sampling::{Mask, SampleError, Sampled, Scratch},
     scheduler::{Decode, NewSequence, Sequence, SequenceId, Sequences},
