@@ -8,5 +8,6 @@ mod exactness;
 mod mixes;
 mod real_models;
 mod store;
+mod structured;
 mod support;
 mod tenants;

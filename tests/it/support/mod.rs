@@ -55,6 +55,7 @@ pub struct Job {
     pub prompt: Vec<u32>,
     pub adapter: Option<AdapterLease>,
     pub max_tokens: usize,
+    pub min_tokens: usize,
     /// What is scored beside that.
     pub given: Vec<u32>,
     pub scoring: Scoring,
@@ -68,7 +69,7 @@ impl Job {
     pub fn new(prompt: Vec<u32>, adapter: Option<AdapterLease>, max_tokens: usize) -> Self {
         let sampling = SamplingParams::new(RawSampling { logprobs: 1, ..RawSampling::default() }).unwrap();
         let (given, scoring) = (Vec::new(), Scoring::Off);
-        Self { prompt, adapter, max_tokens, given, scoring, sampling, grammar: None }
+        Self { prompt, adapter, max_tokens, min_tokens: 0, given, scoring, sampling, grammar: None }
     }
 
     /// Draws at temperature 1 with a seed of its own.
@@ -143,6 +144,7 @@ fn drive(
     for step in 0.. {
         if step % 3 == 0 && step / 3 < jobs.len() {
             let job = jobs[step / 3].clone();
+            let seed = job.seed();
             let added = NewSequence {
                 id: SequenceId(step as u64 / 3),
                 tenant: TenantId::default_tenant(),
@@ -151,10 +153,10 @@ fn drive(
                 prompt: job.prompt,
                 given: job.given,
                 scoring: job.scoring,
-                sampler: Sampler::new(&job.sampling, job.seed(), &[], vocab),
+                sampler: Sampler::new(&job.sampling, seed, &[], vocab),
                 guide: job.grammar.clone().map(Guide::new),
                 max_tokens: job.max_tokens,
-                min_tokens: 0,
+                min_tokens: job.min_tokens,
                 priority: 0,
             };
             scheduler.add(added).unwrap();
