@@ -18,6 +18,7 @@ use crate::{
     config::{Device, Dtype, EngineConfig, HubSettings, ModelSource},
     domain::{ContextWindow, ModelProfile},
     engine::{Engine, EngineHandle, EngineParts, QueueLimits},
+    grammar::Grammars,
     kernels::pool::{ComputePool, PoolError},
     layers::{LoadError, Loader, Recipe},
     runner::{RunnerConfig, RunnerError},
@@ -169,6 +170,16 @@ pub(super) fn read_tokenizer(path: &Path, weights: &Weights) -> Result<Tokenizer
 }
 
 impl LoadedModel {
+    /// What its texts can be held to.
+    pub fn grammars(&self) -> Grammars {
+        Grammars::new(self.tokenizer.clone(), self.sayable(), self.model.eos())
+    }
+
+    /// Rows of logits that are tokens: those beyond the tokenizer's ids are padding, nothing that could be said.
+    fn sayable(&self) -> usize {
+        self.model.vocab().min(self.tokenizer.id_bound())
+    }
+
     /// Starts an engine on the model.
     ///
     /// # Errors
@@ -179,8 +190,8 @@ impl LoadedModel {
         metrics: Arc<Metrics>,
     ) -> Result<(EngineHandle, JoinHandle<()>), LoadModelError> {
         let num_blocks = self.num_blocks(config.kv_cache_bytes)?;
+        let vocab = self.sayable();
         let Self { profile, tokenizer, model } = self;
-        let ids = tokenizer.id_bound();
         let queue = QueueLimits { sequences: config.queue_requests, tokens: config.queue_tokens };
         let (handle, inbox) = EngineHandle::channel(profile, queue);
         let handle = handle.with_pool(num_blocks as usize, BLOCK_SIZE);
@@ -198,8 +209,7 @@ impl LoadedModel {
             load: Arc::clone(handle.load()),
             scheduler,
             tokenizer,
-            // Rows beyond the tokenizer's ids are padding: nothing that could be said.
-            vocab: model.vocab().min(ids),
+            vocab,
             decoder_start: model.decoder_start(),
             observer: Box::new(metrics),
         };

@@ -3,6 +3,7 @@
 mod adapter;
 mod classify;
 mod error;
+mod grammar;
 mod logit_bias;
 pub(super) mod request;
 mod response;
@@ -12,6 +13,7 @@ mod writer;
 pub use adapter::{AdapterList, AdapterObject, AliasBody, AliasObject, PatchAdapterBody, VersionList};
 pub use classify::{ClassifyBody, ClassifyResponse};
 pub use error::{ErrorBody, ErrorObject};
+pub use grammar::{FormatKind, JsonSchemaFormat, ResponseFormat};
 pub use logit_bias::LogitBiasField;
 pub use request::{GenerateBody, PromptField, Truncate};
 pub use response::{

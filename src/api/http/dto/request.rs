@@ -7,6 +7,7 @@ use serde::{
 use utoipa::ToSchema;
 
 use super::LogitBiasField;
+use super::grammar::{ResponseFormat, grammar};
 use crate::{
     api::{ApiError, DEFAULT_MAX_TOKENS},
     domain::{GenerateRequest, OverLength, Prompt, RawSampling, SamplingParams, TenantId},
@@ -100,6 +101,14 @@ pub struct GenerateBody {
     /// Generation ends in front of any of these.
     #[schema(max_items = 16)]
     pub stop: Option<Vec<String>>,
+    /// Any text, a JSON object, or JSON that a schema describes. One of this, `regex` and `choice`.
+    pub response_format: Option<ResponseFormat>,
+    /// The text is one that this regular expression matches as a whole.
+    #[schema(example = "[0-9]{4}-[0-9]{2}-[0-9]{2}", max_length = 8192)]
+    pub regex: Option<String>,
+    /// The text is one of these.
+    #[schema(min_items = 1, max_items = 10_000)]
+    pub choice: Option<Vec<String>>,
     /// How many alternatives to report with their log-probabilities; 0 reports none.
     #[schema(maximum = 20, default = 0)]
     pub logprobs: Option<u8>,
@@ -169,6 +178,7 @@ impl TryFrom<GenerateBody> for GenerateRequest {
             min_tokens: body.min_tokens.unwrap_or(0),
             sampling,
             stop: stop(body.stop.unwrap_or_default())?,
+            grammar: grammar(body.response_format, body.regex.as_deref(), body.choice)?,
             n,
             truncate: body.truncate.map(OverLength::from),
             priority: body.priority.unwrap_or(0),
