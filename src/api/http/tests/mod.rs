@@ -1,14 +1,14 @@
-mod adapters;
+pub(in crate::api) mod adapters;
 mod answers;
 mod bad_input;
 mod classify;
 mod http2;
-mod keyed;
-mod kit;
+pub(in crate::api) mod keyed;
+pub(in crate::api) mod kit;
 mod pages;
 mod quotas;
 mod routes;
 mod streaming;
 mod tenants;
 mod troubles;
-mod wire;
+pub(in crate::api) mod wire;

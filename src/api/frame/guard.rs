@@ -48,7 +48,7 @@ impl Origins {
     }
 
     /// What answers the browsers of those pages; `None` when there are none.
-    pub(super) fn layer(&self) -> Option<CorsLayer> {
+    pub(in crate::api) fn layer(&self) -> Option<CorsLayer> {
         if self.0.is_empty() {
             return None;
         }
