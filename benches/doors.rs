@@ -43,7 +43,11 @@ fn start() -> Outcome<(Server, Value)> {
     let ports = folder.path().join("ports.json");
     let mut command = Command::new(env!("CARGO_BIN_EXE_dept"));
     let doors = ["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
-    command.arg("serve").args(doors).args(["--prefix-cache", "false", "--log", "warn", "--port-file"]).arg(&ports);
+    command
+        .arg("serve")
+        .args(doors)
+        .args(["--prefix-cache", "false", "--log", "warn", "--port-file"])
+        .arg(&ports);
     let mut server = Server(command.env("DEPT_HOME", ROOT).stderr(Stdio::null()).spawn()?);
     loop {
         // The file appears whole once the server is ready.

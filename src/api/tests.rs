@@ -30,7 +30,14 @@ fn docs_errors_is_the_table() {
     let code = |text: &str| format!("`{text}`");
     let rows = ErrorCode::table().iter().map(|r| {
         let status = r.status.to_string();
-        [code(r.name), status, code(r.kind), code(&canonical(r.grpc)), seconds(r.retry_after), r.meaning.into()]
+        [
+            code(r.name),
+            status,
+            code(r.kind),
+            code(&canonical(r.grpc)),
+            seconds(r.retry_after),
+            r.meaning.into(),
+        ]
     });
     let head = ["code", "HTTP status", "type", "gRPC code", "Retry-After (s)", "when, and what to do"];
     let text = format!(

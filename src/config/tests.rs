@@ -141,10 +141,7 @@ fn an_open_address_needs_the_word() {
     let error = checked(&[&keys[..], &["--allow-anonymous"]].concat(), home.path()).unwrap_err();
     assert!(matches!(error, ConfigError::KeysAndAnonymous));
     let error = checked(&["--http", "127.0.0.1:8081"], home.path()).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "--http and --admin are both 127.0.0.1:8081: give each a port of its own"
-    );
+    assert_eq!(error.to_string(), "--http and --admin are both 127.0.0.1:8081: give each a port of its own");
 }
 
 #[test]

@@ -34,7 +34,8 @@ pub(super) async fn keep(mut request: Request, next: Next) -> Result<Response, A
     let Some(at) = Instant::now().checked_add(timeout) else { return Ok(next.run(request).await) };
     request.extensions_mut().insert(Deadline(at));
     tokio::time::timeout_at(at.into(), next.run(request)).await.map_err(|_| {
-        let message = format!("the call did not finish within its deadline of {timeout:?}: give it more time");
+        let message =
+            format!("the call did not finish within its deadline of {timeout:?}: give it more time");
         ApiError::new(ErrorCode::DeadlineExceeded, message)
     })
 }
@@ -45,7 +46,8 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
     let text = value.to_str().unwrap_or_default();
     parse(text).map(Some).ok_or_else(|| {
         let found = String::from_utf8_lossy(value.as_bytes());
-        let message = format!("grpc-timeout is '{found}': send 1 to {MAX_DIGITS} digits and one of H, M, S, m, u, n");
+        let message =
+            format!("grpc-timeout is '{found}': send 1 to {MAX_DIGITS} digits and one of H, M, S, m, u, n");
         ApiError::invalid(TIMEOUT.as_str(), message)
     })
 }
@@ -87,7 +89,8 @@ mod tests {
             assert_eq!(parse(text), Some(Duration::from_nanos(nanos)), "{text}");
         }
         assert_eq!(parse("99999999H"), Some(Duration::from_secs(3600 * 99_999_999)));
-        for bad in ["", "S", "1", "1s", "-1S", "+1S", "1.5S", " 1S", "1S ", "123456789n", "1µ", "½S", "１S"] {
+        for bad in ["", "S", "1", "1s", "-1S", "+1S", "1.5S", " 1S", "1S ", "123456789n", "1µ", "½S", "１S"]
+        {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }

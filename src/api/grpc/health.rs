@@ -13,7 +13,8 @@ use super::{
 use crate::api::{Readiness, State};
 
 /// The whole server, and its services, which are ready when it is.
-const SERVICES: [&str; 3] = ["", inference_service_server::SERVICE_NAME, adapter_service_server::SERVICE_NAME];
+const SERVICES: [&str; 3] =
+    ["", inference_service_server::SERVICE_NAME, adapter_service_server::SERVICE_NAME];
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -62,7 +63,8 @@ impl health_server::Health for Health {
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Answer<Self::WatchStream> {
         let known = SERVICES.contains(&request.into_inner().service.as_str());
-        let said = move |state| Ok(if known { serving(state) } else { response(ServingStatus::ServiceUnknown) });
+        let said =
+            move |state| Ok(if known { serving(state) } else { response(ServingStatus::ServiceUnknown) });
         Ok(Response::new(self.states().map(said).boxed()))
     }
 }

@@ -11,7 +11,8 @@ use super::{
     deadline::Deadline,
     proto::{
         ClassifyRequest, ClassifyResponse, GenerateRequest, GenerateResponse, GenerateStreamRequest,
-        GenerateStreamResponse, TokenizeRequest, TokenizeResponse, inference_service_server::InferenceService,
+        GenerateStreamResponse, TokenizeRequest, TokenizeResponse,
+        inference_service_server::InferenceService,
     },
     status::carrying,
     stream,

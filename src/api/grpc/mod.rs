@@ -1,6 +1,6 @@
 //! The gRPC door: the services of `proto/dept/v1`, health and reflection, over the same use cases as HTTP.
 //!
-//! Its routes are axum's, as the HTTP door's are, so that both have the same [`frame`](super::frame): ids, accounts, keys,
+//! Its routes are axum's, as the HTTP door's are, so that both have the same frame: ids, accounts, keys,
 //! hosts. tonic does what stands between a route and a message.
 
 mod access;

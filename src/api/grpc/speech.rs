@@ -7,7 +7,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-const ADVICE: &str = "this address speaks gRPC (proto/dept/v1), over HTTP/2: the JSON API is at the address of --http\n";
+const ADVICE: &str =
+    "this address speaks gRPC (proto/dept/v1), over HTTP/2: the JSON API is at the address of --http\n";
 
 /// Passes gRPC on. Everything else is 415, as gRPC asks for, so that no client takes an error's 200 for success.
 pub(super) async fn check(request: Request, next: Next) -> Response {

@@ -62,7 +62,9 @@ pub(super) fn error_of(status: &Status) -> ApiError {
         return error.clone();
     }
     let (code, advice) = match status.code() {
-        Code::OutOfRange => (ErrorCode::TooLarge, "send less, or raise --max-body-bytes (--max-adapter-bytes)"),
+        Code::OutOfRange => {
+            (ErrorCode::TooLarge, "send less, or raise --max-body-bytes (--max-adapter-bytes)")
+        }
         Code::Unimplemented => (ErrorCode::UnsupportedMediaType, "send messages without compression"),
         // tonic's word for a message that can't be read.
         Code::Internal => (ErrorCode::InvalidRequest, "send the messages of proto/dept/v1"),

@@ -45,10 +45,7 @@ pub(in crate::api::grpc) fn site(namespace: i32) -> Result<Site, ApiError> {
 }
 
 /// The condition of a change.
-pub(in crate::api::grpc) fn precondition(
-    if_version: &str,
-    only_new: bool,
-) -> Result<Precondition, ApiError> {
+pub(in crate::api::grpc) fn precondition(if_version: &str, only_new: bool) -> Result<Precondition, ApiError> {
     match (if_version, only_new) {
         ("", false) => Ok(Precondition::None),
         ("", true) => Ok(Precondition::Absent),

@@ -127,5 +127,8 @@ fn over_length(sent: i32) -> Result<Option<OverLength>, ApiError> {
 
 /// A number that its enum has no name for: a newer client, which must not be taken at less than its word.
 pub(in crate::api::grpc) fn unknown(param: &str, found: i32) -> ApiError {
-    ApiError::invalid(param, format!("{param} is {found}, which this server does not know: see proto/dept/v1"))
+    ApiError::invalid(
+        param,
+        format!("{param} is {found}, which this server does not know: see proto/dept/v1"),
+    )
 }

@@ -134,7 +134,8 @@ async fn an_upload_can_be_conditional_shared_or_an_archive() {
     assert_eq!((ours.namespace(), ours.version), (Namespace::Shared, first.version.clone()));
 
     let packed = archive::pack(&files(0.5));
-    let messages = vec![start(named("packed")), chunk(File::Archive, &packed[..9]), chunk(File::Archive, &packed[9..])];
+    let messages =
+        vec![start(named("packed")), chunk(File::Archive, &packed[..9]), chunk(File::Archive, &packed[9..])];
     assert_eq!(shop.send(messages).await.unwrap().adapter.unwrap().version, first.version);
 }
 

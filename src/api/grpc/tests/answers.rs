@@ -4,8 +4,8 @@ use tonic::Request;
 
 use super::{
     super::proto::{
-        ClassifyRequest, FinishReason, GenerateRequest, GenerateStreamRequest, GenerateStreamResponse, Inputs,
-        OverLength, Sampling, ScoredToken, Timings, Token, TokenIds, TokenizeRequest, Usage,
+        ClassifyRequest, FinishReason, GenerateRequest, GenerateStreamRequest, GenerateStreamResponse,
+        Inputs, OverLength, Sampling, ScoredToken, Timings, Token, TokenIds, TokenizeRequest, Usage,
         classify_request::{self, Normalize},
         generate_request::Prompt,
         generate_stream_response::{Delta, Event},

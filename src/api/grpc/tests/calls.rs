@@ -118,7 +118,8 @@ async fn a_failure_in_the_middle_of_a_stream_is_its_status() {
     assert_eq!(details.error_info().unwrap().reason, "DRAINING");
     assert_eq!(details.request_info().unwrap().request_id, "mine");
     assert_eq!(retry(&status), Some(1));
-    let line = r#"dept_requests_total{endpoint="/dept.v1.InferenceService/GenerateStream",outcome="draining"} 1"#;
+    let line =
+        r#"dept_requests_total{endpoint="/dept.v1.InferenceService/GenerateStream",outcome="draining"} 1"#;
     until(&metrics, line).await;
 }
 

@@ -75,11 +75,7 @@ async fn reflection_lists_the_services_in_both_versions_and_asks_for_no_key() {
     let text = keyed::file("acme", &[(&mine, &crate::tenancy::Scope::ALL)], "");
     let keyed::Keyed { stage, folder: _folder, .. } = keyed::Keyed::new(&text);
     let server = Server::of(stage, |_| ()).await;
-    let expected = [
-        "dept.v1.AdapterService",
-        "dept.v1.InferenceService",
-        "grpc.health.v1.Health",
-    ];
+    let expected = ["dept.v1.AdapterService", "dept.v1.InferenceService", "grpc.health.v1.Health"];
     let mut client = v1::server_reflection_client::ServerReflectionClient::new(server.channel.clone());
     let asked = v1::ServerReflectionRequest {
         host: String::new(),
@@ -98,7 +94,9 @@ async fn reflection_lists_the_services_in_both_versions_and_asks_for_no_key() {
     let symbol = "dept.v1.InferenceService.Classify".to_owned();
     let asked = v1alpha::ServerReflectionRequest {
         host: String::new(),
-        message_request: Some(v1alpha::server_reflection_request::MessageRequest::FileContainingSymbol(symbol)),
+        message_request: Some(v1alpha::server_reflection_request::MessageRequest::FileContainingSymbol(
+            symbol,
+        )),
     };
     let answer = client.server_reflection_info(stream::iter([asked])).await.unwrap();
     let answer = answer.into_inner().message().await.unwrap().unwrap().message_response.unwrap();

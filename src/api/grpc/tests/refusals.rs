@@ -2,13 +2,12 @@
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use tokio::io::AsyncWriteExt;
 use tonic::{Code, Request, Status};
 
 use super::{
     super::proto::{
-        ClassifyRequest, GenerateRequest, GenerateStreamRequest, Inputs, Sampling,
-        TokenIds, generate_request::Prompt,
+        ClassifyRequest, GenerateRequest, GenerateStreamRequest, Inputs, Sampling, TokenIds,
+        generate_request::Prompt,
     },
     kit::{Server, asking, retry, told},
 };
@@ -103,7 +102,12 @@ async fn messages_have_a_limit() {
 }
 
 /// Sends bytes as the body of a call.
-async fn raw(server: &Server, kind: &str, headers: &[(&str, &str)], body: &'static [u8]) -> Result<(), Status> {
+async fn raw(
+    server: &Server,
+    kind: &str,
+    headers: &[(&str, &str)],
+    body: &'static [u8],
+) -> Result<(), Status> {
     let mut request = axum::http::Request::post("/dept.v1.InferenceService/Generate")
         .header("content-type", kind)
         .header("te", "trailers");
@@ -132,7 +136,12 @@ async fn what_is_no_message_is_told() {
         (&[], b"\x07\x00\x00\x00\x00", "INVALID_REQUEST", Code::InvalidArgument),
         (&[], b"", "INVALID_REQUEST", Code::InvalidArgument),
         (&[], b"\x00\xff\xff\xff\xff", "TOO_LARGE", Code::ResourceExhausted),
-        (&[("grpc-encoding", "gzip")], b"\x01\x00\x00\x00\x00", "UNSUPPORTED_MEDIA_TYPE", Code::Unimplemented),
+        (
+            &[("grpc-encoding", "gzip")],
+            b"\x01\x00\x00\x00\x00",
+            "UNSUPPORTED_MEDIA_TYPE",
+            Code::Unimplemented,
+        ),
         (&[("grpc-timeout", "soon")], b"\x00\x00\x00\x00\x00", "INVALID_REQUEST", Code::InvalidArgument),
     ];
     for (headers, body, reason, code) in cases {
@@ -150,7 +159,8 @@ async fn what_is_no_message_is_told() {
 #[tokio::test]
 async fn a_client_of_http_1_is_told_where_to_go() {
     let server = Server::start().await;
-    let head = "POST /v1/generate HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let head =
+        "POST /v1/generate HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     let text = server.wire.say(head.as_bytes()).await;
     assert!(text.starts_with("HTTP/1.1 415") && text.contains("the address of --http"), "{text}");
 }

@@ -105,12 +105,16 @@ async fn what_a_tenant_may_not_use_is_as_if_it_were_not_there() {
         let refused = [
             server.inference().generate(with_key(generate, &mine)).await.unwrap_err(),
             server.inference().tokenize(with_key(tokenize, &mine)).await.unwrap_err(),
-            server.adapters().get_adapter(with_key(GetAdapterRequest { name: name.into() }, &mine)).await.unwrap_err(),
+            server
+                .adapters()
+                .get_adapter(with_key(GetAdapterRequest { name: name.into() }, &mine))
+                .await
+                .unwrap_err(),
         ];
         let told = refused.each_ref().map(|status| {
             let (code, reason, field, message) = told(status);
             assert_eq!(reason, "ADAPTER_NOT_FOUND");
-            (code, field, message.replace(name, "NAME"))
+            (code, field, message.replace(&format!("'{name}'"), "NAME"))
         });
         seen.push(told);
     }

@@ -81,10 +81,7 @@ impl Stage {
     }
 
     /// What a door is made of, with an engine that does `script` with every sequence.
-    pub fn parts(
-        self,
-        script: impl Fn(Arrival) + Send + 'static,
-    ) -> (Arc<Service>, Arc<Gate>, HttpOptions) {
+    pub fn parts(self, script: impl Fn(Arrival) + Send + 'static) -> (Arc<Service>, Arc<Gate>, HttpOptions) {
         let Self { service, inbox, options, gate } = self;
         let load = Arc::clone(service.engines[0].load());
         thread::spawn(move || {

@@ -1,6 +1,6 @@
 //! Keys and scopes on every route, and what a tenant may see.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
