@@ -3,6 +3,7 @@
 pub mod adapter;
 mod bench;
 mod generate;
+mod health;
 mod key;
 pub mod model;
 mod serve;
@@ -36,6 +37,8 @@ enum Command {
     Key(key::Args),
     /// Look into models, and fetch the known ones
     Model(model::Args),
+    /// Ask a server whether it is well: exit code 0 when it is, for the probes of containers
+    Health(health::Args),
     /// Load a server with requests and measure its answers
     Bench(bench::Args),
 }
@@ -55,6 +58,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Adapter(args) => adapter::run(args),
         Command::Key(args) => key::run(&args),
         Command::Model(args) => model::run(args),
+        Command::Health(args) => health::run(&args),
         Command::Bench(args) => bench::run(args),
     }
 }

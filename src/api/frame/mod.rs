@@ -9,7 +9,7 @@ pub(super) mod account;
 mod guard;
 pub(super) mod request_id;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -33,6 +33,7 @@ pub(super) type Written = fn(&ApiError, &str) -> Response;
 pub(super) struct Frame {
     pub metrics: Arc<Metrics>,
     pub readiness: Readiness,
+    pub stuck_after: Duration,
     pub hosts: Hosts,
     pub origins: Origins,
     pub written: Written,

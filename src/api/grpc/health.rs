@@ -1,5 +1,10 @@
 //! `grpc.health.v1.Health`: what [`Readiness`] says.
 
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
 use futures::{Stream, StreamExt, stream::BoxStream};
 use tonic::{Request, Response, Status};
 use tonic_health::pb::{
@@ -10,24 +15,37 @@ use super::{
     Answer,
     proto::{adapter_service_server, inference_service_server},
 };
-use crate::api::{Readiness, State};
+use crate::{
+    api::{Readiness, State, frame::Frame},
+    telemetry::Metrics,
+};
 
 /// The whole server, and its services, which are ready when it is.
 const SERVICES: [&str; 3] =
     ["", inference_service_server::SERVICE_NAME, adapter_service_server::SERVICE_NAME];
 
 /// The service.
-#[derive(Debug, Clone)]
-pub(super) struct Health(Readiness);
+#[derive(Clone)]
+pub(super) struct Health {
+    readiness: Readiness,
+    metrics: Arc<Metrics>,
+    stuck_after: Duration,
+}
 
 impl Health {
-    pub fn new(readiness: Readiness) -> Self {
-        Self(readiness)
+    pub fn of(frame: &Frame) -> Self {
+        let Frame { readiness, metrics, stuck_after, .. } = frame.clone();
+        Self { readiness, metrics, stuck_after }
+    }
+
+    /// Whether a step of the engine takes so long that the server should be started anew.
+    fn is_stuck(&self) -> bool {
+        self.metrics.step_age.at(Instant::now()) > self.stuck_after
     }
 
     /// The state now and at each change; over when the server drains, which must not wait for who watches.
     fn states(&self) -> impl Stream<Item = State> + use<> {
-        let watch = self.0.watch();
+        let watch = self.readiness.watch();
         futures::stream::unfold((watch, None), |(mut watch, last)| async move {
             if last == Some(State::Draining) {
                 return None;
@@ -56,7 +74,8 @@ impl health_server::Health for Health {
         if !SERVICES.contains(&service.as_str()) {
             return Err(Status::not_found("there is no such service"));
         }
-        Ok(Response::new(serving(self.0.state())))
+        let said = serving(self.readiness.state());
+        Ok(Response::new(if self.is_stuck() { response(ServingStatus::NotServing) } else { said }))
     }
 
     type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;

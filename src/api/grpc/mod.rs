@@ -58,6 +58,8 @@ pub struct GrpcOptions {
     pub body_timeout: Duration,
     /// Most calls in work at once; a stream counts until its head is sent. Health is not counted.
     pub max_requests: usize,
+    /// How long a step may take before the server counts as stuck.
+    pub stuck_after: Duration,
     /// The hosts that requests may name.
     pub hosts: Hosts,
     /// Turns at reading an upload, of all doors together.
@@ -72,6 +74,7 @@ impl GrpcOptions {
             max_adapter_bytes: http.max_adapter_bytes,
             body_timeout: http.body_timeout,
             max_requests: http.max_requests,
+            stuck_after: http.stuck_after,
             hosts,
             uploads: Arc::clone(&http.uploads),
         }
@@ -83,12 +86,13 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: GrpcOptions) -> R
     let frame = Frame {
         metrics: Arc::clone(&service.metrics),
         readiness: service.readiness.clone(),
+        stuck_after: options.stuck_after,
         hosts: options.hosts,
         origins: Origins::default(),
         written: status::written,
     };
     let ours = ours(&service, &options);
-    let health = HealthServer::new(health::Health::new(service.readiness.clone()));
+    let health = HealthServer::new(health::Health::of(&frame));
     let theirs = reflection::routes()
         .route_service("/grpc.health.v1.Health/Check", health.clone())
         .route_service("/grpc.health.v1.Health/Watch", health)

@@ -1,4 +1,5 @@
 //! What `proto/dept/v1` compiles to: messages, and the services' servers and clients.
+#![expect(clippy::allow_attributes, reason = "what the generator writes is not ours to word")]
 
 tonic::include_proto!("dept.v1");
 

@@ -53,6 +53,8 @@ pub struct HttpOptions {
     pub ping_interval: Duration,
     /// Most API requests in work at once; a stream counts until its head is sent. Health is not counted.
     pub max_requests: usize,
+    /// How long a step may take before the server counts as stuck.
+    pub stuck_after: Duration,
     /// Whether `/metrics` answers here too.
     pub metrics: bool,
     /// The hosts that requests may name.
@@ -72,6 +74,7 @@ impl HttpOptions {
             body_timeout: Duration::from_secs(30),
             ping_interval: Duration::from_secs(15),
             max_requests: 1024,
+            stuck_after: Duration::from_secs(120),
             metrics: false,
             hosts,
             origins: Origins::default(),
@@ -100,6 +103,7 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
     let frame = Frame {
         metrics: Arc::clone(&service.metrics),
         readiness: service.readiness.clone(),
+        stuck_after: options.stuck_after,
         hosts: options.hosts,
         origins: options.origins.clone(),
         written: failure::written,
@@ -133,8 +137,9 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
 }
 
 /// The routes of the admin address: health and metrics, which answer before the model is there.
-pub fn admin(metrics: Arc<Metrics>, readiness: Readiness, hosts: Hosts) -> Router {
-    let frame = Frame { metrics, readiness, hosts, origins: Origins::default(), written: failure::written };
+pub fn admin(metrics: Arc<Metrics>, readiness: Readiness, stuck_after: Duration, hosts: Hosts) -> Router {
+    let (origins, written) = (Origins::default(), failure::written);
+    let frame = Frame { metrics, readiness, stuck_after, hosts, origins, written };
     dressed(health::routes::<Frame>(true), frame.clone()).with_state(frame)
 }
 

@@ -170,6 +170,8 @@ macro_rules! failures {
 failures! {
     /// What `/health/ready` says while it is not.
     NotReady: NotReady Draining;
+    /// What `/health/live` says of a server that should be started anew.
+    EngineStuck: EngineStuck;
     /// What can be wrong with a query.
     QueryFailures: InvalidRequest Unauthorized Forbidden Overloaded QuotaExceeded Internal;
     /// What can be wrong with an adapter's name.

@@ -48,6 +48,19 @@ async fn health_is_what_readiness_says() {
     }
 }
 
+#[tokio::test]
+async fn a_stuck_engine_is_not_serving() {
+    let mut stage = Stage::new();
+    stage.options.stuck_after = std::time::Duration::ZERO;
+    let metrics = stage.metrics();
+    let server = Server::of(stage, |_| ()).await;
+    let mut client = HealthClient::new(server.channel.clone());
+    metrics.step_age.began(std::time::Instant::now());
+    assert_eq!(client.check(about("")).await.unwrap().into_inner().status(), NotServing);
+    metrics.step_age.ended();
+    assert_eq!(client.check(about("")).await.unwrap().into_inner().status(), Serving);
+}
+
 async fn said(stream: &mut tonic::Streaming<HealthCheckResponse>) -> Option<ServingStatus> {
     stream.message().await.unwrap().map(|answer| answer.status())
 }

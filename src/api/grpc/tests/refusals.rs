@@ -130,7 +130,8 @@ async fn raw(
 #[tokio::test]
 async fn what_is_no_message_is_told() {
     let server = Server::start().await;
-    let cases: [(&[(&str, &str)], &[u8], &str, Code); 7] = [
+    type Case = (&'static [(&'static str, &'static str)], &'static [u8], &'static str, Code);
+    let cases: [Case; 7] = [
         (&[], b"\x00\x00\x00\x00\x02\xff\xff", "INVALID_REQUEST", Code::InvalidArgument),
         (&[], b"\x00\x00\x00\x00\x09\xff", "INVALID_REQUEST", Code::InvalidArgument),
         (&[], b"\x07\x00\x00\x00\x00", "INVALID_REQUEST", Code::InvalidArgument),

@@ -100,6 +100,7 @@ async fn a_route_that_nothing_is_said_of_is_the_admins() {
     let frame = Frame {
         metrics: stage.metrics(),
         readiness: stage.service.readiness.clone(),
+        stuck_after: stage.options.stuck_after,
         hosts: Hosts::Keyed,
         origins: Origins::default(),
         written,
