@@ -31,6 +31,7 @@ use crate::{
     adapter::CatalogueError,
     api::{
         Readiness, State,
+        grpc::{self, GrpcOptions},
         http::{
             self, Hosts, HttpOptions, Origins,
             server::{self, Phase},
@@ -118,17 +119,30 @@ pub async fn serve(config: ServeConfig, watched: Vec<Watched>) -> Result<(), App
     let gate = Arc::new(gate(&config)?);
     let certificate = config.tls.clone().map(Certificate::read).transpose()?;
     let mut limits = config.connections;
-    limits.max_connections = descriptors::room_for(limits.max_connections);
+    limits.max_connections =
+        descriptors::room_for(limits.max_connections, if config.grpc.is_some() { 2 } else { 1 });
     let http = bind("--http", config.http).await?;
+    let grpc = match config.grpc {
+        Some(address) => Some(bind("--grpc", address).await?),
+        None => None,
+    };
     let admin = bind("--admin", config.admin).await?;
-    let addresses = Addresses { http: http.local_addr()?, admin: admin.local_addr()? };
+    let addresses = Addresses {
+        http: http.local_addr()?,
+        grpc: grpc.as_ref().map(TcpListener::local_addr).transpose()?,
+        admin: admin.local_addr()?,
+    };
 
     let (metrics, readiness) = (Arc::new(Metrics::default()), Readiness::default());
     admin::spawn(admin, Arc::clone(&metrics), readiness.clone(), config.stuck_after)?;
     metrics.lora_requests.set_most(config.engine.max_num_seqs);
     let resident = Resident::start(config.engine.clone(), Arc::clone(&metrics), readiness).await?;
     let options = http_options(&config, &gate, addresses.http);
-    let router = http::public(resident.service.clone(), Arc::clone(&gate), options);
+    let grpc = grpc.zip(addresses.grpc).map(|(listener, address)| {
+        let options = GrpcOptions::beside(&options, hosts(&gate, address));
+        (listener, grpc::public(Arc::clone(&resident.service), Arc::clone(&gate), options))
+    });
+    let router = http::public(Arc::clone(&resident.service), Arc::clone(&gate), options);
     let files = watched.into_iter().chain(own_files(&config, &gate, certificate.as_ref()));
     let watching = watch::watch(files.collect(), metrics, hangups, watch::PERIOD);
     resident.readiness().set(State::Ready);
@@ -137,8 +151,14 @@ pub async fn serve(config: ServeConfig, watched: Vec<Watched>) -> Result<(), App
 
     let (phase, phases) = tokio::sync::watch::channel(Phase::Serving);
     let tls = certificate.as_ref().map(Certificate::acceptor);
+    let serve_http = server::serve(http, tls.clone(), router, limits, phases.clone());
+    let serve_grpc = async {
+        if let Some((listener, router)) = grpc {
+            server::serve(listener, tls, router, limits, phases).await;
+        }
+    };
     tokio::select! {
-        () = server::serve(http, tls, router, limits, phases) => {}
+        ((), ()) = async { tokio::join!(serve_http, serve_grpc) } => {}
         // A client that reads nothing must not keep the process.
         () = grace(resident.ended()) => tracing::warn!("some clients did not take their answers in time"),
         () = drain(&resident, &phase, config.drain_timeout) => tracing::warn!("what was left has been dropped"),
@@ -183,7 +203,10 @@ async fn drain(resident: &Resident, phase: &tokio::sync::watch::Sender<Phase>, t
 fn gate(config: &ServeConfig) -> Result<Gate, KeyFileError> {
     match &config.api_keys {
         Some(file) => Gate::with_keys(file.clone()),
-        None => Ok(Gate::open(if config.http.ip().is_loopback() { i32::MAX } else { 0 })),
+        None => {
+            let own = config.grpc.iter().chain([&config.http]).all(|address| address.ip().is_loopback());
+            Ok(Gate::open(if own { i32::MAX } else { 0 }))
+        }
     }
 }
 
@@ -207,7 +230,7 @@ async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, Ap
 }
 
 fn http_options(config: &ServeConfig, gate: &Gate, address: SocketAddr) -> HttpOptions {
-    let mut options = HttpOptions::new(if gate.is_open() { Hosts::of(address) } else { Hosts::Keyed });
+    let mut options = HttpOptions::new(hosts(gate, address));
     options.origins = Origins::new(config.cors_origins.iter().cloned());
     options.max_body_bytes = config.max_body_bytes;
     options.max_adapter_bytes = config.max_adapter_bytes;
@@ -216,10 +239,17 @@ fn http_options(config: &ServeConfig, gate: &Gate, address: SocketAddr) -> HttpO
     options
 }
 
+/// The hosts that requests to `address` may name.
+fn hosts(gate: &Gate, address: SocketAddr) -> Hosts {
+    if gate.is_open() { Hosts::of(address) } else { Hosts::Keyed }
+}
+
 /// Where the server really listens.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
 struct Addresses {
     http: SocketAddr,
+    /// Null where there is no such door.
+    grpc: Option<SocketAddr>,
     admin: SocketAddr,
 }
 
@@ -241,6 +271,7 @@ fn announce(config: &ServeConfig, addresses: Addresses, resident: &Resident, beg
         model = resident.model().name,
         adapters = resident.service.catalogue.len(),
         threads = config.engine.threads,
+        grpc = addresses.grpc.map_or("off".to_owned(), |address| address.to_string()),
         admin = %addresses.admin,
         took_ms = began.elapsed().as_millis() as u64,
         keys = config.api_keys.is_some(),

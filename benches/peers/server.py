@@ -21,7 +21,7 @@ class Server:
         self.folder = tempfile.TemporaryDirectory()
         ports = Path(self.folder.name) / "ports.json"
         command = [dept, "serve", "--model", model, "--adapters", adapters, "--threads", str(threads)]
-        command += ["--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--port-file", ports, "--log", "warn"]
+        command += ["--http", "127.0.0.1:0", "--grpc", "off", "--admin", "127.0.0.1:0", "--port-file", ports, "--log", "warn"]
         command += ["--prefix-cache", "false"]
         # A dept.toml or DEPT_… of the user would change what is measured.
         self.env = {key: value for key, value in os.environ.items() if not key.startswith("DEPT_")}

@@ -3,7 +3,7 @@
 mod adapter;
 mod classify;
 mod error;
-mod grammar;
+pub(super) mod grammar;
 mod logit_bias;
 pub(super) mod request;
 mod response;

@@ -25,13 +25,15 @@ pub(super) use completion::CompletionBody;
 use fields::Delivery;
 pub(super) use forms::{ChatChunk, ChatCompletion, Completion};
 use ignored::Body;
-pub(super) use ignored::DEPT_IGNORED;
 use stream::{ChatStream, TextStream};
 use writer::{Head, Writer};
 
-use super::{Door, account::Account, generate::off_the_loop, request_id::RequestId, stream::respond};
+use super::{Door, stream::respond};
 use crate::{
-    api::{Accepted, ApiError, collect},
+    api::{
+        Accepted, ApiError, collect,
+        frame::{account::Account, off_the_loop, request_id::RequestId},
+    },
     domain::{GenerateRequest, Prompt},
     tenancy::Principal,
     tokenizer::Tokenizer,

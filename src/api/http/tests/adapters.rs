@@ -31,24 +31,29 @@ struct Shop {
     _inbox: std::sync::mpsc::Receiver<crate::engine::Command>,
 }
 
-async fn shop() -> Shop {
-    let root = tempfile::tempdir().unwrap();
+/// A catalogue over a store in `root`.
+pub async fn stored(root: &Path) -> Catalogue {
     let backbone = BackboneShape { hidden: 4, task: Task::Seq2SeqLm, name: "tiny".into(), fingerprint: None };
     let config = CatalogueConfig {
-        location: Some(Location::Folder(root.path().to_owned())),
+        location: Some(Location::Folder(root.to_owned())),
         backbone,
         host_bytes: 1 << 20,
         interval: Duration::from_secs(3600),
     };
+    Catalogue::open(config, Arc::default()).await.unwrap().0
+}
+
+async fn shop() -> Shop {
+    let root = tempfile::tempdir().unwrap();
     let mut stage = Stage::new();
     stage.options.max_adapter_bytes = 20_000;
-    stage.service.catalogue = Catalogue::open(config, Arc::default()).await.unwrap().0;
+    stage.service.catalogue = stored(root.path()).await;
     let (app, inbox) = stage.quiet();
     Shop { root, app, _inbox: inbox }
 }
 
 /// The files of a soft prompt whose every number is `value`.
-fn files(value: f32) -> AdapterBytes {
+pub fn files(value: f32) -> AdapterBytes {
     let config = json!({"peft_type": "PROMPT_TUNING", "task_type": "SEQ_2_SEQ_LM", "num_virtual_tokens": 2,
                         "token_dim": 4, "num_transformer_submodules": 1});
     let data: Vec<u8> = std::iter::repeat_n(value, 8).flat_map(f32::to_le_bytes).collect();
