@@ -26,7 +26,7 @@ pub use resident::Resident;
 pub use tls::TlsError;
 
 use crate::{
-    adapter::CatalogueError,
+    adapter::{CatalogueError, LoadRoot},
     api::{
         Readiness, State,
         http::{
@@ -70,6 +70,14 @@ pub enum AppError {
     /// The place for adapters can't be used.
     #[error(transparent)]
     Adapters(#[from] CatalogueError),
+    /// The folder to load adapters from can't be used.
+    #[error("--adapter-load-root '{}': {source}; name a folder that is there", path.display())]
+    LoadRoot {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The first step failed.
     #[error("the model does not answer: {0}")]
     WarmUp(String),
@@ -98,6 +106,7 @@ impl AppError {
             | Self::Keys(_)
             | Self::Tls(_)
             | Self::Adapters(_)
+            | Self::LoadRoot { .. }
             | Self::PortFile { .. } => 78,
             Self::WarmUp(_) | Self::EngineDied | Self::System(_) => 1,
         }
@@ -120,11 +129,11 @@ pub async fn serve(config: ServeConfig) -> Result<(), AppError> {
     let http = bind("--http", config.http).await?;
     let admin = bind("--admin", config.admin).await?;
     let addresses = Addresses { http: http.local_addr()?, admin: admin.local_addr()? };
+    let options = http_options(&config, &gate, addresses.http)?;
 
     let (metrics, readiness) = (Arc::new(Metrics::default()), Readiness::default());
     admin::spawn(admin, Arc::clone(&metrics), readiness.clone())?;
     let resident = Resident::start(config.engine.clone(), Arc::clone(&metrics), readiness).await?;
-    let options = http_options(&config, &gate, addresses.http);
     let router = http::public(resident.service.clone(), Arc::clone(&gate), options);
     let files = watched(&config, &gate, certificate.as_ref());
     let watching = watch::watch(files, metrics, hangups, watch::PERIOD);
@@ -203,13 +212,18 @@ async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, Ap
     TcpListener::bind(address).await.map_err(|source| AppError::Bind { flag, address, source })
 }
 
-fn http_options(config: &ServeConfig, gate: &Gate, address: SocketAddr) -> HttpOptions {
+fn http_options(config: &ServeConfig, gate: &Gate, address: SocketAddr) -> Result<HttpOptions, AppError> {
     let mut options = HttpOptions::new(if gate.is_open() { Hosts::of(address) } else { Hosts::Keyed });
     options.origins = Origins::new(config.cors_origins.iter().cloned());
     options.max_body_bytes = config.max_body_bytes;
     options.max_adapter_bytes = config.max_adapter_bytes;
     options.metrics = config.metrics_on_http;
-    options
+    if let Some(path) = &config.adapter_load_root {
+        let root =
+            LoadRoot::open(path).map_err(|source| AppError::LoadRoot { path: path.clone(), source })?;
+        options.load_root = Some(Arc::new(root));
+    }
+    Ok(options)
 }
 
 /// Where the server really listens.

@@ -275,6 +275,8 @@ pub struct ServeConfig {
     pub max_body_bytes: usize,
     /// Largest upload of an adapter, in bytes.
     pub max_adapter_bytes: usize,
+    /// Where adapters may be loaded from by their path.
+    pub adapter_load_root: Option<PathBuf>,
     /// How long running requests may take to end.
     pub drain_timeout: Duration,
     /// What is logged.
@@ -307,6 +309,7 @@ impl ServeConfig {
             port_file: args.port_file,
             max_body_bytes: usize::try_from(args.max_body_bytes).unwrap_or(usize::MAX),
             max_adapter_bytes: usize::try_from(args.max_adapter_bytes).unwrap_or(usize::MAX),
+            adapter_load_root: args.adapter_load_root,
             drain_timeout: args.drain_timeout,
             log: args.log,
             log_format: args.log_format,

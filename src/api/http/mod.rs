@@ -26,19 +26,22 @@ use axum::{
     response::IntoResponse,
     routing::{delete, get, post, put},
 };
-use tokio::sync::Semaphore;
 use tower::{BoxError, ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed::LoadShedLayer};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use access::authorise;
+use adapters::{by_path, turns::Turns};
 pub use guard::{Hosts, Origins};
 pub use openapi::openapi;
 
 use super::{ApiError, ErrorCode, Readiness, Service};
-use crate::{telemetry::Metrics, tenancy::Gate};
+use crate::{adapter::LoadRoot, telemetry::Metrics, tenancy::Gate};
 
-/// Uploads that are read at once; the next ones wait. With the largest upload it bounds the memory that uploads take.
+/// Uploads that are read and stored at once; the next ones wait. With the largest upload it bounds the memory that they take.
 const UPLOADS: usize = 4;
+
+/// The same of downloads.
+const DOWNLOADS: usize = 8;
 
 /// What the HTTP door is told.
 #[derive(Debug, Clone)]
@@ -53,6 +56,8 @@ pub struct HttpOptions {
     pub ping_interval: Duration,
     /// Most API requests in work at once; a stream counts until its head is sent. Health is not counted.
     pub max_requests: usize,
+    /// Where adapters may be loaded from by their path; nowhere where there is none.
+    pub load_root: Option<Arc<LoadRoot>>,
     /// Whether `/metrics` answers here too.
     pub metrics: bool,
     /// The hosts that requests may name.
@@ -70,6 +75,7 @@ impl HttpOptions {
             body_timeout: Duration::from_secs(30),
             ping_interval: Duration::from_secs(15),
             max_requests: 1024,
+            load_root: None,
             metrics: false,
             hosts,
             origins: Origins::default(),
@@ -92,8 +98,10 @@ struct Door {
     service: Arc<Service>,
     gate: Arc<Gate>,
     options: Arc<HttpOptions>,
-    /// Uploads that may be read at once.
-    uploads: Arc<Semaphore>,
+    /// Whose uploads are in memory.
+    uploads: Arc<Turns>,
+    /// Whose downloads are.
+    downloads: Arc<Turns>,
     frame: Frame,
 }
 
@@ -113,8 +121,8 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
         origins: options.origins.clone(),
     };
     let pages = options.origins.layer();
-    let uploads = Arc::new(Semaphore::new(UPLOADS));
-    let door = Door { service, gate, options: Arc::new(options), uploads, frame: frame.clone() };
+    let (uploads, downloads) = (Arc::new(Turns::new(UPLOADS)), Arc::new(Turns::new(DOWNLOADS)));
+    let door = Door { service, gate, options: Arc::new(options), uploads, downloads, frame: frame.clone() };
     let busy = move |_: BoxError| async move {
         let message = format!("{most} requests are in work, the most this server takes: retry later");
         ApiError::new(ErrorCode::Overloaded, message)
@@ -137,6 +145,8 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
         .route("/v1/adapters/{name}/versions/{version}", delete(adapters::delete_version))
         .route("/v1/adapters/{name}/content", get(adapters::content))
         .route("/v1/aliases/{alias}", put(adapters::set_alias).delete(adapters::delete_alias))
+        .route("/v1/load_lora_adapter", post(by_path::load))
+        .route("/v1/unload_lora_adapter", post(by_path::unload))
         .route("/openapi.json", get(openapi::serve))
         .layer(limits);
     let routes = api.merge(health::routes(metrics)).route_layer(from_fn_with_state(door.clone(), authorise));

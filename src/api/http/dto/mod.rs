@@ -8,7 +8,10 @@ mod response;
 mod tokens;
 mod writer;
 
-pub use adapter::{AdapterList, AdapterObject, AliasBody, AliasObject, PatchAdapterBody, VersionList};
+pub use adapter::{
+    AdapterList, AdapterObject, AliasBody, AliasObject, LoadLoraBody, PatchAdapterBody, UnloadLoraBody,
+    VersionList,
+};
 pub use classify::{ClassifyBody, ClassifyResponse};
 pub use error::{ErrorBody, ErrorObject};
 pub use request::{GenerateBody, PromptField, Truncate};

@@ -19,6 +19,7 @@ use crate::{
     api::http::{
         Door, Frame, Hosts, Origins,
         access::{Access, authorise, declared},
+        adapters::turns::Turns,
         dressed, openapi,
     },
     tenancy::{ApiKey, Scope},
@@ -102,7 +103,8 @@ async fn a_route_that_nothing_is_said_of_is_the_admins() {
         origins: Origins::default(),
     };
     let door = Door {
-        uploads: Arc::new(tokio::sync::Semaphore::new(1)),
+        uploads: Arc::new(Turns::new(1)),
+        downloads: Arc::new(Turns::new(1)),
         service: Arc::new(stage.service),
         gate: stage.gate,
         options: Arc::new(stage.options),
