@@ -3,8 +3,10 @@
 //! A resident generation is found without a lock that others hold. When the budget is used up, the one that was used least
 //! recently (as a clock hand sees it) goes, unless it is pinned or leased; when all are, whoever needs room waits in line.
 
+mod pins;
+
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashSet, VecDeque},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -18,6 +20,8 @@ use futures::{
     future::{BoxFuture, Shared},
 };
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use pins::Pins;
 
 use super::generation::{AdapterLease, Generation};
 use crate::{
@@ -33,9 +37,6 @@ const MAX_WAITING: usize = 4096;
 
 /// How long a load waits for room before it says that there is none: those that fill it may be pinned for good.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Of the memory, at most one part in so many is pinned: what one tenant pins must leave the others room to come and go.
-const PINNED_SHARE: u64 = 2;
 
 /// Which adapter: equal keys, equal content.
 pub type ResidentKey = (Namespace, AdapterName, Version);
@@ -114,13 +115,6 @@ struct Resident {
     _memory: OwnedSemaphorePermit,
 }
 
-/// What stays, and how much that is.
-#[derive(Default)]
-struct Pins {
-    bytes: HashMap<ResidentKey, u64>,
-    sum: u64,
-}
-
 /// The adapters in memory. Cheap to clone.
 #[derive(Clone)]
 pub struct Residency {
@@ -148,7 +142,7 @@ impl Residency {
         let units = usize::try_from(budget / UNIT).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let inner = Inner {
             slots: DashMap::new(),
-            pinned: Mutex::default(),
+            pinned: Mutex::new(Pins::new(budget)),
             clock: Mutex::default(),
             budget,
             memory: Arc::new(Semaphore::new(units)),
@@ -297,7 +291,7 @@ impl Residency {
                 Slot::Loading(_) => false,
                 Slot::Ready(resident) => {
                     let used = resident.used.swap(false, Ordering::Relaxed);
-                    !used && !resident.generation.is_leased() && !self.pins().bytes.contains_key(key)
+                    !used && !resident.generation.is_leased() && !self.pins().contains(key)
                 }
             });
             if gone.is_some() {
@@ -315,10 +309,7 @@ impl Residency {
     /// # Errors
     /// When too much is pinned already.
     pub fn pin(&self, key: &ResidentKey, bytes: usize) -> Result<(), LoadError> {
-        let mut pins = self.pins();
-        pins.sum = self.with_pin(&pins, key, bytes)?;
-        pins.bytes.insert(key.clone(), counted(bytes as u64));
-        Ok(())
+        self.pins().pin(key, bytes)
     }
 
     /// Whether [`Residency::pin`] would do it.
@@ -326,21 +317,13 @@ impl Residency {
     /// # Errors
     /// When too much is pinned already.
     pub fn check_pin(&self, key: &ResidentKey, bytes: usize) -> Result<(), LoadError> {
-        self.with_pin(&self.pins(), key, bytes).map(drop)
-    }
-
-    /// What is pinned when an adapter is pinned too.
-    fn with_pin(&self, pins: &Pins, key: &ResidentKey, bytes: usize) -> Result<u64, LoadError> {
-        let before = pins.bytes.get(key).copied().unwrap_or_default();
-        let (bytes, most) = (pins.sum - before + counted(bytes as u64), self.inner.budget / PINNED_SHARE);
-        if bytes <= most { Ok(bytes) } else { Err(LoadError::PinsFull { name: key.1.clone(), bytes, most }) }
+        self.pins().check(key, bytes).map(drop)
     }
 
     /// Lets an adapter go with the others again.
     pub fn unpin(&self, key: &ResidentKey) {
-        let mut pins = self.pins();
-        if let Some(bytes) = pins.bytes.remove(key) {
-            pins.sum -= bytes;
+        let pinned = self.pins().unpin(key);
+        if pinned {
             self.inner.freed.notify_waiters();
         }
     }
@@ -348,6 +331,12 @@ impl Residency {
     /// Whether an adapter is in memory.
     pub fn holds(&self, key: &ResidentKey) -> bool {
         self.inner.slots.get(key).is_some_and(|slot| matches!(*slot, Slot::Ready(_)))
+    }
+
+    /// Whether an adapter is on its way into memory.
+    #[cfg(test)]
+    pub fn is_loading(&self, key: &ResidentKey) -> bool {
+        self.inner.slots.get(key).is_some_and(|slot| matches!(*slot, Slot::Loading(_)))
     }
 
     /// Forgets adapters that are no longer served; who holds a lease keeps it.
@@ -375,11 +364,6 @@ impl Residency {
     fn clock(&self) -> std::sync::MutexGuard<'_, VecDeque<ResidentKey>> {
         self.inner.clock.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What `bytes` take of the memory.
-fn counted(bytes: u64) -> u64 {
-    bytes.div_ceil(UNIT) * UNIT
 }
 
 /// A place in the line for memory.

@@ -100,7 +100,7 @@ impl Service {
         files: AdapterBytes,
         precondition: Precondition,
     ) -> Result<Published, ApiError> {
-        let namespace = writable(principal, place, name)?;
+        let namespace = self.home_for(principal, place, name)?;
         Ok(self.catalogue.put(&namespace, name, files, precondition).await?)
     }
 
@@ -116,7 +116,7 @@ impl Service {
         files: AdapterBytes,
         replace: bool,
     ) -> Result<Published, ApiError> {
-        let namespace = writable(principal, place, name)?;
+        let namespace = self.home_for(principal, place, name)?;
         let checked = self.catalogue.check(name, files).await?;
         let precondition =
             if replace { Precondition::None } else { Precondition::AbsentOr(checked.version()) };
@@ -178,7 +178,7 @@ impl Service {
         target: &AdapterRef,
         precondition: Precondition,
     ) -> Result<(Change, Found), ApiError> {
-        let namespace = writable(principal, place, alias)?;
+        let namespace = self.home_for(principal, place, alias)?;
         if place == Site::Home {
             visible(principal, &target.name)?;
         }
@@ -197,6 +197,22 @@ impl Service {
     ) -> Result<(), ApiError> {
         let namespace = changeable(principal, place, alias)?;
         Ok(self.catalogue.delete(&namespace, alias, true, precondition).await?)
+    }
+}
+
+impl Service {
+    /// The namespace in which `principal` may give something the name `name`, if it may have one more.
+    fn home_for(
+        &self,
+        principal: &Principal,
+        place: Site,
+        name: &AdapterName,
+    ) -> Result<Namespace, ApiError> {
+        let namespace = writable(principal, place, name)?;
+        if place == Site::Home && !self.catalogue.has(&namespace, name) {
+            principal.check_count(self.catalogue.count(&namespace))?;
+        }
+        Ok(namespace)
     }
 }
 

@@ -9,4 +9,5 @@ mod mixes;
 mod real_models;
 mod store;
 mod support;
+mod swaps;
 mod tenants;

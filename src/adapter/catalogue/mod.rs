@@ -193,6 +193,17 @@ impl Catalogue {
         self.inner.names.len()
     }
 
+    /// Number of names in a namespace.
+    pub fn count(&self, namespace: &Namespace) -> usize {
+        let sorted = self.inner.sorted.read().unwrap_or_else(PoisonError::into_inner);
+        sorted.get(namespace).map_or(0, BTreeSet::len)
+    }
+
+    /// Whether a name is known in a namespace.
+    pub fn has(&self, namespace: &Namespace, name: &AdapterName) -> bool {
+        self.inner.names.contains_key(&(namespace.clone(), name.clone()))
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.inner.names.is_empty()

@@ -139,7 +139,8 @@ impl Catalogue {
         for (namespace, name) in keys {
             let wanted = AdapterRef { name, version: None };
             let Ok(Some(found)) = self.known_in(&namespace, &wanted) else { continue };
-            if found.resident {
+            // One pin too many, of another server perhaps: loading it would only drive out others.
+            if found.resident || self.inner.residency.pin(&found.key(), found.version.bytes).is_err() {
                 continue;
             }
             if let Err(error) = self.load_found(&found).await {

@@ -34,6 +34,7 @@ pub enum Change {
 /// An adapter's files, found sound and fit for the model, and not yet stored.
 #[derive(Debug)]
 pub struct Checked {
+    began: Instant,
     generation: Generation,
     bundle: Vec<u8>,
 }
@@ -60,6 +61,7 @@ impl Catalogue {
     /// # Errors
     /// When they are not sound or do not fit the model.
     pub async fn check(&self, name: &AdapterName, files: AdapterBytes) -> Result<Checked, CatalogueError> {
+        let began = Instant::now();
         let (own, backbone) = (name.clone(), self.backbone().clone());
         let checked = blocking(move || {
             let bundle = archive::pack(&files);
@@ -67,7 +69,7 @@ impl Catalogue {
                 LoadedAdapter { written_at: SystemTime::now(), ..LoadedAdapter::from_bytes(files, None)? };
             let generation = loaded.into_generation(own);
             backbone.check(&generation)?;
-            Ok(Checked { generation, bundle })
+            Ok(Checked { began, generation, bundle })
         });
         checked.await?
     }
@@ -82,8 +84,7 @@ impl Catalogue {
         checked: Checked,
         precondition: Precondition,
     ) -> Result<Published, CatalogueError> {
-        let began = Instant::now();
-        let (Checked { generation, bundle }, store) = (checked, self.store()?);
+        let (Checked { began, generation, bundle }, store) = (checked, self.store()?);
         let (name, key) = (generation.name().clone(), (namespace.clone(), generation.name().clone()));
         let fresh = described(&generation, Store::blob_name(&bundle));
         let (mut change, mut published) = (Change::Created, (fresh.clone(), false));

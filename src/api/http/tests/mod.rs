@@ -1,6 +1,8 @@
 mod adapters;
 mod answers;
 mod bad_input;
+#[cfg(unix)]
+mod by_path;
 mod classify;
 mod http2;
 mod keyed;
