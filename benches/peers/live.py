@@ -31,6 +31,8 @@ SHAPE = ["--prompt-tokens", 32, "--output-tokens", "2-8"]
 # Streams that run while adapters are swapped, and how often that is done.
 STREAMS, SWAPS_PER_S = 8, 10
 BOUNDARY = "an-adapter"
+# Requests that are not counted.
+WARM = 5
 
 
 class Files:
@@ -91,7 +93,7 @@ def main() -> None:
     load = load_average()
     with tempfile.TemporaryDirectory() as folder:
         run = Run(args, Path(folder))
-        rows = run.delays() + run.many() + run.names()
+        rows = [row for part in args.only or PARTS for row in PARTS[part](run)]
     print(f"{args.model.name}, adapters of {run.files.bytes_in_memory() // 1000} kB, {args.adapters} of them.")
     print(describe(args.threads, load) + "\n")
     print("| what | measured | beside | costs |\n| --- | --- | --- | --- |")
@@ -108,6 +110,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=4_000, help="of a mix and round")
     parser.add_argument("--rounds", type=int, default=3, help="of swaps, and of random requests beside hot ones")
     parser.add_argument("--samples", type=int, default=200, help="uploads, and cold adapters")
+    parser.add_argument("--only", action="append", choices=PARTS, help="a part of it; all of them without")
     parser.add_argument("--small", action="store_true", help="a little of everything: to see that it works")
     args = parser.parse_args()
     if args.small:
@@ -129,51 +132,63 @@ class Run:
         flags = ("--adapter-host-bytes", str(budget), "--queue-requests", "512")
         return Server(self.args.dept, self.args.threads, self.args.model, self.folder, flags)
 
-    def delays(self) -> list[list[str]]:
-        """What an upload, a cold load and swaps add, each beside requests that have nothing to wait for."""
-        samples, rows = self.args.samples, []
+    def uploads(self) -> list[list[str]]:
+        """Adapters that are asked for right behind their upload, beside one that nobody touches."""
+        hot, live = [], []
         with self.server() as server:
-            client, hot, live = Client(server), [], []
+            client = Client(server)
             client.upload("hot", self.files.body(0))
-            bodies = [self.files.body(number) for number in range(samples + 5)]
+            bodies = [self.files.body(number) for number in range(self.args.samples + WARM)]
             for number, body in enumerate(bodies):
                 began = time.perf_counter()
                 client.upload("live", body)
                 uploaded = (time.perf_counter() - began) * 1e3
                 live.append(uploaded + client.first_token("live", number))
                 hot.append(client.first_token("hot", number))
-            rows.append(beside("upload to first token, p50 ms", live[5:], hot[5:]))
-            for number in range(samples):
-                client.upload(self.names_of[number], self.files.body(number))
-            rows.append(self.swaps(server))
+        return [beside("upload to first token, p50 ms", live[WARM:], hot[WARM:])]
+
+    def cold(self) -> list[list[str]]:
+        """The first request for an adapter since the server started, beside the second one."""
+        names = self.names_of[: self.args.samples]
         with self.server() as server:
             client = Client(server)
-            for number in range(20):
+            client.upload("hot", self.files.body(0))
+            for number, name in enumerate(names):
+                client.upload(name, self.files.body(number))
+        cold, hot = [], []
+        with self.server() as server:
+            client = Client(server)
+            for number in range(WARM):
                 client.first_token("hot", number)
-            cold = [client.first_token(self.names_of[number], number) for number in range(samples)]
-            hot = [client.first_token(self.names_of[number], number) for number in range(samples)]
-            rows.append(beside("cold adapter, first token, p50 ms", cold, hot))
-        return rows
+            for number, name in enumerate(names):
+                cold.append(client.first_token(name, number))
+                hot.append(client.first_token(name, number))
+        return [beside("cold adapter, first token, p50 ms", cold, hot)]
 
-    def swaps(self, server: Server) -> list[str]:
+    def swaps(self) -> list[list[str]]:
         """The time between tokens of streams, while the adapter that they use is replaced again and again."""
-        requests, quiet, busy = max(STREAMS, self.args.samples // 2), [], []
-        flags = ["--adapters", "live", "--prompt-tokens", 32, "--output-tokens", 64]
-        for number in range(self.args.rounds + 1):
-            say(f"swaps, round {number}")
-            for measured, swapping in [(quiet, False), (busy, True)] if number % 2 else [(busy, True), (quiet, False)]:
-                with Swapper(server, self.files, number if swapping else None):
-                    found = server.bench(STREAMS, requests, [*flags, "--seed", number])
-                measured.append(found["itl_ms"]["p99"])
-        more = statistics.median(busy - quiet for quiet, busy in zip(quiet[1:], busy[1:], strict=True))
+        quiet, busy = [], []
+        # All begin together and none comes later: a prompt among them would be longer than any swap.
+        flags = ["--adapters", "live", "--prompt-tokens", 32, "--output-tokens", 2 * self.args.samples]
+        with self.server() as server:
+            Client(server).upload("live", self.files.body(0))
+            for number in range(self.args.rounds + 1):
+                say(f"swaps, round {number}")
+                turns = [(quiet, None), (busy, number)]
+                for measured, swaps in turns if number % 2 else turns[::-1]:
+                    with Swapper(server, self.files, swaps):
+                        found = server.bench(STREAMS, STREAMS, [*flags, "--seed", number])
+                    measured.append(found["itl_ms"]["p99"])
         what = f"{SWAPS_PER_S} swaps a second under {STREAMS} streams, p99 between tokens, ms"
-        return [what, f"{statistics.median(busy[1:]):.2f}", f"{statistics.median(quiet[1:]):.2f}", f"{more:+.2f}"]
+        return [beside(what, busy[1:], quiet[1:])]
 
     def many(self) -> list[list[str]]:
         """Random adapters beside one, with memory for all of them, half and a tenth."""
         count, rows = self.args.adapters, []
         with self.server(1.05) as server:
-            client, began = Client(server), time.perf_counter()
+            client = Client(server)
+            client.upload("hot", self.files.body(0))
+            began = time.perf_counter()
             for number in range(count):
                 client.upload(self.names_of[number], self.files.body(number))
             rate = count / (time.perf_counter() - began)
@@ -227,6 +242,9 @@ class Run:
             [f"{named}: a page of 1000, p50 ms", f"{statistics.median(pages):.1f}", "", ""],
             [f"{named}: memory, MB", f"{held / 1e6:.0f}", f"{empty_bytes / 1e6:.0f}", f"{(held - empty_bytes) / 1e6:+.0f}"],
         ]
+
+
+PARTS = {"uploads": Run.uploads, "swaps": Run.swaps, "cold": Run.cold, "many": Run.many, "names": Run.names}
 
 
 class Swapper:
