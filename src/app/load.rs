@@ -23,7 +23,7 @@ use crate::{
     runner::{RunnerConfig, RunnerError},
     scheduler::{Scheduler, SchedulerConfig},
     telemetry::Metrics,
-    tokenizer::{Tokenizer, TokenizerError},
+    tokenizer::{ChatTemplate, Tokenizer, TokenizerError},
 };
 
 /// Positions a K/V block: small enough that a short answer wastes little, large enough that tables stay short.
@@ -110,7 +110,12 @@ pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> 
     let dimensions = Dimensions::read(&weights)?;
     let context = dimensions.context(config.max_model_len);
     let threads = NonZeroUsize::new(config.threads).unwrap_or(NonZeroUsize::MIN);
-    let loader = Loader { weights: &weights, recipe: config.dtype.into(), pool: ComputePool::new(threads)? };
+    let loader = Loader {
+        weights: &weights,
+        recipe: config.dtype.into(),
+        pool: ComputePool::new(threads)?,
+        gradients: false,
+    };
     // Reading the vocabulary, hashing the file and packing it take about as long, and none needs the other.
     let (model, tokenizer) = std::thread::scope(|scope| {
         let aside = scope.spawn(|| {
@@ -134,17 +139,28 @@ pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> 
 }
 
 /// The model's folder or file, fetched from the hub where it is one of the hub's.
-fn locate(source: &ModelSource) -> Result<PathBuf, LoadModelError> {
+pub(super) fn locate(source: &ModelSource) -> Result<PathBuf, LoadModelError> {
     match source {
         ModelSource::Folder(path) | ModelSource::Gguf(path) => Ok(path.clone()),
         ModelSource::Hub(model) => Ok(Hub::new(HubSettings::from_environment())?.fetch(model)?),
     }
 }
 
-/// The model's own tokenizer, unless a tokenizer.json lies beside a GGUF file: then that one.
-fn read_tokenizer(path: &Path, weights: &Weights) -> Result<Tokenizer, TokenizerError> {
+/// The model's own tokenizer, unless a tokenizer.json lies beside a GGUF file: then that one. Its chat template goes with it.
+pub(super) fn read_tokenizer(path: &Path, weights: &Weights) -> Result<Tokenizer, TokenizerError> {
     let beside = path.with_file_name("tokenizer.json");
-    if path.is_file() && beside.is_file() { Tokenizer::from_file(&beside) } else { weights.tokenizer() }
+    let is_beside = path.is_file() && beside.is_file();
+    let tokenizer = if is_beside { Tokenizer::from_file(&beside)? } else { weights.tokenizer()? };
+    let folder = path.parent().filter(|_| is_beside);
+    let template = match folder.map(ChatTemplate::from_folder).transpose() {
+        Ok(Some(Some(template))) => Ok(Some(template)),
+        Ok(_) => weights.chat_template(),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = &template {
+        tracing::warn!(%error, "chat completions will be refused");
+    }
+    Ok(tokenizer.with_chat_template(template))
 }
 
 impl LoadedModel {

@@ -13,7 +13,7 @@ use futures::StreamExt;
 
 use crate::{
     adapter::{AdapterLease, folder},
-    api::{ApiError, Readiness, Service, State},
+    api::{ApiError, DEFAULT_MAX_TOKENS, Readiness, Service, State},
     app::Resident,
     config::{EngineArgs, EngineConfig, LogFormat, Places},
     domain::{GenerateRequest, OverLength, Prompt, RawSampling, SamplingParams, TenantId, TokenEvent},
@@ -107,6 +107,8 @@ impl Args {
             adapter: None,
             prompts: vec![self.prompt.clone().map_or_else(inputs, Prompt::Text)],
             max_tokens: self.max_tokens,
+            usual_tokens: Some(DEFAULT_MAX_TOKENS),
+            scores_prompts: false,
             min_tokens: 0,
             sampling: SamplingParams::new(raw)?,
             stop: Vec::new(),

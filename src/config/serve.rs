@@ -279,6 +279,8 @@ pub struct ServeConfig {
     pub adapter_load_root: Option<PathBuf>,
     /// How long running requests may take to end.
     pub drain_timeout: Duration,
+    /// How long a step may take before `/health/live` says that the server is stuck.
+    pub stuck_after: Duration,
     /// What is logged.
     pub log: String,
     /// How a log line looks.
@@ -311,6 +313,7 @@ impl ServeConfig {
             max_adapter_bytes: usize::try_from(args.max_adapter_bytes).unwrap_or(usize::MAX),
             adapter_load_root: args.adapter_load_root,
             drain_timeout: args.drain_timeout,
+            stuck_after: args.stuck_after,
             log: args.log,
             log_format: args.log_format,
         })

@@ -108,6 +108,8 @@ pub struct Completion {
     pub reason: FinishReason,
     /// Text that was still held back (a possible stop string, an unfinished character).
     pub tail: String,
+    /// The end token that the model chose, which says nothing, when the request asked for log-probabilities.
+    pub end: Option<GeneratedToken>,
     /// Token counts.
     pub usage: Usage,
     /// Where the time went.

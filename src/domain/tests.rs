@@ -27,7 +27,7 @@ fn a_reference_may_pin_a_version() {
 #[test]
 fn sampling_values_out_of_range_are_refused_by_name() {
     type Spoil = fn(&mut RawSampling);
-    let cases: [(&str, Spoil); 9] = [
+    let cases: [(&str, Spoil); 11] = [
         ("temperature", |r| r.temperature = f64::NAN),
         ("temperature", |r| r.temperature = -0.1),
         ("top_p", |r| r.top_p = 0.0),
@@ -36,6 +36,8 @@ fn sampling_values_out_of_range_are_refused_by_name() {
         ("repetition_penalty", |r| r.repetition_penalty = 0.0),
         ("presence_penalty", |r| r.presence_penalty = 2.5),
         ("frequency_penalty", |r| r.frequency_penalty = f64::NAN),
+        ("logit_bias", |r| r.logit_bias = [(1, 100.5)].into()),
+        ("logit_bias", |r| r.logit_bias = [(1, 0.0), (2, f32::NAN)].into()),
         ("logprobs", |r| r.logprobs = 21),
     ];
     for (param, spoil) in cases {

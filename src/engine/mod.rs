@@ -92,7 +92,9 @@ impl<R: Runner + 'static> Engine<R> {
 
     fn run(mut self) {
         while self.receive() {
-            self.let_go(Instant::now());
+            let now = Instant::now();
+            self.parts.observer.turn_began(now);
+            self.let_go(now);
             self.parts.scheduler.plan_step(&mut self.plan);
             if !self.plan.is_empty() {
                 self.step();
@@ -100,6 +102,7 @@ impl<R: Runner + 'static> Engine<R> {
                 self.fail_stuck();
             }
             self.show_load();
+            self.parts.observer.turn_ended();
         }
     }
 
@@ -140,7 +143,7 @@ impl<R: Runner + 'static> Engine<R> {
         let client = Client::new(
             events,
             (arrived, submission.deadline),
-            cost,
+            (cost, submission.adapter.as_ref().map(|lease| lease.name().clone())),
             submission.stop,
             self.parts.tokenizer.clone(),
         );
@@ -159,6 +162,9 @@ impl<R: Runner + 'static> Engine<R> {
         });
         match added {
             Ok(()) => {
+                if let Some(adapter) = client.adapter() {
+                    self.parts.observer.adapter_came(adapter);
+                }
                 self.clients.insert(id, client);
             }
             Err(error) => {
@@ -218,6 +224,9 @@ impl<R: Runner + 'static> Engine<R> {
             if client.start(now) {
                 self.parts.load.start(client.cost());
                 self.rate.count(client.cost());
+                if let Some(adapter) = client.adapter() {
+                    self.parts.observer.adapter_started(adapter);
+                }
             }
         }
         self.rate.show(now, &self.parts.load);

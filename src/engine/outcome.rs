@@ -58,6 +58,7 @@ impl<R: Runner + 'static> Engine<R> {
         let reason = match ended {
             Some(FinishReason::Stop) => {
                 client.see(now);
+                client.note_end(sampled);
                 Some(FinishReason::Stop)
             }
             other => {
@@ -124,6 +125,13 @@ impl<R: Runner + 'static> Engine<R> {
     fn forget(&mut self, id: SequenceId, client: &Client) {
         self.parts.scheduler.remove(id);
         let load = &self.parts.load;
-        if client.has_started() { load.end() } else { load.leave(1, client.cost()) }
+        if client.has_started() {
+            load.end()
+        } else {
+            load.leave(1, client.cost())
+        }
+        if let Some(adapter) = client.adapter() {
+            self.parts.observer.adapter_left(adapter, client.has_started());
+        }
     }
 }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::{golden, repo};
 
-fn dept(args: &[&str]) -> Command {
+pub fn dept(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dept"));
     // Nothing that the machine has set leaks in, and the embedded model is found from anywhere.
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DEPT_")) {
@@ -42,7 +42,7 @@ pub struct Server {
     child: Child,
     pub http: String,
     pub admin: String,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Server {
@@ -52,7 +52,8 @@ impl Server {
         let mut args = vec!["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--port-file"];
         args.push(ports.to_str().unwrap());
         args.extend_from_slice(more);
-        let mut child = dept(&args).stderr(Stdio::null()).spawn().unwrap();
+        let log = fs::File::create(folder.path().join("log")).unwrap();
+        let mut child = dept(&args).stderr(Stdio::from(log)).spawn().unwrap();
         let addresses: Value = loop {
             // The file appears whole once the server is ready; a server that can't start ends.
             if let Ok(text) = fs::read_to_string(&ports) {
@@ -62,7 +63,12 @@ impl Server {
             std::thread::yield_now();
         };
         let address = |door: &str| format!("http://{}", addresses[door].as_str().unwrap());
-        Self { http: address("http"), admin: address("admin"), child, _folder: folder }
+        Self { http: address("http"), admin: address("admin"), child, folder }
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
     async fn generate(&self, body: &Value) -> (u16, Value) {
@@ -71,12 +77,23 @@ impl Server {
         (response.status().as_u16(), response.json().await.unwrap())
     }
 
+    /// The value of a metric that must be there.
     pub async fn metric(&self, name: &str) -> f64 {
+        let value = self.find(name).await;
+        value.unwrap_or_else(|| panic!("no {name}"))
+    }
+
+    /// The value of a metric that is not there before it counts.
+    pub async fn counted(&self, name: &str) -> f64 {
+        self.find(name).await.unwrap_or(0.0)
+    }
+
+    async fn find(&self, name: &str) -> Option<f64> {
         let text =
             client().get(format!("{}/metrics", self.admin)).send().await.unwrap().text().await.unwrap();
         let line =
             text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned));
-        line.unwrap().parse().unwrap()
+        line.map(|value| value.parse().unwrap())
     }
 
     pub fn terminate(&self) {
@@ -263,4 +280,35 @@ async fn a_decoder_only_model_is_served_too() {
             answer["tokens"].as_array().unwrap().iter().map(|token| &token["id"]).collect();
         assert_eq!(found, tokens.iter().collect::<Vec<_>>(), "{}", case["name"]);
     }
+}
+
+#[tokio::test]
+async fn the_log_follows_its_key_and_health_is_a_command() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("dept.toml");
+    fs::write(&file, "log = \"warn\"\n").unwrap();
+    let server = Server::start(&["--config", file.to_str().unwrap()]);
+    let admin = server.admin.trim_start_matches("http://").to_owned();
+    for args in [&["health", "--admin", &admin][..], &["health", "--live", "--admin", &admin]] {
+        let output = run(args);
+        assert_eq!((output.status.code(), said(&output).trim()), (Some(0), r#"{"status":"ok"}"#));
+    }
+    assert_eq!(server.log(), "", "nothing worth a warning has happened");
+
+    let reloads = "dept_reloads_total{file=\"log\",outcome=";
+    fs::write(&file, "log = \"info,dept=\"").unwrap();
+    server.signal("-HUP");
+    while server.counted(&format!("{reloads}\"error\"}}")).await == 0.0 {}
+    fs::write(&file, "log = \"debug\"\n").unwrap();
+    server.signal("-HUP");
+    while server.counted(&format!("{reloads}\"ok\"}}")).await == 0.0 {}
+    assert_eq!(server.generate(&json!({"adapter": "sst2", "prompt": "sentence: fine ."})).await.0, 200);
+    // The line is written when the account closes, which may be after the answer has come.
+    while !server.log().contains("request ended") {}
+
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
+    let output = run(&["health", "--admin", &admin]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("does not answer: is the server running"), "{}", said(&output));
 }

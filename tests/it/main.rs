@@ -11,3 +11,4 @@ mod store;
 mod support;
 mod swaps;
 mod tenants;
+mod training;

@@ -9,13 +9,18 @@ mod generate;
 mod guard;
 mod health;
 mod json;
+mod openai;
 mod openapi;
+mod page;
 mod request_id;
 pub mod server;
 mod stream;
 mod tokens;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::{
     Router,
@@ -58,6 +63,8 @@ pub struct HttpOptions {
     pub max_requests: usize,
     /// Where adapters may be loaded from by their path; nowhere where there is none.
     pub load_root: Option<Arc<LoadRoot>>,
+    /// How long a step may take before the server counts as stuck.
+    pub stuck_after: Duration,
     /// Whether `/metrics` answers here too.
     pub metrics: bool,
     /// The hosts that requests may name.
@@ -76,6 +83,7 @@ impl HttpOptions {
             ping_interval: Duration::from_secs(15),
             max_requests: 1024,
             load_root: None,
+            stuck_after: Duration::from_secs(120),
             metrics: false,
             hosts,
             origins: Origins::default(),
@@ -88,6 +96,7 @@ impl HttpOptions {
 struct Frame {
     metrics: Arc<Metrics>,
     readiness: Readiness,
+    stuck_after: Duration,
     hosts: Hosts,
     origins: Origins,
 }
@@ -102,6 +111,8 @@ struct Door {
     uploads: Arc<Turns>,
     /// Whose downloads are.
     downloads: Arc<Turns>,
+    /// Since when it is open.
+    started: SystemTime,
     frame: Frame,
 }
 
@@ -117,12 +128,14 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
     let frame = Frame {
         metrics: Arc::clone(&service.metrics),
         readiness: service.readiness.clone(),
+        stuck_after: options.stuck_after,
         hosts: options.hosts,
         origins: options.origins.clone(),
     };
     let pages = options.origins.layer();
     let (uploads, downloads) = (Arc::new(Turns::new(UPLOADS)), Arc::new(Turns::new(DOWNLOADS)));
-    let door = Door { service, gate, options: Arc::new(options), uploads, downloads, frame: frame.clone() };
+    let (options, started) = (Arc::new(options), SystemTime::now());
+    let door = Door { service, gate, options, uploads, downloads, started, frame: frame.clone() };
     let busy = move |_: BoxError| async move {
         let message = format!("{most} requests are in work, the most this server takes: retry later");
         ApiError::new(ErrorCode::Overloaded, message)
@@ -136,6 +149,10 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
         .route("/v1/classify", post(classify::classify))
         .route("/v1/tokenize", post(tokens::tokenize))
         .route("/v1/detokenize", post(tokens::detokenize))
+        .route("/v1/completions", post(openai::completions))
+        .route("/v1/chat/completions", post(openai::chat_completions))
+        .route("/v1/models", get(openai::models::list))
+        .route("/v1/models/{model}", get(openai::models::show))
         .route("/v1/adapters", get(adapters::list))
         .route(
             "/v1/adapters/{name}",
@@ -149,7 +166,8 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
         .route("/v1/unload_lora_adapter", post(by_path::unload))
         .route("/openapi.json", get(openapi::serve))
         .layer(limits);
-    let routes = api.merge(health::routes(metrics)).route_layer(from_fn_with_state(door.clone(), authorise));
+    let routes = api.merge(health::routes(metrics)).merge(page::routes());
+    let routes = routes.route_layer(from_fn_with_state(door.clone(), authorise));
     let routes = dressed(routes, frame).with_state(door);
     // Outermost, so that pages can read failures too.
     match pages {
@@ -159,8 +177,8 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
 }
 
 /// The routes of the admin address: health and metrics, which answer before the model is there.
-pub fn admin(metrics: Arc<Metrics>, readiness: Readiness, hosts: Hosts) -> Router {
-    let frame = Frame { metrics, readiness, hosts, origins: Origins::default() };
+pub fn admin(metrics: Arc<Metrics>, readiness: Readiness, stuck_after: Duration, hosts: Hosts) -> Router {
+    let frame = Frame { metrics, readiness, stuck_after, hosts, origins: Origins::default() };
     dressed(health::routes::<Frame>(true), frame.clone()).with_state(frame)
 }
 

@@ -10,12 +10,14 @@ use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor};
 
 use super::pool::ComputePool;
 
+mod backward;
 mod cpu;
 mod rows;
 mod table;
 
 pub mod reference;
 
+pub use backward::{TrainedPair, TrainedSlot, dept_embed_tracked};
 pub use rows::{DeltaRow, Row, RowTable};
 pub use table::{EmbeddingTable, TableError};
 

@@ -38,7 +38,7 @@ pub fn load_t5(path: &Path, recipe: Recipe, threads: usize) -> T5 {
     let weights = Weights::open(path).unwrap();
     let pool = ComputePool::new(NonZeroUsize::new(threads).unwrap()).unwrap();
     let config = T5Config::read(&weights).unwrap();
-    let loader = Loader { weights: &weights, recipe, pool };
+    let loader = Loader { weights: &weights, recipe, pool, gradients: false };
     T5::load(&loader, config, Reach { prompt: 512, new_tokens: 128 }).unwrap()
 }
 

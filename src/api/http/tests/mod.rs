@@ -1,5 +1,6 @@
 mod adapters;
 mod answers;
+mod assets;
 mod bad_input;
 #[cfg(unix)]
 mod by_path;
@@ -7,6 +8,7 @@ mod classify;
 mod http2;
 mod keyed;
 mod kit;
+mod openai;
 mod pages;
 mod quotas;
 mod routes;
