@@ -17,6 +17,8 @@ section() { printf '\n### %s\n\n' "$1"; printf '%s (%s)\n' "$1" "$(date +%T)" >&
 
 section "Many adapters beside one"
 python3 benches/peers/tenants.py --dept "$DEPT_BIN" "$@"
+section "Adapters that come and go"
+python3 benches/peers/live.py --dept "$DEPT_BIN" "$@"
 section "Scheduler and engine beside the model"
 cargo bench --locked --quiet --bench engine -- "$@"
 section "HTTP and gRPC beside the engine"

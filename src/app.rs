@@ -28,7 +28,7 @@ pub use trainable::Trainable;
 pub use watch::Watched;
 
 use crate::{
-    adapter::CatalogueError,
+    adapter::{CatalogueError, LoadRoot},
     api::{
         Readiness, State,
         grpc::{self, GrpcOptions},
@@ -73,6 +73,14 @@ pub enum AppError {
     /// The place for adapters can't be used.
     #[error(transparent)]
     Adapters(#[from] CatalogueError),
+    /// The folder to load adapters from can't be used.
+    #[error("--adapter-load-root '{}': {source}; name a folder that is there", path.display())]
+    LoadRoot {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The first step failed.
     #[error("the model does not answer: {0}")]
     WarmUp(String),
@@ -101,6 +109,7 @@ impl AppError {
             | Self::Keys(_)
             | Self::Tls(_)
             | Self::Adapters(_)
+            | Self::LoadRoot { .. }
             | Self::PortFile { .. } => 78,
             Self::WarmUp(_) | Self::EngineDied | Self::System(_) => 1,
         }
@@ -137,7 +146,7 @@ pub async fn serve(config: ServeConfig, watched: Vec<Watched>) -> Result<(), App
     admin::spawn(admin, Arc::clone(&metrics), readiness.clone(), config.stuck_after)?;
     metrics.lora_requests.set_most(config.engine.max_num_seqs);
     let resident = Resident::start(config.engine.clone(), Arc::clone(&metrics), readiness).await?;
-    let options = http_options(&config, &gate, addresses.http);
+    let options = http_options(&config, &gate, addresses.http)?;
     let grpc = grpc.zip(addresses.grpc).map(|(listener, address)| {
         let options = GrpcOptions::beside(&options, hosts(&gate, address));
         (listener, grpc::public(Arc::clone(&resident.service), Arc::clone(&gate), options))
@@ -229,14 +238,19 @@ async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, Ap
     TcpListener::bind(address).await.map_err(|source| AppError::Bind { flag, address, source })
 }
 
-fn http_options(config: &ServeConfig, gate: &Gate, address: SocketAddr) -> HttpOptions {
+fn http_options(config: &ServeConfig, gate: &Gate, address: SocketAddr) -> Result<HttpOptions, AppError> {
     let mut options = HttpOptions::new(hosts(gate, address));
     options.origins = Origins::new(config.cors_origins.iter().cloned());
     options.max_body_bytes = config.max_body_bytes;
     options.max_adapter_bytes = config.max_adapter_bytes;
     options.metrics = config.metrics_on_http;
     options.stuck_after = config.stuck_after;
-    options
+    if let Some(path) = &config.adapter_load_root {
+        let root =
+            LoadRoot::open(path).map_err(|source| AppError::LoadRoot { path: path.clone(), source })?;
+        options.load_root = Some(Arc::new(root));
+    }
+    Ok(options)
 }
 
 /// The hosts that requests to `address` may name.

@@ -307,11 +307,13 @@ impl From<CatalogueError> for ApiError {
             E::AliasOfAlias(_) | E::OtherKind(..) | E::ReadOnly(_) | E::SharedOnly(_) | E::Aliased { .. } => {
                 ErrorCode::Conflict
             }
-            E::Store(StoreError::Lost(_)) => ErrorCode::Conflict,
+            E::Store(StoreError::Lost(_) | StoreError::Full { .. }) => ErrorCode::Conflict,
             E::Precondition { .. } => ErrorCode::PreconditionFailed,
             E::Misfit(MisfitError::ModelName(_)) => ErrorCode::Conflict,
             E::Misfit(_) | E::Unsound(_) => ErrorCode::InvalidAdapter,
-            E::Load(LoadError::TooLarge { .. } | LoadError::Crowded(_)) => ErrorCode::AdapterCapacity,
+            E::Load(LoadError::TooLarge { .. } | LoadError::Crowded(_) | LoadError::PinsFull { .. }) => {
+                ErrorCode::AdapterCapacity
+            }
             E::NoStore => ErrorCode::Conflict,
             // What the operator must see to, and a client can only try again.
             E::Load(LoadError::Failed { .. })

@@ -71,6 +71,11 @@ pub struct ServeArgs {
     #[arg(long, env = "DEPT_MAX_ADAPTER_BYTES", value_name = "SIZE", default_value = "64MiB", value_parser = bytes)]
     pub max_adapter_bytes: u64,
 
+    /// Where POST /v1/load_lora_adapter may load adapters from: folders below this one, named from it or whole. Every key with
+    /// adapters:write reads all of them. Without it, adapters are only uploaded.
+    #[arg(long, env = "DEPT_ADAPTER_LOAD_ROOT", value_name = "DIR")]
+    pub adapter_load_root: Option<PathBuf>,
+
     /// Most connections to the HTTP address, and as many to the gRPC address; one more waits to be accepted. Lowered to what the limit on open files leaves.
     #[arg(long, env = "DEPT_MAX_CONNECTIONS", value_name = "N", default_value = "4096", value_parser = count)]
     pub max_connections: usize,

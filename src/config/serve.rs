@@ -308,6 +308,8 @@ pub struct ServeConfig {
     pub max_body_bytes: usize,
     /// Largest upload of an adapter, in bytes.
     pub max_adapter_bytes: usize,
+    /// Where adapters may be loaded from by their path.
+    pub adapter_load_root: Option<PathBuf>,
     /// How long running requests may take to end.
     pub drain_timeout: Duration,
     /// How long a step may take before `/health/live` says that the server is stuck.
@@ -341,6 +343,7 @@ impl ServeConfig {
             port_file: args.port_file,
             max_body_bytes: usize::try_from(args.max_body_bytes).unwrap_or(usize::MAX),
             max_adapter_bytes: usize::try_from(args.max_adapter_bytes).unwrap_or(usize::MAX),
+            adapter_load_root: args.adapter_load_root,
             drain_timeout: args.drain_timeout,
             stuck_after: args.stuck_after,
             log: args.log,

@@ -8,6 +8,7 @@ pub(super) mod access;
 pub(super) mod account;
 mod guard;
 pub(super) mod request_id;
+pub(super) mod turns;
 
 use std::{sync::Arc, time::Duration};
 

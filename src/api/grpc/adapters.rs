@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tonic::{Request, Response, Streaming, async_trait};
 
 use super::{
@@ -19,7 +18,7 @@ use super::{
 };
 use crate::{
     adapter::catalogue::Change,
-    api::{ApiError, Service},
+    api::{ApiError, Service, frame::turns::Turns},
     domain::{AdapterName, AdapterRef, NameError},
 };
 
@@ -29,7 +28,7 @@ const MAX_PAGE: u32 = 1000;
 /// The service.
 pub(super) struct Adapters {
     pub service: Arc<Service>,
-    pub uploads: Arc<Semaphore>,
+    pub uploads: Arc<Turns>,
     pub max_adapter_bytes: usize,
 }
 
@@ -39,7 +38,7 @@ impl Adapters {
         request: Request<Streaming<UploadAdapterRequest>>,
     ) -> Result<UploadAdapterResponse, ApiError> {
         let principal = Caller::of(&request)?.principal;
-        let _turn = self.uploads.acquire().await.map_err(|_| ApiError::internal())?;
+        let _turn = self.uploads.take(&principal.tenant().id).await;
         let Upload { start, files } = upload::read(request.into_inner(), self.max_adapter_bytes).await?;
         let name: AdapterName = start.name.parse().map_err(about("name"))?;
         let place = (site(start.namespace)?, &name);

@@ -24,7 +24,6 @@ use axum::{
     extract::Request,
     middleware::{from_fn, from_fn_with_state},
 };
-use tokio::sync::Semaphore;
 use tonic::Status;
 
 use adapters::Adapters;
@@ -39,6 +38,7 @@ use super::{
         Frame, Hosts, Origins,
         access::{Doorkeeper, authorise},
         dressed, limited,
+        turns::Turns,
     },
     http::HttpOptions,
 };
@@ -62,8 +62,8 @@ pub struct GrpcOptions {
     pub stuck_after: Duration,
     /// The hosts that requests may name.
     pub hosts: Hosts,
-    /// Turns at reading an upload, of all doors together.
-    pub uploads: Arc<Semaphore>,
+    /// Whose uploads are in memory, of all doors together.
+    pub uploads: Arc<Turns>,
 }
 
 impl GrpcOptions {

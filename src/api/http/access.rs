@@ -27,6 +27,8 @@ const ROUTES: &[(Method, &str, Access)] = &[
     (Method::GET, "/v1/adapters/{name}/content", Needs(Scope::AdaptersRead)),
     (Method::PUT, "/v1/aliases/{alias}", Needs(Scope::AdaptersWrite)),
     (Method::DELETE, "/v1/aliases/{alias}", Needs(Scope::AdaptersWrite)),
+    (Method::POST, "/v1/load_lora_adapter", Needs(Scope::AdaptersWrite)),
+    (Method::POST, "/v1/unload_lora_adapter", Needs(Scope::AdaptersWrite)),
     (Method::GET, "/openapi.json", Free),
     // Files that are the same for everyone; what they show, they ask for with the visitor's key.
     (Method::GET, "/", Free),

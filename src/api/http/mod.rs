@@ -27,7 +27,6 @@ use axum::{
     middleware::from_fn_with_state,
     routing::{delete, get, post, put},
 };
-use tokio::sync::Semaphore;
 
 pub use super::frame::{Hosts, Origins};
 pub use openapi::openapi;
@@ -38,12 +37,17 @@ use super::{
         self, Frame,
         access::{Doorkeeper, authorise},
         account, limited, off_the_loop, request_id,
+        turns::Turns,
     },
 };
-use crate::{telemetry::Metrics, tenancy::Gate};
+use crate::{adapter::LoadRoot, telemetry::Metrics, tenancy::Gate};
+use adapters::by_path;
 
-/// Uploads that are read at once; the next ones wait. With the largest upload it bounds the memory that uploads take.
+/// Uploads that are read and stored at once; the next ones wait. With the largest upload it bounds the memory that they take.
 const UPLOADS: usize = 4;
+
+/// The same of downloads.
+const DOWNLOADS: usize = 8;
 
 /// What the HTTP door is told.
 #[derive(Debug, Clone)]
@@ -58,6 +62,8 @@ pub struct HttpOptions {
     pub ping_interval: Duration,
     /// Most API requests in work at once; a stream counts until its head is sent. Health is not counted.
     pub max_requests: usize,
+    /// Where adapters may be loaded from by their path; nowhere where there is none.
+    pub load_root: Option<Arc<LoadRoot>>,
     /// How long a step may take before the server counts as stuck.
     pub stuck_after: Duration,
     /// Whether `/metrics` answers here too.
@@ -66,8 +72,8 @@ pub struct HttpOptions {
     pub hosts: Hosts,
     /// The pages that may read the answers.
     pub origins: Origins,
-    /// Turns at reading an upload, of all doors together.
-    pub uploads: Arc<Semaphore>,
+    /// Whose uploads are in memory, of all doors together.
+    pub uploads: Arc<Turns>,
 }
 
 impl HttpOptions {
@@ -79,11 +85,12 @@ impl HttpOptions {
             body_timeout: Duration::from_secs(30),
             ping_interval: Duration::from_secs(15),
             max_requests: 1024,
+            load_root: None,
             stuck_after: Duration::from_secs(120),
             metrics: false,
             hosts,
             origins: Origins::default(),
-            uploads: Arc::new(Semaphore::new(UPLOADS)),
+            uploads: Arc::new(Turns::new(UPLOADS)),
         }
     }
 }
@@ -93,6 +100,8 @@ impl HttpOptions {
 struct Door {
     service: Arc<Service>,
     options: Arc<HttpOptions>,
+    /// Whose downloads are in memory.
+    downloads: Arc<Turns>,
     /// Since when it is open.
     started: SystemTime,
     frame: Frame,
@@ -116,8 +125,8 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
         written: failure::written,
     };
     let pages = options.origins.layer();
-    let started = SystemTime::now();
-    let door = Door { service, options: Arc::new(options), started, frame: frame.clone() };
+    let (started, downloads) = (SystemTime::now(), Arc::new(Turns::new(DOWNLOADS)));
+    let door = Door { service, options: Arc::new(options), downloads, started, frame: frame.clone() };
     let keeper = Doorkeeper { gate, declared: access::declared };
     let api = Router::new()
         .route("/v1/generate", post(generate::generate))
@@ -137,6 +146,8 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
         .route("/v1/adapters/{name}/versions/{version}", delete(adapters::delete_version))
         .route("/v1/adapters/{name}/content", get(adapters::content))
         .route("/v1/aliases/{alias}", put(adapters::set_alias).delete(adapters::delete_alias))
+        .route("/v1/load_lora_adapter", post(by_path::load))
+        .route("/v1/unload_lora_adapter", post(by_path::unload))
         .route("/openapi.json", get(openapi::serve));
     let routes = limited(api, most).merge(health::routes(metrics)).merge(page::routes());
     let routes = routes.route_layer(from_fn_with_state(keeper, authorise));

@@ -69,6 +69,7 @@ async fn all_that_is_asked_reaches_the_engine() {
             presence_penalty: Some(-1.0),
             frequency_penalty: Some(0.5),
             logprobs: Some(2),
+            ..Sampling::default()
         }),
         stop: vec!["film".into()],
         n: Some(2),

@@ -1,6 +1,8 @@
 //! Adapters over HTTP.
 
+pub(super) mod by_path;
 mod conditions;
+mod download;
 mod upload;
 
 use std::fmt::Display;
@@ -139,6 +141,8 @@ pub(super) async fn put(
 ) -> Result<Response, ApiError> {
     let (name, place) = (own_name(name)?, place.map_err(bad_query)?.place()?);
     let precondition = conditions::of(request.headers())?;
+    // Until it is stored: so long its bytes are in memory.
+    let _turn = door.options.uploads.take(&principal.tenant().id).await;
     let files = upload::read(&door, request).await?;
     let published = door.service.put_adapter(&principal, (place, &name), files, precondition).await?;
     let status = if published.change == Change::Created { StatusCode::CREATED } else { StatusCode::OK };
@@ -158,10 +162,12 @@ pub(super) async fn patch(
     principal: Principal,
     name: Result<Path<String>, PathRejection>,
     place: Result<Query<Where>, QueryRejection>,
+    headers: HeaderMap,
     Json(body): Json<PatchAdapterBody>,
 ) -> Result<Response, ApiError> {
     let (name, place) = (own_name(name)?, place.map_err(bad_query)?.place()?);
-    let found = door.service.pin_adapter(&principal, (place, &name), body.pinned).await?;
+    let precondition = conditions::of(&headers)?;
+    let found = door.service.pin_adapter(&principal, (place, &name), body.pinned, precondition).await?;
     Ok(tagged(StatusCode::OK, &found, Answer(AdapterObject::new(&name, &found))))
 }
 
@@ -251,10 +257,13 @@ pub(super) async fn content(
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let wanted = reference(name)?;
+    let turn = door.downloads.take(&principal.tenant().id).await;
     let (found, bytes) = door.service.adapter_content(&principal, &wanted).await?;
+    let length = HeaderValue::from(bytes.len());
     let file = HeaderValue::try_from(format!("attachment; filename=\"{}.zip\"", wanted.name));
-    let mut response = tagged(StatusCode::OK, &found, bytes);
+    let mut response = tagged(StatusCode::OK, &found, download::body(bytes, turn));
     let headers = response.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, length);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/zip"));
     headers.insert(header::CONTENT_DISPOSITION, file.expect("a name is letters and digits"));
     Ok(response)

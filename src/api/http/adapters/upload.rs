@@ -32,12 +32,12 @@ pub(super) struct Parts {
     card: Option<String>,
 }
 
-/// Reads the body of an upload, a few uploads at a time: memory is bounded by their number and the largest one.
+/// Reads the body of an upload. Who calls holds a turn until the upload is stored: memory is bounded by their number and the
+/// largest one.
 ///
 /// # Errors
 /// When it is too large, too slow, not one of the forms, or a part is missing.
 pub(super) async fn read(door: &Door, request: Request) -> Result<AdapterBytes, ApiError> {
-    let _turn = door.options.uploads.acquire().await.map_err(|_| ApiError::internal())?;
     let reading = tokio::time::timeout(door.options.body_timeout, read_body(door, request));
     let slow = |_| {
         let seconds = door.options.body_timeout.as_secs();

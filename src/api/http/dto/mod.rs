@@ -10,7 +10,10 @@ mod response;
 mod tokens;
 mod writer;
 
-pub use adapter::{AdapterList, AdapterObject, AliasBody, AliasObject, PatchAdapterBody, VersionList};
+pub use adapter::{
+    AdapterList, AdapterObject, AliasBody, AliasObject, LoadLoraBody, PatchAdapterBody, UnloadLoraBody,
+    VersionList,
+};
 pub use classify::{ClassifyBody, ClassifyResponse};
 pub use error::{ErrorBody, ErrorObject};
 pub use grammar::{FormatKind, JsonSchemaFormat, ResponseFormat};

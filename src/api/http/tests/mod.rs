@@ -2,6 +2,8 @@ pub(in crate::api) mod adapters;
 mod answers;
 mod assets;
 mod bad_input;
+#[cfg(unix)]
+mod by_path;
 mod classify;
 mod http2;
 pub(in crate::api) mod keyed;
