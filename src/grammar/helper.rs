@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
 };
 
-use llguidance::{Matcher, api::StopReason};
+use llguidance::Matcher;
 
 use super::{Compiled, guide::follow};
 use crate::domain::GrammarStuck;
@@ -147,8 +147,7 @@ pub(super) fn mask(mut matcher: Matcher) -> Result<Ready, GrammarStuck> {
 
 /// Why a matcher does not go on.
 pub(super) fn stuck(matcher: &Matcher) -> GrammarStuck {
-    match matcher.stop_reason() {
-        StopReason::NoExtensionBias | StopReason::NoExtension => GrammarStuck::NoToken,
-        _ => GrammarStuck::TooComplex,
-    }
+    // A matcher that has failed keeps its reason only as text (a test holds it).
+    let reason = matcher.get_error().unwrap_or_default();
+    if reason.starts_with("NoExtension") { GrammarStuck::NoToken } else { GrammarStuck::TooComplex }
 }
