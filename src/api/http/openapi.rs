@@ -37,7 +37,7 @@ use crate::api::ErrorCode;
         adapters::set_alias, adapters::delete_alias, health::live,
         health::ready,
     ),
-    components(schemas(dto::ErrorBody, dto::StreamEvent)),
+    components(schemas(dto::ErrorBody, dto::StreamEvent, openai::ChatChunk)),
     modifiers(&Failures, &Keys),
     tags(
         (name = "generate", description = "Text from prompts"),
