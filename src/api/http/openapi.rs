@@ -38,7 +38,7 @@ use crate::api::ErrorCode;
         adapters::set_alias, adapters::delete_alias, by_path::load, by_path::unload, health::live,
         health::ready,
     ),
-    components(schemas(dto::ErrorBody, dto::StreamEvent)),
+    components(schemas(dto::ErrorBody, dto::StreamEvent, openai::ChatChunk)),
     modifiers(&Failures, &Keys),
     tags(
         (name = "generate", description = "Text from prompts"),

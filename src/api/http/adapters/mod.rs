@@ -76,7 +76,7 @@ impl Where {
 ///
 /// A page at a time: give `next` of one page as `after` for the next.
 #[utoipa::path(
-    get, path = "/v1/adapters", tag = "adapters", params(Page),
+    get, path = "/v1/adapters", operation_id = "list_adapters", tag = "adapters", params(Page),
     responses((status = 200, description = "A page of them", body = AdapterList), super::openapi::QueryFailures)
 )]
 pub(super) async fn list(
@@ -102,7 +102,7 @@ pub(super) async fn list(
 ///
 /// With its card and its measured results. `name@version` is an older version, by 12 or more of its digits.
 #[utoipa::path(
-    get, path = "/v1/adapters/{name}", tag = "adapters",
+    get, path = "/v1/adapters/{name}", operation_id = "get_adapter", tag = "adapters",
     params(("name" = String, Path, description = "The adapter's name, or `name@version`", pattern = "^[a-z0-9][a-z0-9._-]{0,63}(@(sha256:)?[0-9a-f]{12,64})?$", example = "sst2")),
     responses((status = 200, description = "What it is", body = AdapterObject), super::openapi::AdapterFailures)
 )]
@@ -121,7 +121,7 @@ pub(super) async fn show(
 /// The body is multipart (`config`, `weights`, and maybe `card`), a zip or a gzipped tar archive of the files. Every tensor is
 /// checked before anything is stored. `If-Match: "sha256:…"` and `If-None-Match: *` make the upload conditional.
 #[utoipa::path(
-    put, path = "/v1/adapters/{name}", tag = "adapters",
+    put, path = "/v1/adapters/{name}", operation_id = "put_adapter", tag = "adapters",
     params(("name" = String, Path, description = "The adapter's name", pattern = "^[a-z0-9][a-z0-9._-]{0,63}$", example = "my-task"), Where),
     request_body(content(
         (upload::Parts = "multipart/form-data"), (Vec<u8> = "application/zip"), (Vec<u8> = "application/gzip"),
@@ -153,7 +153,7 @@ pub(super) async fn put(
 ///
 /// A pinned adapter is loaded at once and answers its first request without waiting for the store.
 #[utoipa::path(
-    patch, path = "/v1/adapters/{name}", tag = "adapters", request_body = PatchAdapterBody,
+    patch, path = "/v1/adapters/{name}", operation_id = "patch_adapter", tag = "adapters", request_body = PatchAdapterBody,
     params(("name" = String, Path, description = "The adapter's name", pattern = "^[a-z0-9][a-z0-9._-]{0,63}$", example = "my-task"), Where),
     responses((status = 200, description = "What it is now", body = AdapterObject), super::openapi::ChangeFailures)
 )]
@@ -176,7 +176,7 @@ pub(super) async fn patch(
 /// Adapters that come with the server can't be deleted here, nor one that an alias stands for (409). `If-Match` makes it
 /// conditional.
 #[utoipa::path(
-    delete, path = "/v1/adapters/{name}", tag = "adapters",
+    delete, path = "/v1/adapters/{name}", operation_id = "delete_adapter", tag = "adapters",
     params(("name" = String, Path, description = "The adapter's name", pattern = "^[a-z0-9][a-z0-9._-]{0,63}$", example = "my-task"), Where),
     responses((status = 204, description = "It is gone"), super::openapi::ChangeFailures)
 )]
@@ -197,7 +197,7 @@ pub(super) async fn delete(
 ///
 /// Each is used as `name@version`.
 #[utoipa::path(
-    get, path = "/v1/adapters/{name}/versions", tag = "adapters",
+    get, path = "/v1/adapters/{name}/versions", operation_id = "list_adapter_versions", tag = "adapters",
     params(("name" = String, Path, description = "The adapter's name", pattern = "^[a-z0-9][a-z0-9._-]{0,63}$", example = "sst2")),
     responses((status = 200, description = "Its versions", body = VersionList), super::openapi::AdapterFailures)
 )]
@@ -217,7 +217,7 @@ pub(super) async fn versions(
 ///
 /// With the last version the adapter is gone. A version that an alias stands for stays (409).
 #[utoipa::path(
-    delete, path = "/v1/adapters/{name}/versions/{version}", tag = "adapters",
+    delete, path = "/v1/adapters/{name}/versions/{version}", operation_id = "delete_adapter_version", tag = "adapters",
     params(
         ("name" = String, Path, description = "The adapter's name", pattern = "^[a-z0-9][a-z0-9._-]{0,63}$", example = "my-task"),
         ("version" = String, Path, description = "12 or more digits of the version", pattern = "^(sha256:)?[0-9a-f]{12,64}$", example = "9f86d081884c"),
@@ -244,7 +244,7 @@ pub(super) async fn delete_version(
 ///
 /// What the server keeps, as it was uploaded: config, weights and card. The ETag is the version.
 #[utoipa::path(
-    get, path = "/v1/adapters/{name}/content", tag = "adapters",
+    get, path = "/v1/adapters/{name}/content", operation_id = "get_adapter_content", tag = "adapters",
     params(("name" = String, Path, description = "The adapter's name, or `name@version`", pattern = "^[a-z0-9][a-z0-9._-]{0,63}(@(sha256:)?[0-9a-f]{12,64})?$", example = "sst2")),
     responses(
         (status = 200, description = "The archive", body = Vec<u8>, content_type = "application/zip"),

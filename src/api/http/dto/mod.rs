@@ -21,7 +21,7 @@ pub use logit_bias::LogitBiasField;
 pub use request::{GenerateBody, PromptField, Truncate};
 pub use response::{
     ChoiceObject, GenerateResponse, Outcome, Output, ResultObject, ServerSentEvent, StreamEvent, StreamToken,
-    TimingsObject, TokenObject, TopToken, UsageObject,
+    TimingsObject, TokenObject, TopToken, UsageObject, packed_json,
 };
 pub use tokens::{DetokenizeBody, DetokenizeResponse, TokenizeBody, TokenizeResponse};
 pub use writer::Writer;
