@@ -57,6 +57,21 @@ s3:
     cargo build --release
     tests/stores/s3.sh target/release/dept
 
+# The pages in a real Chromium; with a folder, pictures of them
+page folder="":
+    cargo build --release
+    tests/clients/page.sh target/release/dept {{folder}}
+
+# The API's description: spectral's rules, and schemathesis with so many examples of each operation against real servers
+openapi examples="5":
+    cargo build --release
+    tests/clients/openapi.sh target/release/dept {{examples}}
+
+# 2,000 streams at once: what they take of memory
+streams count="2000":
+    cargo build --release
+    benches/streams.sh target/release/dept {{count}}
+
 # The parsers of uploads under libFuzzer, each for some seconds (needs cargo-fuzz and a nightly toolchain)
 fuzz seconds="60":
     for target in config card torch_bin safetensors archive; do \
@@ -70,4 +85,4 @@ ci:
     .ci/run
 
 # CI and everything that takes too long for it
-full: ci real-models bench bench-all
+full: ci (openapi "60") real-models bench streams bench-all

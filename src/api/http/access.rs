@@ -26,7 +26,7 @@ pub(super) enum Access {
 
 use Access::{Free, Needs};
 
-/// Every route of the HTTP address. What stands here also stands in the API's description.
+/// Every route of the HTTP address. What stands here under `/v1/` also stands in the API's description.
 const ROUTES: &[(Method, &str, Access)] = &[
     (Method::POST, "/v1/generate", Needs(Scope::Generate)),
     (Method::POST, "/v1/classify", Needs(Scope::Generate)),
@@ -43,6 +43,10 @@ const ROUTES: &[(Method, &str, Access)] = &[
     (Method::PUT, "/v1/aliases/{alias}", Needs(Scope::AdaptersWrite)),
     (Method::DELETE, "/v1/aliases/{alias}", Needs(Scope::AdaptersWrite)),
     (Method::GET, "/openapi.json", Free),
+    // Files that are the same for everyone; what they show, they ask for with the visitor's key.
+    (Method::GET, "/", Free),
+    (Method::GET, "/docs", Free),
+    (Method::GET, "/page/{file}", Free),
     (Method::GET, "/health/live", Free),
     (Method::GET, "/health/ready", Free),
     // The tenants' figures are nobody's but the operator's.

@@ -9,7 +9,7 @@ use axum::{
 use super::{
     Door,
     account::Account,
-    dto::{GenerateBody, GenerateResponse, StreamEvent, Writer},
+    dto::{GenerateBody, GenerateResponse, ServerSentEvent, Writer},
     json::Json,
     request_id::RequestId,
     stream,
@@ -30,7 +30,7 @@ use crate::{
     responses(
         (status = 200, description = "The text, whole or as a stream of events", content(
             (GenerateResponse = "application/json"),
-            (StreamEvent = "text/event-stream"),
+            (ServerSentEvent = "text/event-stream"),
         )),
         super::openapi::GenerateFailures,
     )

@@ -10,6 +10,7 @@ mod guard;
 mod health;
 mod json;
 mod openapi;
+mod page;
 mod request_id;
 pub mod server;
 mod stream;
@@ -144,7 +145,8 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
         .route("/v1/aliases/{alias}", put(adapters::set_alias).delete(adapters::delete_alias))
         .route("/openapi.json", get(openapi::serve))
         .layer(limits);
-    let routes = api.merge(health::routes(metrics)).route_layer(from_fn_with_state(door.clone(), authorise));
+    let routes = api.merge(health::routes(metrics)).merge(page::routes());
+    let routes = routes.route_layer(from_fn_with_state(door.clone(), authorise));
     let routes = dressed(routes, frame).with_state(door);
     // Outermost, so that pages can read failures too.
     match pages {

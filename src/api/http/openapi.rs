@@ -26,7 +26,8 @@ use crate::api::ErrorCode;
 #[openapi(
     info(
         title = "dept",
-        description = "A server for soft-prompt adapters: one frozen backbone, thousands of DePT adapters, one batch."
+        description = "A server for soft-prompt adapters: one frozen backbone, thousands of DePT adapters, one batch.",
+        contact(name = "Whoever runs this server")
     ),
     servers((url = "http://127.0.0.1:8080", description = "The default address")),
     paths(
@@ -35,7 +36,7 @@ use crate::api::ErrorCode;
         adapters::set_alias, adapters::delete_alias, health::live,
         health::ready,
     ),
-    components(schemas(dto::ErrorBody)),
+    components(schemas(dto::ErrorBody, dto::StreamEvent)),
     modifiers(&Failures, &Keys),
     tags(
         (name = "generate", description = "Text from prompts"),

@@ -104,7 +104,10 @@ pub struct PatchAdapterBody {
 #[serde(deny_unknown_fields)]
 pub struct AliasBody {
     /// `name@version`; `name` alone is its current version, as of now.
-    #[schema(example = "my-task@9f86d081884c")]
+    #[schema(
+        example = "my-task@9f86d081884c",
+        pattern = "^[a-z0-9][a-z0-9._-]{0,63}(@(sha256:)?[0-9a-f]{12,64})?$"
+    )]
     pub target: String,
 }
 

@@ -13,8 +13,8 @@ pub use classify::{ClassifyBody, ClassifyResponse};
 pub use error::{ErrorBody, ErrorObject};
 pub use request::{GenerateBody, PromptField, Truncate};
 pub use response::{
-    ChoiceObject, GenerateResponse, Outcome, Output, ResultObject, StreamEvent, StreamToken, TimingsObject,
-    TokenObject, TopToken, UsageObject,
+    ChoiceObject, GenerateResponse, Outcome, Output, ResultObject, ServerSentEvent, StreamEvent, StreamToken,
+    TimingsObject, TokenObject, TopToken, UsageObject,
 };
 pub use tokens::{DetokenizeBody, DetokenizeResponse, TokenizeBody, TokenizeResponse};
 pub use writer::Writer;

@@ -1,5 +1,6 @@
 mod adapters;
 mod answers;
+mod assets;
 mod bad_input;
 mod classify;
 mod http2;
