@@ -289,6 +289,7 @@ impl Machine {
             given: Vec::new(),
             scoring: Scoring::Off,
             sampler: Sampler::new(&SamplingParams::greedy(), 0, &[], self.vocab),
+            guide: None,
             max_tokens: NEW_TOKENS,
             min_tokens: NEW_TOKENS,
             priority: 0,

@@ -202,6 +202,7 @@ async fn serve(handle: &EngineHandle, adapter: &AdapterLease, load: &Load, round
             max_tokens: length as u32,
             min_tokens: length as u32,
             stop: Vec::new(),
+            grammar: None,
             priority: 0,
             deadline: None,
         };

@@ -219,6 +219,7 @@ impl Decoding {
                 given: Vec::new(),
                 scoring: Scoring::Off,
                 sampler: Sampler::new(&SamplingParams::greedy(), 0, &[], self.vocab),
+                guide: None,
                 max_tokens: 2 * NEW_TOKENS,
                 min_tokens: 2 * NEW_TOKENS,
                 priority: 0,

@@ -11,6 +11,7 @@ mod contract;
 pub mod domain;
 pub mod engine;
 pub mod evaluation;
+pub mod grammar;
 pub mod kernels;
 pub mod kv;
 pub mod layers;

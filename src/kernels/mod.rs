@@ -4,6 +4,8 @@
 
 mod contiguous;
 pub mod cross_entropy;
+#[cfg(any(test, feature = "cuda"))]
+mod cuda;
 pub mod dept_embed;
 #[cfg(test)]
 mod gradients;

@@ -49,7 +49,7 @@ pub(super) async fn generate(
     let service = Arc::clone(&door.service);
     let adapter = service.adapter(&principal, request.adapter.as_ref()).await?;
     let accepted = off_the_loop(move || service.generate(&principal, &request, adapter)).await?;
-    let Accepted { model, adapter, events, gathering } = accepted;
+    let Accepted { model, adapter, events, gathering, .. } = accepted;
     let tokenizer = door.service.tokenizer.clone();
     let writer = Writer { id, model: model.name.clone(), adapter, batch, tokens, tokenizer };
     if streams {

@@ -9,6 +9,7 @@ mod generate;
 mod guard;
 mod health;
 mod json;
+mod openai;
 mod openapi;
 mod page;
 mod request_id;
@@ -16,7 +17,10 @@ pub mod server;
 mod stream;
 mod tokens;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::{
     Router,
@@ -99,6 +103,8 @@ struct Door {
     options: Arc<HttpOptions>,
     /// Uploads that may be read at once.
     uploads: Arc<Semaphore>,
+    /// Since when it is open.
+    started: SystemTime,
     frame: Frame,
 }
 
@@ -120,7 +126,8 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
     };
     let pages = options.origins.layer();
     let uploads = Arc::new(Semaphore::new(UPLOADS));
-    let door = Door { service, gate, options: Arc::new(options), uploads, frame: frame.clone() };
+    let started = SystemTime::now();
+    let door = Door { service, gate, options: Arc::new(options), uploads, started, frame: frame.clone() };
     let busy = move |_: BoxError| async move {
         let message = format!("{most} requests are in work, the most this server takes: retry later");
         ApiError::new(ErrorCode::Overloaded, message)
@@ -134,6 +141,10 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
         .route("/v1/classify", post(classify::classify))
         .route("/v1/tokenize", post(tokens::tokenize))
         .route("/v1/detokenize", post(tokens::detokenize))
+        .route("/v1/completions", post(openai::completions))
+        .route("/v1/chat/completions", post(openai::chat_completions))
+        .route("/v1/models", get(openai::models::list))
+        .route("/v1/models/{model}", get(openai::models::show))
         .route("/v1/adapters", get(adapters::list))
         .route(
             "/v1/adapters/{name}",

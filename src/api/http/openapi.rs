@@ -18,7 +18,7 @@ use utoipa::{
 
 use super::{
     access::{self, Access},
-    adapters, classify, dto, generate, health, tokens,
+    adapters, classify, dto, generate, health, openai, tokens,
 };
 use crate::api::ErrorCode;
 
@@ -31,7 +31,8 @@ use crate::api::ErrorCode;
     ),
     servers((url = "http://127.0.0.1:8080", description = "The default address")),
     paths(
-        generate::generate, classify::classify, tokens::tokenize, tokens::detokenize, adapters::list, adapters::show,
+        generate::generate, classify::classify, tokens::tokenize, tokens::detokenize,
+        openai::completions, openai::chat_completions, openai::models::list, openai::models::show, adapters::list, adapters::show,
         adapters::put, adapters::patch, adapters::delete, adapters::versions, adapters::delete_version, adapters::content,
         adapters::set_alias, adapters::delete_alias, health::live,
         health::ready,
@@ -40,6 +41,7 @@ use crate::api::ErrorCode;
     modifiers(&Failures, &Keys),
     tags(
         (name = "generate", description = "Text from prompts"),
+        (name = "openai", description = "What OpenAI's clients call"),
         (name = "adapters", description = "What can be applied"),
         (name = "tokens", description = "Text to token ids and back"),
         (name = "health", description = "Whether the server lives and serves"),

@@ -5,6 +5,10 @@
 
 mod backward;
 #[cfg(test)]
+mod device_tests;
+#[cfg(any(test, feature = "cuda"))]
+mod plan;
+#[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;

@@ -9,12 +9,18 @@ use std::ops::Range;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 
+#[cfg(feature = "cuda")]
+use super::cuda::device::Matrix;
 use super::pool::ComputePool;
 use crate::kv::BlockId;
 
 mod backward;
 mod bias;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(any(test, feature = "cuda"))]
+mod plan;
 mod slab;
 
 pub mod reference;
@@ -22,6 +28,10 @@ pub mod reference;
 pub use bias::{BiasShape, Direction, RelativeBias};
 pub use slab::{copy_blocks, write_key_values};
 
+#[cfg(test)]
+mod device_tests;
+#[cfg(all(test, feature = "cuda"))]
+mod gpu_tests;
 #[cfg(test)]
 mod tests;
 
@@ -177,6 +187,14 @@ pub enum AttentionError {
         /// Largest distance in the table.
         reach: usize,
     },
+    /// Heads that the device's kernels do not take.
+    #[error(
+        "heads of {dim} numbers: a CUDA device takes multiples of 4 up to 256; serve this model with --device cpu"
+    )]
+    Head {
+        /// Numbers a head.
+        dim: usize,
+    },
     /// A tensor does not have the columns that the heads need.
     #[error("a row has {found} columns: the heads need {expected}")]
     Columns {
@@ -278,6 +296,19 @@ impl CustomOp1 for AmongRows<'_> {
         debug_assert!(dim > 0, "a head has columns");
         self.0.run(rows, q, cpu::KeyValues { keys, values })
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        storage: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        let (q_width, kv_width) = (self.0.heads.query_width(), self.0.heads.kv_width());
+        let qkv = Matrix::new(storage, layout)?;
+        columns(q_width + 2 * kv_width, qkv.columns)?;
+        let columns = cuda::KeyValueColumns { keys: q_width, values: q_width + kv_width };
+        cuda::attend(&self.0, &storage.device, (qkv, qkv), columns)
+    }
 }
 
 struct OverSlab<'a>(Attention<'a>);
@@ -306,6 +337,31 @@ impl CustomOp2 for OverSlab<'_> {
         let values = cpu::Rows { values: slab, stride: 2 * kv_width, offset: kv_width };
         self.0.run(rows, cpu::Rows { values: q, stride, offset: 0 }, cpu::KeyValues { keys, values })
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        q: &candle_core::CudaStorage,
+        q_layout: &Layout,
+        slab: &candle_core::CudaStorage,
+        slab_layout: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        let (q_width, kv_width) = (self.0.heads.query_width(), self.0.heads.kv_width());
+        let device = &q.device;
+        let (q, slab) = (Matrix::new(q, q_layout)?, Matrix::new(slab, slab_layout)?);
+        columns(q_width, q.columns.min(q_width))?;
+        columns(2 * kv_width, slab.columns)?;
+        cuda::attend(&self.0, device, (q, slab), cuda::KeyValueColumns { keys: 0, values: kv_width })
+    }
+}
+
+/// Whether a matrix has the columns that the heads need.
+#[cfg(feature = "cuda")]
+fn columns(expected: usize, found: usize) -> candle_core::Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(candle_core::Error::wrap(AttentionError::Columns { expected, found }))
 }
 
 /// The rows of a contiguous f32 matrix of `columns` columns.

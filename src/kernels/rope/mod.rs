@@ -17,6 +17,10 @@ use super::{
 
 mod backward;
 #[cfg(test)]
+mod device_tests;
+#[cfg(any(test, feature = "cuda"))]
+mod plan;
+#[cfg(test)]
 mod reference;
 #[cfg(test)]
 mod tests;

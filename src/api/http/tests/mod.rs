@@ -6,6 +6,7 @@ mod classify;
 mod http2;
 mod keyed;
 mod kit;
+mod openai;
 mod pages;
 mod quotas;
 mod routes;
