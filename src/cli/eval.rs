@@ -7,7 +7,7 @@ use reqwest::Url;
 
 use super::{
     bench::server,
-    measure::{Answerer, By, Here, Question, There},
+    measure::{Answerer, By, Here, Question, There, command_line},
 };
 use crate::{
     adapter::Card,
@@ -107,8 +107,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     write_page(args, &report)?;
     let dataset = args.data.file_stem().map_or(String::new(), |stem| stem.to_string_lossy().into_owned());
     if args.json {
-        let command = std::env::args().collect::<Vec<_>>().join(" ");
-        println!("{}", serde_json::to_string(&report.measurement(dataset, Some(command)))?);
+        println!("{}", serde_json::to_string(&report.measurement(dataset, Some(command_line())))?);
     } else {
         print!("{report}");
     }

@@ -10,6 +10,24 @@ pub(super) use there::There;
 
 use crate::{evaluation::Scored, training::Example};
 
+/// The command that measured, for a card: as it was typed, but for keys.
+pub(super) fn command_line() -> String {
+    without_keys(std::env::args())
+}
+
+fn without_keys(args: impl Iterator<Item = String>) -> String {
+    let mut shown = Vec::new();
+    let mut hide = false;
+    for arg in args {
+        let inline = arg.starts_with("--api-key=");
+        if !hide && !inline && arg != "--api-key" {
+            shown.push(arg.clone());
+        }
+        hide = arg == "--api-key";
+    }
+    shown.join(" ")
+}
+
 /// Prompts a request.
 const BATCH: usize = 32;
 
@@ -84,5 +102,18 @@ impl Answerer<'_> {
             Self::Here(here) => here.classify(prompts, labels).await,
             Self::There(there) => there.classify(prompts, labels).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_keys;
+
+    #[test]
+    fn a_card_never_shows_a_key() {
+        let shown = |line: &str| without_keys(line.split(' ').map(str::to_owned));
+        assert_eq!(shown("dept eval --api-key secret --data d"), "dept eval --data d");
+        assert_eq!(shown("dept eval --data d --api-key=secret"), "dept eval --data d");
+        assert_eq!(shown("dept eval --api-key --api-key --json"), "dept eval --json");
     }
 }

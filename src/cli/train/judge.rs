@@ -2,7 +2,7 @@ use super::prepare::Prepared;
 use crate::{
     adapter::LoadedAdapter,
     app::Resident,
-    cli::measure::{Answerer, Here, Question, lease_of},
+    cli::measure::{Answerer, Here, Question, command_line, lease_of},
     domain::AdapterName,
     evaluation::Report,
     training::{Judge, Verdict},
@@ -29,8 +29,7 @@ impl EngineJudge<'_> {
         let answerer = Answerer::Here(here);
         let answers = answerer.answers(&evaluation.examples, question, |_| {});
         let report = Report::of(evaluation.metric, &self.runtime.block_on(answers)?);
-        let command = std::env::args().collect::<Vec<_>>().join(" ");
-        let measurement = report.measurement(evaluation.dataset.clone(), Some(command));
+        let measurement = report.measurement(evaluation.dataset.clone(), Some(command_line()));
         Ok(Verdict { value: report.value, measurement })
     }
 }

@@ -39,7 +39,7 @@ pub(super) struct Prepared {
     pub output: Output,
     pub card: Card,
     pub truncate: Option<OverLength>,
-    longest_target: usize,
+    longest_answer: usize,
 }
 
 /// What the adapter is judged by.
@@ -60,7 +60,7 @@ impl Prepared {
     /// Rows of the longest sequence.
     pub fn rows(&self) -> usize {
         let shape = &self.parameters.shape;
-        shape.prompt_length + shape.max_length + self.longest_target + MAX_TOKENS as usize
+        shape.prompt_length + shape.max_length + self.longest_answer
     }
 
     /// Says what will be trained; returns when that was.
@@ -99,7 +99,9 @@ pub(super) fn prepare(args: &Args, config: &EngineConfig) -> anyhow::Result<Prep
     }
     let longest_target = examples.iter().map(|one| one.target.len()).max().unwrap_or(0);
     let m = args.prompt_length;
-    let (rows, plus) = (m + args.max_length + longest_target, " and the longest target");
+    let generated = evaluation.as_ref().map_or(0, |evaluation| evaluation.max_tokens as usize);
+    let longest_answer = longest_target.max(generated);
+    let (rows, plus) = (m + args.max_length + longest_answer, " and the longest answer");
     if let Some(most) = model.most_rows.filter(|&most| most < rows) {
         return Err(TrainError::NoRoom { rows: most, plus, needed: rows }.into());
     }
@@ -139,7 +141,7 @@ pub(super) fn prepare(args: &Args, config: &EngineConfig) -> anyhow::Result<Prep
         parameters,
         output,
         truncate,
-        longest_target,
+        longest_answer,
     })
 }
 
