@@ -5,7 +5,7 @@
 
 #[cfg(test)]
 mod device_tests;
-#[cfg(any(test, feature = "cuda"))]
+#[cfg(test)]
 mod plan;
 #[cfg(test)]
 mod reference;

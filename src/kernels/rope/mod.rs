@@ -17,7 +17,7 @@ use super::{
 
 #[cfg(test)]
 mod device_tests;
-#[cfg(any(test, feature = "cuda"))]
+#[cfg(test)]
 mod plan;
 #[cfg(test)]
 mod reference;
