@@ -7,6 +7,7 @@ mod load;
 mod resident;
 mod signal;
 mod tls;
+mod trainable;
 mod watch;
 
 use std::{
@@ -23,6 +24,7 @@ use tls::Certificate;
 pub use load::{LoadModelError, LoadedModel, load_model};
 pub use resident::Resident;
 pub use tls::TlsError;
+pub use trainable::Trainable;
 pub use watch::Watched;
 
 use crate::{

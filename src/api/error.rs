@@ -287,6 +287,7 @@ impl From<SequenceError> for ApiError {
     fn from(error: SequenceError) -> Self {
         let code = match error {
             SequenceError::DeadlineExceeded(_) => ErrorCode::DeadlineExceeded,
+            SequenceError::Grammar(_) => ErrorCode::InvalidRequest,
             SequenceError::Draining => ErrorCode::Draining,
             SequenceError::Internal => ErrorCode::Internal,
         };

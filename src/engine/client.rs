@@ -24,6 +24,8 @@ pub(super) struct Client {
     started: Option<Instant>,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
+    /// The end token, where its log-probability was asked for.
+    end: Option<GeneratedToken>,
 }
 
 impl Client {
@@ -45,6 +47,7 @@ impl Client {
             started: None,
             first_token: None,
             last_token: None,
+            end: None,
         }
     }
 
@@ -98,6 +101,11 @@ impl Client {
         released.stopped
     }
 
+    /// Notes the end token, which is no part of the text.
+    pub fn note_end(&mut self, Sampled { token: id, logprob, top }: Sampled) {
+        self.end = logprob.map(|_| GeneratedToken { id, text: String::new(), logprob, top });
+    }
+
     /// The end: releases text that was held back.
     pub fn complete(&mut self, mut reason: FinishReason, usage: Usage) -> Completion {
         let mut tail = String::new();
@@ -111,7 +119,7 @@ impl Client {
         if reason != FinishReason::StopSequence {
             tail.push_str(&self.stops.flush());
         }
-        Completion { reason, tail, usage, timings: self.timings() }
+        Completion { reason, tail, end: self.end.take(), usage, timings: self.timings() }
     }
 
     fn timings(&self) -> Timings {

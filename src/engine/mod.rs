@@ -25,6 +25,7 @@ pub use observer::{Observer, StepReport, Unobserved};
 
 use crate::{
     domain::SequenceError,
+    grammar::Guide,
     runner::{Runner, StepOutput},
     sampling::Sampler,
     scheduler::{NewSequence, Scheduler, SequenceId, StepPlan},
@@ -156,6 +157,7 @@ impl<R: Runner + 'static> Engine<R> {
             given: submission.given,
             scoring: submission.scoring,
             sampler,
+            guide: submission.grammar.map(Guide::new),
             max_tokens: submission.max_tokens as usize,
             min_tokens: submission.min_tokens as usize,
             priority: submission.priority,

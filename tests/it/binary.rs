@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::{golden, repo};
 
-fn dept(args: &[&str]) -> Command {
+pub fn dept(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dept"));
     // Nothing that the machine has set leaks in, and the embedded model is found from anywhere.
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DEPT_")) {
@@ -311,4 +311,73 @@ async fn the_log_follows_its_key_and_health_is_a_command() {
     let output = run(&["health", "--admin", &admin]);
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("does not answer: is the server running"), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn a_text_is_held_to_what_the_request_says_it_is() {
+    let server = Server::start(&[]);
+    let ask = |more: Value| {
+        let mut body =
+            json!({"adapter": "sst2", "inputs": {"sentence": "superb"}, "temperature": 1, "max_tokens": 60});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let server = &server;
+        async move { server.generate(&body).await }
+    };
+    let (status, answer) = ask(json!({"choice": ["brilliant", "awful"], "n": 8})).await;
+    assert_eq!(status, 200, "{answer}");
+    for choice in answer["choices"].as_array().unwrap() {
+        assert!(["brilliant", "awful"].contains(&choice["text"].as_str().unwrap()), "{choice}");
+        assert_eq!(choice["finish_reason"], "stop");
+    }
+    let (status, answer) = ask(json!({"regex": "[1-5] of 5"})).await;
+    let text = answer["text"].as_str().unwrap();
+    assert!(status == 200 && text.len() == 6 && text.ends_with(" of 5"), "{answer}");
+    let list = json!({"type": "array", "items": {"enum": [1, 2, 3]}, "minItems": 1, "maxItems": 3});
+    let format = |schema: &Value| json!({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}});
+    let (status, answer) = ask(format(&list)).await;
+    assert_eq!(status, 200, "{answer}");
+    let numbers: Vec<u8> = serde_json::from_str(answer["text"].as_str().unwrap()).unwrap();
+    assert!((1..=3).contains(&numbers.len()), "{answer}");
+    // What can't be followed is said before anything runs.
+    let refused = [
+        (json!({"response_format": {"type": "json_object"}}), "response_format", "can't write '{'"),
+        (json!({"choice": ["yes", "{}"]}), "choice[1]", "can't write '{', '}'"),
+        (json!({"regex": "a(b"}), "regex", "from byte 1 on"),
+        (
+            format(&json!({"type": "array", "items": {"not": {}}})),
+            "response_format.json_schema.schema.items",
+            "Unimplemented keys",
+        ),
+    ];
+    for (more, param, message) in refused {
+        let (status, answer) = ask(more).await;
+        let error = &answer["error"];
+        assert_eq!(
+            (status, error["code"].as_str(), error["param"].as_str()),
+            (400, Some("invalid_request"), Some(param))
+        );
+        assert!(error["message"].as_str().unwrap().contains(message), "{answer}");
+    }
+}
+
+#[test]
+fn generate_holds_its_text_to_a_flag() {
+    let ask = |more: &[&str]| {
+        let args = ["generate", "--adapter", "sst2", "--prompt", "sentence: superb", "--temperature", "1"];
+        run(&[&args[..], more].concat())
+    };
+    let chosen = ask(&["--choice", "brilliant", "--choice", "awful"]);
+    assert!(["brilliant\n", "awful\n"].contains(&said(&chosen).as_str()), "{}", said(&chosen));
+    let folder = TempDir::new().unwrap();
+    let schema = folder.path().join("schema.json");
+    fs::write(&schema, r#"{"enum": [11, 22]}"#).unwrap();
+    let json = ask(&["--json-schema", schema.to_str().unwrap()]);
+    assert!(["11\n", "22\n"].contains(&said(&json).as_str()), "{}", said(&json));
+    assert_eq!(ask(&["--regex", "a", "--choice", "b"]).status.code(), Some(2));
+    let refused = ask(&["--regex", "a("]);
+    assert!(
+        refused.status.code() == Some(1) && said(&refused).contains("from byte 1 on"),
+        "{}",
+        said(&refused)
+    );
 }

@@ -31,7 +31,10 @@ where
     if metrics { routes.route("/metrics", get(exposition)) } else { routes }
 }
 
-/// Whether the process is worth keeping: 503 once a step of the engine has been running for longer than `--stuck-after`.
+/// Whether the process is worth keeping.
+///
+/// For a liveness probe: it answers while the model loads and while the server drains, and is 503 once a step of the engine has been
+/// running for longer than `--stuck-after`.
 #[utoipa::path(
     get, path = "/health/live", tag = "health",
     responses((status = 200, description = "It is", body = Health), super::openapi::EngineStuck)
@@ -48,7 +51,9 @@ pub(super) async fn live(State(frame): State<Frame>) -> Result<Json<Health>, Api
     Ok(Json(Health { status: "ok" }))
 }
 
-/// Whether requests are served: 503 while the model loads and while the server drains.
+/// Whether requests are served.
+///
+/// For a readiness probe: 503 while the model loads and while the server drains.
 #[utoipa::path(
     get, path = "/health/ready", tag = "health",
     responses((status = 200, description = "They are", body = Health), super::openapi::NotReady)

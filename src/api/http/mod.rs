@@ -9,13 +9,18 @@ mod generate;
 mod guard;
 mod health;
 mod json;
+mod openai;
 mod openapi;
+mod page;
 mod request_id;
 pub mod server;
 mod stream;
 mod tokens;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::{
     Router,
@@ -98,6 +103,8 @@ struct Door {
     options: Arc<HttpOptions>,
     /// Uploads that may be read at once.
     uploads: Arc<Semaphore>,
+    /// Since when it is open.
+    started: SystemTime,
     frame: Frame,
 }
 
@@ -119,7 +126,8 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
     };
     let pages = options.origins.layer();
     let uploads = Arc::new(Semaphore::new(UPLOADS));
-    let door = Door { service, gate, options: Arc::new(options), uploads, frame: frame.clone() };
+    let started = SystemTime::now();
+    let door = Door { service, gate, options: Arc::new(options), uploads, started, frame: frame.clone() };
     let busy = move |_: BoxError| async move {
         let message = format!("{most} requests are in work, the most this server takes: retry later");
         ApiError::new(ErrorCode::Overloaded, message)
@@ -133,6 +141,10 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
         .route("/v1/classify", post(classify::classify))
         .route("/v1/tokenize", post(tokens::tokenize))
         .route("/v1/detokenize", post(tokens::detokenize))
+        .route("/v1/completions", post(openai::completions))
+        .route("/v1/chat/completions", post(openai::chat_completions))
+        .route("/v1/models", get(openai::models::list))
+        .route("/v1/models/{model}", get(openai::models::show))
         .route("/v1/adapters", get(adapters::list))
         .route(
             "/v1/adapters/{name}",
@@ -144,7 +156,8 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
         .route("/v1/aliases/{alias}", put(adapters::set_alias).delete(adapters::delete_alias))
         .route("/openapi.json", get(openapi::serve))
         .layer(limits);
-    let routes = api.merge(health::routes(metrics)).route_layer(from_fn_with_state(door.clone(), authorise));
+    let routes = api.merge(health::routes(metrics)).merge(page::routes());
+    let routes = routes.route_layer(from_fn_with_state(door.clone(), authorise));
     let routes = dressed(routes, frame).with_state(door);
     // Outermost, so that pages can read failures too.
     match pages {

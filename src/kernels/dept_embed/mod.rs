@@ -10,6 +10,7 @@ use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor};
 
 use super::pool::ComputePool;
 
+mod backward;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -20,6 +21,7 @@ mod table;
 
 pub mod reference;
 
+pub use backward::{TrainedPair, TrainedSlot, dept_embed_tracked};
 #[cfg(feature = "cuda")]
 pub use cuda::{ResidentAdapter, ResidentBatch, ResidentTable};
 pub use rows::{DeltaRow, Row, RowTable};

@@ -14,6 +14,7 @@ use super::cuda::device::Matrix;
 use super::pool::ComputePool;
 use crate::kv::BlockId;
 
+mod backward;
 mod bias;
 mod cpu;
 #[cfg(feature = "cuda")]
@@ -211,7 +212,7 @@ impl Attention<'_> {
     /// # Errors
     /// When a span or a shape does not fit.
     pub fn among_rows(&self, qkv: &Tensor) -> candle_core::Result<Tensor> {
-        qkv.apply_op1_no_bwd(&AmongRows(*self))
+        if qkv.track_op() { self.among_rows_tracked(qkv) } else { qkv.apply_op1_no_bwd(&AmongRows(*self)) }
     }
 
     /// Attention of query rows, the first columns of `q`, over a K/V slab whose rows are `[k; v]`:
@@ -220,7 +221,23 @@ impl Attention<'_> {
     /// # Errors
     /// When a span or a shape does not fit.
     pub fn over_slab(&self, q: &Tensor, slab: &Tensor) -> candle_core::Result<Tensor> {
+        if q.track_op() || slab.track_op() {
+            candle_core::bail!("a slab passes no gradients: attend over rows");
+        }
         q.apply_op2_no_bwd(slab, &OverSlab(*self))
+    }
+
+    /// Attention of query rows over rows `[k; v]` of another tensor, which spans find by [`Keys::Rows`]:
+    /// `(rows, heads * dim), (key rows, 2 kv_heads * dim) -> (rows, heads * dim)`.
+    ///
+    /// # Errors
+    /// When a span or a shape does not fit.
+    pub fn over_rows(&self, q: &Tensor, kv: &Tensor) -> candle_core::Result<Tensor> {
+        if q.track_op() || kv.track_op() {
+            self.over_rows_tracked(q, kv)
+        } else {
+            q.apply_op2_no_bwd(kv, &OverSlab(*self))
+        }
     }
 
     fn check(&self, rows: usize, key_rows: usize) -> Result<(), AttentionError> {

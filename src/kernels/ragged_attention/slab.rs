@@ -10,6 +10,9 @@ use crate::kv::BlockCopy;
 /// # Errors
 /// When a slot lies outside of the slab or the shapes differ.
 pub fn write_key_values(slab: &Tensor, source: &Tensor, slots: &[u32]) -> candle_core::Result<()> {
+    if source.track_op() {
+        candle_core::bail!("a slab passes no gradients: attend over rows");
+    }
     slab.inplace_op2(source, &WriteKeyValues { slots })
 }
 

@@ -30,6 +30,23 @@ async fn adapters_are_listed_in_pages() {
 }
 
 #[tokio::test]
+async fn adapters_are_searched_by_a_part_of_their_names() {
+    let app = server();
+    for (query, expected) in [
+        ("search=T", json!(["cut", "pt", "sst2"])),
+        ("search=st2", json!(["sst2"])),
+        ("search=nope", json!([])),
+    ] {
+        let page = ask(&app, get(&format!("/v1/adapters?{query}"))).await.json();
+        let names: Value =
+            page["adapters"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
+        assert_eq!((names, &page["next"]), (expected, &Value::Null), "{query}");
+    }
+    let page = ask(&app, get("/v1/adapters?search=t&limit=1&after=cut")).await.json();
+    assert_eq!((&page["adapters"][0]["name"], &page["next"]), (&json!("pt"), &json!("pt")));
+}
+
+#[tokio::test]
 async fn an_adapter_says_what_it_is() {
     let answer = ask(&server(), get("/v1/adapters/sst2")).await;
     let mut json = answer.json();
