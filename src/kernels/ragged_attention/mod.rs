@@ -9,11 +9,14 @@ use std::ops::Range;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 
-use super::pool::ComputePool;
+use super::{pool::ComputePool, simd};
 use crate::kv::BlockId;
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod bias;
 mod cpu;
+mod portable;
 mod slab;
 
 pub mod reference;
@@ -238,7 +241,7 @@ impl Attention<'_> {
         self.check(rows, kv.rows()).map_err(candle_core::Error::wrap)?;
         let width = self.heads.query_width();
         let mut out = vec![0f32; rows * width]; // (rows, heads * dim)
-        cpu::attend(self, q, kv, &mut out);
+        cpu::attend(self, simd::width(), (q, kv), &mut out);
         Ok((CpuStorage::F32(out), Shape::from((rows, width))))
     }
 }
