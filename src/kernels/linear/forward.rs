@@ -3,7 +3,8 @@
 use std::cell::Cell;
 
 use super::activation::Epilogue;
-use super::isa::{Kernels, ROWS};
+use super::blocks::{Activations, PackedBlocks, SPAN};
+use super::isa::{BLOCK_ROWS, Kernels, ROWS};
 use super::pack::{BLOCK, Packed, PackedF32, PackedI8};
 use super::quantise::{Group, RowLayout};
 use super::weights::LinearShape;
@@ -19,6 +20,8 @@ const QUANTISE_ALONE: usize = 1 << 14;
 thread_local! {
     /// Quantised rows, kept from call to call.
     static RECORDS: Cell<Vec<Group>> = const { Cell::new(Vec::new()) };
+    /// The same for weights in blocks.
+    static BLOCK_RECORDS: Cell<Vec<Activations>> = const { Cell::new(Vec::new()) };
 }
 
 /// A linear map as one call sees it.
@@ -46,6 +49,14 @@ impl Call<'_> {
                 self.quantise(layout, x, &mut records);
                 self.pool.for_each_tile(out, grid, |tile| self.tile_i8(packed, layout, &records, tile));
                 RECORDS.set(records);
+            }
+            Packed::Blocks(packed) => {
+                let mut records = BLOCK_RECORDS.take();
+                let len = self.shape.k.div_ceil(SPAN);
+                records.resize(grid.rows * len, Activations::default());
+                self.quantise_blocks(len, x, &mut records);
+                self.pool.for_each_tile(out, grid, |tile| self.tile_blocks(packed, &records, tile));
+                BLOCK_RECORDS.set(records);
             }
         }
     }
@@ -78,6 +89,43 @@ impl Call<'_> {
                 self.kernels.quantise_row(&x[row * k..(row + 1) * k], layout.bits, record);
             }
         });
+    }
+
+    /// Quantises all rows into `records` of `len` blocks each.
+    fn quantise_blocks(self, len: usize, x: &[f32], records: &mut [Activations]) {
+        let k = self.shape.k;
+        let tile_rows = (QUANTISE_ALONE / k).max(1);
+        let grid = TileGrid { rows: x.len() / k, columns: len, tile_rows, tile_columns: len };
+        self.pool.for_each_tile(records, grid, |mut tile| {
+            for row in tile.rows() {
+                self.kernels.quantise_blocks(&x[row * k..(row + 1) * k], tile.row_mut(row, 0..len));
+            }
+        });
+    }
+
+    /// One tile of outputs from weights in blocks.
+    fn tile_blocks(self, packed: &PackedBlocks, records: &[Activations], mut tile: TileMut<'_, f32>) {
+        let len = self.shape.k.div_ceil(SPAN);
+        let mut sums = [[0.0; BLOCK]; BLOCK_ROWS];
+        for first in tile.columns().step_by(self.epilogue.block_outputs()) {
+            let (steps, bias) = packed.block(first / self.epilogue.block_outputs());
+            for start in tile.rows().step_by(BLOCK_ROWS) {
+                let rows = start..tile.rows().end.min(start + BLOCK_ROWS);
+                let mut activations: [&[Activations]; BLOCK_ROWS] = [&[]; BLOCK_ROWS];
+                for (activations, row) in activations.iter_mut().zip(rows.clone()) {
+                    *activations = &records[row * len..(row + 1) * len];
+                }
+                self.kernels.sums_blocks(&activations[..rows.len()], steps, &mut sums);
+                for ((row, sums), x) in rows.zip(&sums).zip(activations) {
+                    let scale = x[0].scale;
+                    self.write_row(&mut tile, row, first, |out| {
+                        for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
+                            *out = sum * scale + bias;
+                        }
+                    });
+                }
+            }
+        }
     }
 
     /// One tile of outputs from int8 products.
