@@ -1,6 +1,7 @@
 //! One call of the op: quantise the rows, cut the output into tiles, run the micro-kernels over them.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use super::activation::Epilogue;
 use super::blocks::{Activations, PackedBlocks, SPAN};
@@ -109,8 +110,7 @@ impl Call<'_> {
         let mut sums = [[0.0; BLOCK]; BLOCK_ROWS];
         for first in tile.columns().step_by(self.epilogue.block_outputs()) {
             let (steps, bias) = packed.block(first / self.epilogue.block_outputs());
-            for start in tile.rows().step_by(BLOCK_ROWS) {
-                let rows = start..tile.rows().end.min(start + BLOCK_ROWS);
+            for rows in even(tile.rows(), BLOCK_ROWS) {
                 let mut activations: [&[Activations]; BLOCK_ROWS] = [&[]; BLOCK_ROWS];
                 for (activations, row) in activations.iter_mut().zip(rows.clone()) {
                     *activations = &records[row * len..(row + 1) * len];
@@ -134,8 +134,8 @@ impl Call<'_> {
         let mut sums = [[0; BLOCK]; ROWS];
         for first in tile.columns().step_by(self.epilogue.block_outputs()) {
             let (lines, columns) = packed.block(first / self.epilogue.block_outputs());
-            for start in tile.rows().step_by(ROWS / planes) {
-                let rows = start..tile.rows().end.min(start + ROWS / planes);
+            for rows in even(tile.rows(), ROWS / planes) {
+                let start = rows.start;
                 let mut activations: [&[Group]; ROWS] = [&[]; ROWS];
                 for (index, activations) in activations[..rows.len() * planes].iter_mut().enumerate() {
                     *activations = layout.plane(records, start + index / planes, index % planes);
@@ -157,8 +157,7 @@ impl Call<'_> {
         let mut sums = [[0.0; BLOCK]; ROWS];
         for first in tile.columns().step_by(self.epilogue.block_outputs()) {
             let (lines, bias) = packed.block(first / self.epilogue.block_outputs());
-            for start in tile.rows().step_by(ROWS) {
-                let rows = start..tile.rows().end.min(start + ROWS);
+            for rows in even(tile.rows(), ROWS) {
                 let mut activations: [&[f32]; ROWS] = [&[]; ROWS];
                 for (activations, row) in activations.iter_mut().zip(rows.clone()) {
                     *activations = &x[row * k..(row + 1) * k];
@@ -196,4 +195,12 @@ impl Call<'_> {
         self.kernels.finish(self.epilogue, &mut block);
         out.copy_from_slice(&block[..out.len()]);
     }
+}
+
+/// Cuts `rows` into as few parts of at most `most` as it takes, nearly equal ones: a micro-kernel of few rows waits for
+/// loads, so 8 rows are better done as 4 and 4 than as 6 and 2.
+fn even(rows: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let parts = rows.len().div_ceil(most);
+    let step = rows.len().div_ceil(parts.max(1)).max(1);
+    rows.clone().step_by(step).map(move |start| start..rows.end.min(start + step))
 }

@@ -95,6 +95,8 @@ pub(super) struct WeighedSum<'a> {
 struct Memory {
     /// Where the rows of the keys start, in order of position; whole tiles of [`KEYS`], the last row repeated.
     starts: Vec<usize>,
+    /// What each query sees, counted from the first key that any of them sees.
+    visible: Vec<Range<usize>>,
     /// Scores, then weights. `(queries, starts)`
     scores: Vec<f32>,
     /// Weighed sums of values. `(queries, dim)`
@@ -103,7 +105,7 @@ struct Memory {
 
 impl Memory {
     const fn new() -> Memory {
-        Memory { starts: Vec::new(), scores: Vec::new(), sums: Vec::new() }
+        Memory { starts: Vec::new(), visible: Vec::new(), scores: Vec::new(), sums: Vec::new() }
     }
 }
 
@@ -221,6 +223,7 @@ impl Task<'_> {
         weigh: impl Fn(&WeighedSum<'_>, &mut [f32]),
     ) {
         self.find_rows(&mut memory.starts);
+        self.find_visible(&mut memory.visible);
         let queries = self.rows.len() * self.group() * self.groups.len();
         memory.scores.resize(queries * memory.starts.len(), 0.0);
         memory.sums.clear();
@@ -244,10 +247,15 @@ impl Task<'_> {
         (self.rows.start + row, (self.groups.start + group) * self.group() + query % self.group())
     }
 
-    /// What a row sees, counted from the first key that any row of the task sees.
-    fn visible(&self, row: usize) -> Range<usize> {
-        let visible = self.span.visible(row, self.attention.window);
-        visible.start - self.seen.start..visible.end - self.seen.start
+    fn find_visible(&self, visible: &mut Vec<Range<usize>>) {
+        visible.clear();
+        for _ in self.groups.clone() {
+            for row in self.rows.clone() {
+                let seen = self.span.visible(row, self.attention.window);
+                let seen = seen.start - self.seen.start..seen.end - self.seen.start;
+                visible.extend(std::iter::repeat_n(seen, self.group()));
+            }
+        }
     }
 
     fn find_rows(&self, starts: &mut Vec<usize>) {
@@ -266,15 +274,13 @@ impl Task<'_> {
         let count = memory.starts.len();
         for (tile, starts) in memory.starts.chunks_exact(KEYS).enumerate() {
             let (rows, first) = (RowStarts::new(starts), tile * KEYS);
-            let mut out = memory.scores.chunks_exact_mut(count);
+            let mut out = memory.scores.chunks_exact_mut(count).zip(&memory.visible);
             for kv_head in self.groups.clone() {
                 let keys = &self.kv.keys.values[self.kv.keys.offset + kv_head * dim..];
                 for row in self.rows.clone() {
-                    let visible = self.visible(row);
-                    let hidden = visible.start >= first + KEYS || visible.end <= first;
                     let q = self.q.part(row, kv_head * group * dim, group * dim);
-                    for (q, out) in q.chunks_exact(dim).zip(&mut out) {
-                        if !hidden {
+                    for (q, (out, visible)) in q.chunks_exact(dim).zip(&mut out) {
+                        if visible.start < first + KEYS && visible.end > first {
                             let found = scores(q, keys, &rows).map(|dot| self.attention.scale * dot);
                             out[first..first + KEYS].copy_from_slice(&found);
                         }
@@ -291,8 +297,7 @@ impl Task<'_> {
         let count = memory.starts.len();
         for (query, scores) in memory.scores.chunks_exact_mut(count.max(1)).enumerate() {
             let (row, head) = self.place(query);
-            let visible = self.visible(row);
-            self.to_weights(row, head, &mut scores[visible]);
+            self.to_weights(row, head, &mut scores[memory.visible[query].clone()]);
         }
         let a_group = self.rows.len() * self.group();
         for first in (0..count).step_by(VALUES) {
@@ -308,43 +313,14 @@ impl Task<'_> {
                         values: &self.kv.values.values[start..],
                         dim,
                     };
-                    self.weigh_block((query, first..first + VALUES), sums, &sum, &weigh);
+                    let visible = &memory.visible[query..query + sums.len() / dim];
+                    let visible = |block: usize| {
+                        visible[block].start.max(first)..visible[block].end.min(first + VALUES)
+                    };
+                    weigh_block((query, dim), sums, visible, |sums, query, queries, keys| {
+                        weigh(&sum(query, queries, keys), sums);
+                    });
                 }
-            }
-        }
-    }
-
-    /// At most [`QUERIES`] queries over `keys`: together over those that all of them see, before and behind one by one.
-    #[inline(always)]
-    fn weigh_block<'a>(
-        &self,
-        (query, keys): (usize, Range<usize>),
-        sums: &mut [f32],
-        sum: &impl Fn(usize, usize, Range<usize>) -> WeighedSum<'a>,
-        weigh: &impl Fn(&WeighedSum<'_>, &mut [f32]),
-    ) {
-        let dim = self.attention.heads.dim;
-        let count = sums.len() / dim;
-        let visible = |query| {
-            let visible = self.visible(self.place(query).0);
-            visible.start.max(keys.start)..visible.end.min(keys.end)
-        };
-        // Both ends grow with the row.
-        let (first, last) = (visible(query), visible(query + count - 1));
-        let shared = last.start..first.end.max(last.start);
-        for (query, sums) in (query..).zip(sums.chunks_exact_mut(dim)) {
-            let before = visible(query).start..visible(query).end.min(shared.start);
-            if !before.is_empty() {
-                weigh(&sum(query, 1, before), sums);
-            }
-        }
-        if !shared.is_empty() {
-            weigh(&sum(query, count, shared.clone()), sums);
-        }
-        for (query, sums) in (query..).zip(sums.chunks_exact_mut(dim)) {
-            let behind = visible(query).start.max(shared.end)..visible(query).end;
-            if !behind.is_empty() {
-                weigh(&sum(query, 1, behind), sums);
             }
         }
     }
@@ -366,12 +342,42 @@ impl Task<'_> {
     fn finish(&self, memory: &Memory, query: usize, tile: &mut TileMut<'_, f32>) {
         let (row, head) = self.place(query);
         let (dim, count) = (self.attention.heads.dim, memory.starts.len());
-        let weights = &memory.scores[query * count..(query + 1) * count][self.visible(row)];
+        let weights = &memory.scores[query * count..(query + 1) * count][memory.visible[query].clone()];
         // A row without keys has a sum of 0 and stays 0.
         let total = simd::sum(weights);
         let share = if total > 0.0 { 1.0 / total } else { 0.0 };
         let sums = &memory.sums[query * dim..(query + 1) * dim];
         let out = tile.row_mut(row, head * dim..(head + 1) * dim);
         out.iter_mut().zip(sums).for_each(|(out, sum)| *out = share * sum);
+    }
+}
+
+/// At most [`QUERIES`] queries from `query` on: together over the keys that all of them see, before and behind these one by
+/// one, so that each adds its keys in order and none that it does not see. `visible` tells what the `i`-th sees.
+#[inline(always)]
+fn weigh_block(
+    (query, dim): (usize, usize),
+    sums: &mut [f32],
+    visible: impl Fn(usize) -> Range<usize>,
+    weigh: impl Fn(&mut [f32], usize, usize, Range<usize>),
+) {
+    let count = sums.len() / dim;
+    // Both ends grow with the row.
+    let (first, last) = (visible(0), visible(count - 1));
+    let shared = last.start..first.end.max(last.start);
+    for (index, sums) in sums.chunks_exact_mut(dim).enumerate() {
+        let before = visible(index).start..visible(index).end.min(shared.start);
+        if !before.is_empty() {
+            weigh(sums, query + index, 1, before);
+        }
+    }
+    if !shared.is_empty() {
+        weigh(sums, query, count, shared.clone());
+    }
+    for (index, sums) in sums.chunks_exact_mut(dim).enumerate() {
+        let behind = visible(index).start.max(shared.end)..visible(index).end;
+        if !behind.is_empty() {
+            weigh(sums, query + index, 1, behind);
+        }
     }
 }
