@@ -41,6 +41,7 @@ golden:
     python3 -m venv target/golden-venv
     target/golden-venv/bin/pip install -q -r tests/golden/requirements.txt
     target/golden-venv/bin/python tests/golden/make.py
+    target/golden-venv/bin/python tests/golden/make_chat.py
     cargo run --release -- model fetch smollm2-135m-instruct --to {{smollm2}}
     target/golden-venv/bin/python tests/golden/make_real.py {{smollm2}}/SmolLM2-135M-Instruct.Q4_1.gguf
 
@@ -57,6 +58,33 @@ s3:
     cargo build --release
     tests/stores/s3.sh target/release/dept
 
+# The pages in a real Chromium; with a folder, pictures of them
+page folder="":
+    cargo build --release
+    tests/clients/page.sh target/release/dept {{folder}}
+
+# The API's description: spectral's rules, and schemathesis with so many examples of each operation against real servers
+openapi examples="5":
+    cargo build --release
+    tests/clients/openapi.sh target/release/dept {{examples}}
+
+# 2,000 streams at once: what they take of memory
+streams count="2000":
+    cargo build --release
+    benches/streams.sh target/release/dept {{count}}
+
+# The openai packages for Python and Node and langchain-openai against a server (through pip and npm)
+clients:
+    cargo build --release
+    target/release/dept model fetch smollm2-135m-instruct --to {{smollm2}}
+    tests/clients/openai.sh target/release/dept {{smollm2}}/SmolLM2-135M-Instruct.Q4_1.gguf
+
+# lm-evaluation-harness' local-completions on SmolLM2, beside transformers (through pip; some minutes)
+lm-eval:
+    cargo build --release
+    target/release/dept model fetch smollm2-135m-instruct --to {{smollm2}}
+    tests/clients/lm_eval.sh target/release/dept {{smollm2}}/SmolLM2-135M-Instruct.Q4_1.gguf
+
 # The parsers of uploads under libFuzzer, each for some seconds (needs cargo-fuzz and a nightly toolchain)
 fuzz seconds="60":
     for target in config card torch_bin safetensors archive; do \
@@ -70,4 +98,4 @@ ci:
     .ci/run
 
 # CI and everything that takes too long for it
-full: ci real-models bench bench-all
+full: ci (openapi "60") real-models clients lm-eval bench streams bench-all

@@ -57,7 +57,7 @@ fn main() -> Outcome<()> {
     let weights = Weights::open(Path::new(MODEL))?;
     let mut bench = Bench::new();
     for (kind, recipe) in KINDS {
-        let loader = Loader { weights: &weights, recipe, pool: ComputePool::new(threads)? };
+        let loader = Loader { weights: &weights, recipe, pool: ComputePool::new(threads)?, gradients: false };
         let config = T5Config::read(&weights)?;
         let model = T5::load(&loader, config, Reach { prompt: 512, new_tokens: 2 * NEW_TOKENS })?;
         for prompts in PROMPTS {
@@ -219,6 +219,7 @@ impl Decoding {
                 given: Vec::new(),
                 scoring: Scoring::Off,
                 sampler: Sampler::new(&SamplingParams::greedy(), 0, &[], self.vocab),
+                guide: None,
                 max_tokens: 2 * NEW_TOKENS,
                 min_tokens: 2 * NEW_TOKENS,
                 priority: 0,

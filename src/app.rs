@@ -7,6 +7,7 @@ mod load;
 mod resident;
 mod signal;
 mod tls;
+mod trainable;
 mod watch;
 
 use std::{
@@ -19,11 +20,12 @@ use std::{
 use tokio::net::TcpListener;
 
 use tls::Certificate;
-use watch::Watched;
 
 pub use load::{LoadModelError, LoadedModel, load_model};
 pub use resident::Resident;
 pub use tls::TlsError;
+pub use trainable::Trainable;
+pub use watch::Watched;
 
 use crate::{
     adapter::CatalogueError,
@@ -105,11 +107,11 @@ impl AppError {
 }
 
 /// Serves until SIGTERM or ctrl-c, then drains: not ready, nothing new, what runs may finish, then the end. A second
-/// signal fails what is left at once.
+/// signal fails what is left at once. `watched` are files of the caller's that are read anew like the server's own.
 ///
 /// # Errors
 /// When it can't start; a drain that runs out of time or is hurried is not an error.
-pub async fn serve(config: ServeConfig) -> Result<(), AppError> {
+pub async fn serve(config: ServeConfig, watched: Vec<Watched>) -> Result<(), AppError> {
     let began = Instant::now();
     // From now on, since unheard it would end the process.
     let hangups = signal::Hangups::new();
@@ -122,12 +124,13 @@ pub async fn serve(config: ServeConfig) -> Result<(), AppError> {
     let addresses = Addresses { http: http.local_addr()?, admin: admin.local_addr()? };
 
     let (metrics, readiness) = (Arc::new(Metrics::default()), Readiness::default());
-    admin::spawn(admin, Arc::clone(&metrics), readiness.clone())?;
+    admin::spawn(admin, Arc::clone(&metrics), readiness.clone(), config.stuck_after)?;
+    metrics.lora_requests.set_most(config.engine.max_num_seqs);
     let resident = Resident::start(config.engine.clone(), Arc::clone(&metrics), readiness).await?;
     let options = http_options(&config, &gate, addresses.http);
     let router = http::public(resident.service.clone(), Arc::clone(&gate), options);
-    let files = watched(&config, &gate, certificate.as_ref());
-    let watching = watch::watch(files, metrics, hangups, watch::PERIOD);
+    let files = watched.into_iter().chain(own_files(&config, &gate, certificate.as_ref()));
+    let watching = watch::watch(files.collect(), metrics, hangups, watch::PERIOD);
     resident.readiness().set(State::Ready);
     addresses.write(config.port_file.as_deref())?;
     announce(&config, addresses, &resident, began);
@@ -184,8 +187,8 @@ fn gate(config: &ServeConfig) -> Result<Gate, KeyFileError> {
     }
 }
 
-/// What may change while the server runs.
-fn watched(config: &ServeConfig, gate: &Arc<Gate>, certificate: Option<&Arc<Certificate>>) -> Vec<Watched> {
+/// The server's own files that may change while it runs.
+fn own_files(config: &ServeConfig, gate: &Arc<Gate>, certificate: Option<&Arc<Certificate>>) -> Vec<Watched> {
     let keys = config.api_keys.iter().map(|file| {
         let gate = Arc::clone(gate);
         let reload = Box::new(move || gate.reload().map(drop).map_err(|error| error.to_string()));
@@ -209,6 +212,7 @@ fn http_options(config: &ServeConfig, gate: &Gate, address: SocketAddr) -> HttpO
     options.max_body_bytes = config.max_body_bytes;
     options.max_adapter_bytes = config.max_adapter_bytes;
     options.metrics = config.metrics_on_http;
+    options.stuck_after = config.stuck_after;
     options
 }
 

@@ -51,7 +51,19 @@ impl Service {
         limit: usize,
         after: Option<&AdapterName>,
     ) -> (Vec<(AdapterName, Found)>, bool) {
-        self.catalogue.list(&principal.tenant().id, (limit, after), |name| principal.may_use(name))
+        self.search_adapters(principal, "", limit, after)
+    }
+
+    /// The same, of those only whose names contain `part`.
+    pub fn search_adapters(
+        &self,
+        principal: &Principal,
+        part: &str,
+        limit: usize,
+        after: Option<&AdapterName>,
+    ) -> (Vec<(AdapterName, Found)>, bool) {
+        let keep = |name: &AdapterName| name.as_str().contains(part) && principal.may_use(name);
+        self.catalogue.list(&principal.tenant().id, (limit, after), keep)
     }
 
     /// What `wanted` means to `principal`.

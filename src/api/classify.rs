@@ -104,7 +104,7 @@ impl Service {
         let labels = labels(request.labels.as_deref(), adapter.as_ref())?;
         let given = self.label_tokens(&labels, model.kind, model.eos)?;
         let longest = given.iter().map(Vec::len).max().unwrap_or(0);
-        let answer = AnswerLength { asked: u32::try_from(longest).ok(), usual: 1 };
+        let answer = AnswerLength { least: 1, asked: u32::try_from(longest).ok(), usual: Some(1) };
         let prompts = Prompts { tokenizer: &self.tokenizer, model, adapter: adapter.as_ref(), answer };
         let policy = request.truncate.unwrap_or_else(|| prompts.card_policy());
         let mut tokens = Vec::with_capacity(request.prompts.len() + 1);
@@ -130,6 +130,7 @@ impl Service {
             max_tokens: 0,
             min_tokens: 0,
             stop: Vec::new(),
+            grammar: None,
             priority: request.priority,
             deadline,
         };

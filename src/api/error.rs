@@ -48,6 +48,8 @@ pub enum ErrorCode {
     Draining,
     /// The model is not loaded yet, or the engine has stopped.
     NotReady,
+    /// A step of the engine does not end.
+    EngineStuck,
     /// The request's own deadline passed.
     DeadlineExceeded,
     /// Memory for adapters is full, or too small for this one.
@@ -103,7 +105,7 @@ const SERVER: &str = "server_error";
 const UNAVAILABLE: &str = "unavailable_error";
 
 #[rustfmt::skip]
-const TABLE: [ErrorRow; 21] = [
+const TABLE: [ErrorRow; 22] = [
     row(ErrorCode::InvalidRequest, "invalid_request", 400, REQUEST, "INVALID_ARGUMENT",
         "The request is malformed, names an unknown field or holds a value out of range; `param` names the field."),
     row(ErrorCode::Unauthorized, "unauthorized", 401, "authentication_error", "UNAUTHENTICATED",
@@ -145,6 +147,9 @@ const TABLE: [ErrorRow; 21] = [
         "The server is shutting down; retry on another replica.").retry_after(1),
     row(ErrorCode::NotReady, "not_ready", 503, UNAVAILABLE, "UNAVAILABLE",
         "The model is not loaded yet, the engine has stopped, or the adapter store does not answer.").retry_after(5),
+    row(ErrorCode::EngineStuck, "engine_stuck", 503, UNAVAILABLE, "UNAVAILABLE",
+        "On `/health/live`: a step of the engine has been running for longer than `--stuck-after`. Whoever watches the server \
+         should start it anew.").retry_after(5),
     row(ErrorCode::DeadlineExceeded, "deadline_exceeded", 504, "timeout_error", "DEADLINE_EXCEEDED",
         "The request did not finish within its own `timeout_ms`.").never_retry(),
     row(ErrorCode::AdapterCapacity, "adapter_capacity", 507, UNAVAILABLE, "RESOURCE_EXHAUSTED",
@@ -282,6 +287,7 @@ impl From<SequenceError> for ApiError {
     fn from(error: SequenceError) -> Self {
         let code = match error {
             SequenceError::DeadlineExceeded(_) => ErrorCode::DeadlineExceeded,
+            SequenceError::Grammar(_) => ErrorCode::InvalidRequest,
             SequenceError::Draining => ErrorCode::Draining,
             SequenceError::Internal => ErrorCode::Internal,
         };

@@ -26,6 +26,8 @@ pub struct Choice {
     pub given: Vec<GivenToken>,
     /// Its tokens, where the request wants log-probabilities; their texts joined are `text`.
     pub tokens: Vec<GeneratedToken>,
+    /// The end token, where the model chose it and the request wants log-probabilities.
+    pub end: Option<GeneratedToken>,
     /// Token counts.
     pub usage: Usage,
     /// Where the time went.
@@ -113,6 +115,16 @@ impl Gathering {
         }
     }
 
+    /// The tokens that a sequence was given, as far as they are scored.
+    pub fn given(&self, place: Place) -> &[GivenToken] {
+        &self.results[place.result][place.choice].given
+    }
+
+    /// The end of a sequence that has ended.
+    pub fn end(&self, place: Place) -> Option<&Completion> {
+        self.results[place.result][place.choice].end.as_ref()
+    }
+
     /// The finished sequences, by prompt and choice.
     ///
     /// # Errors
@@ -133,8 +145,8 @@ impl Partial {
 
     fn finish(self) -> Result<Choice, ApiError> {
         let end = self.end.ok_or_else(ApiError::internal)?;
-        let Completion { reason, usage, timings, .. } = end;
-        Ok(Choice { text: self.text, given: self.given, reason, tokens: self.tokens, usage, timings })
+        let Completion { reason, usage, timings, end, .. } = end;
+        Ok(Choice { text: self.text, given: self.given, reason, tokens: self.tokens, end, usage, timings })
     }
 }
 

@@ -7,6 +7,7 @@ mod adapters;
 mod classify;
 mod error;
 mod gather;
+mod grammar;
 pub mod http;
 mod meter;
 mod prompts;

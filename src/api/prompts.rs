@@ -1,9 +1,11 @@
 //! From what a client wrote to token ids that fit the adapter and the model.
 
-use super::{ApiError, ErrorCode};
+use std::time::SystemTime;
+
+use super::{ApiError, DEFAULT_MAX_TOKENS, ErrorCode};
 use crate::{
     adapter::AdapterLease,
-    domain::{ContextWindow, ModelProfile, OverLength, Prompt},
+    domain::{ChatMessage, ContextWindow, ModelKind, ModelProfile, OverLength, Prompt, Role},
     tokenizer::{Tokenizer, TruncateSide},
 };
 
@@ -18,10 +20,12 @@ pub(super) struct Prompts<'a> {
 /// How long an answer may become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AnswerLength {
+    /// Fewest that make sense: 1, or 0 where the prompts themselves are scored.
+    pub least: u32,
     /// What the request says.
     pub asked: Option<u32>,
-    /// What holds where it says nothing, as far as there is room.
-    pub usual: u32,
+    /// What holds where it says nothing, as far as there is room; `None` is all the room.
+    pub usual: Option<u32>,
 }
 
 impl Prompts<'_> {
@@ -44,6 +48,32 @@ impl Prompts<'_> {
                 self.encode_text(&text, "inputs")
             }
             Prompt::Ids(ids) => self.in_vocabulary(ids.clone(), param),
+            Prompt::Chat(messages) => self.encode_chat(messages, param),
+        }
+    }
+
+    /// The ids of a conversation. An encoder-decoder model without a template reads what the user said last.
+    fn encode_chat(&self, messages: &[ChatMessage], param: &str) -> Result<Vec<u32>, ApiError> {
+        let refused = |error: &dyn std::fmt::Display| ApiError::invalid(param, error.to_string());
+        if let Some(template) = self.tokenizer.chat_template() {
+            let text = template.map_err(|error| refused(error))?.render(messages, SystemTime::now());
+            let text = text.map_err(|error| refused(&error))?;
+            // The template has written the special tokens already.
+            let ids = self.tokenizer.encode_bare(&text).map_err(|error| refused(&error))?;
+            return self.in_vocabulary(ids, param);
+        }
+        let name = &self.model.name;
+        if self.model.kind == ModelKind::Causal {
+            let message = format!(
+                "model '{name}' has no chat template: use /v1/completions, or put its chat_template.jinja beside it"
+            );
+            return Err(refused(&message));
+        }
+        match messages.iter().rfind(|message| message.role == Role::User) {
+            Some(asked) => self.encode_text(&asked.content, param),
+            None => {
+                Err(refused(&format!("model '{name}' reads what the user said last: send a user's message")))
+            }
         }
     }
 
@@ -70,7 +100,8 @@ impl Prompts<'_> {
             return Err(ApiError::invalid(param, "the prompt gives no tokens: send some text"));
         }
         // Who wants a prompt cut wants an answer too; else one token is enough for a prompt to be legal.
-        let usual = if policy == OverLength::Error { 1 } else { self.answer.usual };
+        let usual =
+            if policy == OverLength::Error { 1 } else { self.answer.usual.unwrap_or(DEFAULT_MAX_TOKENS) };
         let (limit, taken_by) = self.limit(self.answer.asked.unwrap_or(usual) as usize);
         if ids.len() <= limit {
             return Ok(ids);
@@ -101,10 +132,14 @@ impl Prompts<'_> {
     pub fn answer_to(&self, tokens: usize, min_tokens: u32) -> Result<u32, ApiError> {
         let room = self.model.context.max_new_tokens(self.virtual_tokens() + tokens);
         let most = u32::try_from(room).unwrap_or(u32::MAX);
-        let max_tokens = self.answer.asked.unwrap_or_else(|| self.answer.usual.min(most));
-        if !(1..=most).contains(&max_tokens) {
+        let usual = || self.answer.usual.map_or(most, |usual| usual.min(most));
+        let max_tokens = self.answer.asked.unwrap_or_else(usual);
+        if !(self.answer.least..=most).contains(&max_tokens) {
             let name = &self.model.name;
-            let message = format!("max_tokens is {max_tokens}: model '{name}' generates 1 to {most} tokens");
+            let message = format!(
+                "max_tokens is {max_tokens}: model '{name}' generates {} to {most} tokens",
+                self.answer.least
+            );
             return Err(ApiError::invalid("max_tokens", message));
         }
         if min_tokens > max_tokens {

@@ -7,8 +7,9 @@ use super::{
 };
 use crate::{
     adapter::{AdapterLease, Catalogue},
-    domain::{GenerateRequest, ModelProfile, Prompt, SamplingParams, Scoring},
+    domain::{GenerateRequest, ModelKind, ModelProfile, Prompt, SamplingParams, Scoring},
     engine::{EngineHandle, Submission, TokenStream},
+    grammar::Grammars,
     telemetry::Metrics,
     tenancy::Principal,
     tokenizer::Tokenizer,
@@ -26,6 +27,8 @@ pub struct Service {
     pub catalogue: Catalogue,
     /// The model's tokenizer.
     pub tokenizer: Tokenizer,
+    /// What texts can be held to.
+    pub grammars: Grammars,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Whether requests are served.
@@ -40,6 +43,8 @@ pub struct Accepted {
     pub model: Arc<ModelProfile>,
     /// The adapter generation that it runs with.
     pub adapter: Option<AdapterLease>,
+    /// The tokens of its prompts, where they are scored.
+    pub prompts: Vec<Vec<u32>>,
     /// What its sequences say, as it comes. Dropping it cancels them.
     pub events: Events,
     /// Takes the events up.
@@ -84,9 +89,16 @@ impl Service {
         let model = Arc::clone(engine.model());
         let param = if request.prompts.len() > 1 { "prompt" } else { "n" };
         self.check_sequences(request.prompts.len(), request.n as usize, param)?;
+        check_logit_bias(&request.sampling, model.vocab_size)?;
+        if request.scores_prompts && model.kind != ModelKind::Causal {
+            let message =
+                format!("model '{}' does not continue its prompt, so it can't score that", model.name);
+            return Err(ApiError::invalid("echo", message));
+        }
         let answer = AnswerLength {
+            least: u32::from(!request.scores_prompts),
             asked: request.max_tokens,
-            usual: adapter.as_ref().and_then(|held| held.card().max_tokens).unwrap_or(DEFAULT_MAX_TOKENS),
+            usual: adapter.as_ref().and_then(|held| held.card().max_tokens).or(request.usual_tokens),
         };
         let prompts =
             Prompts { tokenizer: &self.tokenizer, model: &model, adapter: adapter.as_ref(), answer };
@@ -95,14 +107,24 @@ impl Service {
         let policy = request.truncate.unwrap_or_else(|| prompts.card_policy());
         let sequences = request.prompts.iter().enumerate().map(|(at, prompt)| {
             let param = if request.prompts.len() == 1 { "prompt".into() } else { format!("prompt[{at}]") };
-            let blamed = if matches!(prompt, Prompt::Inputs(_)) { "inputs" } else { &param };
+            let blamed = match prompt {
+                Prompt::Inputs(_) => "inputs",
+                Prompt::Chat(_) => "messages",
+                Prompt::Text(_) | Prompt::Ids(_) => &param,
+            };
             let tokens = prompts.fit(prompts.encode(prompt, blamed)?, policy, blamed)?;
             let max_tokens = prompts.answer_to(tokens.len(), request.min_tokens)?;
             Ok(submission((principal, request), adapter.clone(), tokens, max_tokens))
         });
-        let sequences = sequences.collect::<Result<Vec<_>, ApiError>>()?;
+        let mut sequences = sequences.collect::<Result<Vec<_>, ApiError>>()?;
+        let grammar = self.grammar(request)?;
+        sequences.iter_mut().for_each(|one| one.grammar.clone_from(&grammar));
         let (count, n) = (sequences.len(), request.n as usize);
         let usage = PromptUsage::of(&sequences);
+        let prompts = match request.scores_prompts {
+            true => sequences.iter().map(|one| one.tokens.clone()).collect(),
+            false => Vec::new(),
+        };
         let most: u64 = sequences.iter().map(|one| n as u64 * u64::from(one.max_tokens)).sum();
         let spending = principal.tenant().quotas.begin(usage.total() + most)?;
         let submissions: Vec<Submission> = sequences.into_iter().flat_map(|one| choices(one, n)).collect();
@@ -112,7 +134,7 @@ impl Service {
         }
         let gathering = Gathering::new(count, n, request.sampling.logprobs > 0);
         let meter = Meter::new(Arc::clone(&self.metrics), principal, spending, usage);
-        Ok(Accepted { model, adapter, events: meter.over(merge(streams)), gathering })
+        Ok(Accepted { model, adapter, prompts, events: meter.over(merge(streams)), gathering })
     }
 
     /// The tokens of `prompt` as `generate` would read them, however long.
@@ -121,7 +143,7 @@ impl Service {
     /// Inputs that the adapter's template does not take.
     pub fn tokenize(&self, adapter: Option<&AdapterLease>, prompt: &Prompt) -> Result<Tokens, ApiError> {
         let model = self.engine().model();
-        let answer = AnswerLength { asked: None, usual: DEFAULT_MAX_TOKENS };
+        let answer = AnswerLength { least: 1, asked: None, usual: Some(DEFAULT_MAX_TOKENS) };
         let prompts = Prompts { tokenizer: &self.tokenizer, model, adapter, answer };
         let ids = prompts.encode(prompt, "prompt")?;
         let pieces = ids.iter().map(|&id| self.tokenizer.piece(id).unwrap_or_default()).collect();
@@ -171,6 +193,17 @@ impl Service {
     }
 }
 
+/// A bias on a token that there is not would do nothing, and nobody would know.
+fn check_logit_bias(sampling: &SamplingParams, vocab: usize) -> Result<(), ApiError> {
+    match sampling.logit_bias.iter().find(|&&(token, _)| token as usize >= vocab) {
+        None => Ok(()),
+        Some((token, _)) => {
+            let message = format!("token id {token} is outside the vocabulary: ids are 0 to {}", vocab - 1);
+            Err(ApiError::invalid(format!("logit_bias.{token}"), message))
+        }
+    }
+}
+
 /// One sequence of a request.
 fn submission(
     (principal, request): (&Principal, &GenerateRequest),
@@ -184,11 +217,12 @@ fn submission(
         adapter,
         tokens,
         given: Vec::new(),
-        scoring: Scoring::Off,
+        scoring: if request.scores_prompts { Scoring::Prompt } else { Scoring::Off },
         sampling: request.sampling.clone(),
         max_tokens,
         min_tokens: request.min_tokens,
         stop: request.stop.clone(),
+        grammar: None,
         priority: request.priority,
         // A deadline beyond the clock's end is none.
         deadline: request.timeout.and_then(|timeout| Instant::now().checked_add(timeout)),

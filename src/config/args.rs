@@ -87,7 +87,13 @@ pub struct ServeArgs {
     #[arg(long, env = "DEPT_DRAIN_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub drain_timeout: Duration,
 
-    /// What is logged to stderr: a level, or targets with levels (info,dept::engine=debug). Never prompts or texts.
+    /// How long one step of the engine may take before /health/live answers 503, so that whoever watches the server starts it
+    /// anew. A step of a large model on few cores takes seconds; none takes this long.
+    #[arg(long, env = "DEPT_STUCK_AFTER", value_name = "TIME", default_value = "2m", value_parser = duration)]
+    pub stuck_after: Duration,
+
+    /// What is logged to stderr: a level, or targets with levels (info,dept::engine=debug). Never prompts or texts. As a key of
+    /// the configuration file it is read anew at SIGHUP and when the file changes.
     #[arg(long, env = "DEPT_LOG", value_name = "FILTER", default_value = "info")]
     pub log: String,
 

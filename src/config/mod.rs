@@ -15,7 +15,7 @@ mod units;
 
 pub use args::{EngineArgs, ServeArgs};
 pub(crate) use crypto::choose_crypto;
-pub use file::parse;
+pub use file::{file_of, parse};
 pub use hub::{HubModel, HubSettings};
 pub use location::{Location, LocationError, Scheme};
 pub use model_source::{ModelSource, SourceError};

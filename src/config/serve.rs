@@ -277,6 +277,8 @@ pub struct ServeConfig {
     pub max_adapter_bytes: usize,
     /// How long running requests may take to end.
     pub drain_timeout: Duration,
+    /// How long a step may take before `/health/live` says that the server is stuck.
+    pub stuck_after: Duration,
     /// What is logged.
     pub log: String,
     /// How a log line looks.
@@ -308,6 +310,7 @@ impl ServeConfig {
             max_body_bytes: usize::try_from(args.max_body_bytes).unwrap_or(usize::MAX),
             max_adapter_bytes: usize::try_from(args.max_adapter_bytes).unwrap_or(usize::MAX),
             drain_timeout: args.drain_timeout,
+            stuck_after: args.stuck_after,
             log: args.log,
             log_format: args.log_format,
         })

@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{AdapterRef, SamplingParams, TenantId};
+use super::{AdapterRef, ChatMessage, Grammar, SamplingParams, TenantId};
 
 /// What the model is to read.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,6 +11,8 @@ pub enum Prompt {
     Ids(Vec<u32>),
     /// Named fields for the template of the adapter's card.
     Inputs(BTreeMap<String, String>),
+    /// A conversation, written down by the model's chat template. Never empty.
+    Chat(Vec<ChatMessage>),
 }
 
 /// What to do with a prompt longer than the adapter or the model takes.
@@ -36,14 +38,20 @@ pub struct GenerateRequest {
     pub adapter: Option<AdapterRef>,
     /// One result for each, in order. Never empty.
     pub prompts: Vec<Prompt>,
-    /// Most tokens to generate; the card's value or the default when absent.
+    /// Most tokens to generate; the card's value when absent. 0 where only the prompts are to be scored.
     pub max_tokens: Option<u32>,
+    /// What holds where neither the request nor the card says how much, as far as there is room; `None` is all the room.
+    pub usual_tokens: Option<u32>,
+    /// Whether the tokens of the prompts are scored too, which a decoder-only model can do.
+    pub scores_prompts: bool,
     /// No end token before this many tokens.
     pub min_tokens: u32,
     /// How a token is drawn.
     pub sampling: SamplingParams,
     /// Generation ends in front of any of these.
     pub stop: Vec<String>,
+    /// What the text must be; `None` is any text.
+    pub grammar: Option<Grammar>,
     /// Choices for each prompt, at least 1.
     pub n: u32,
     /// Policy for prompts over the limit; the card's value or `Error` when absent.

@@ -1,5 +1,10 @@
+use std::sync::Arc;
+
 /// Most alternatives that a request may ask log-probabilities for.
 pub const MAX_LOGPROBS: u8 = 20;
+
+/// What is added to the logits of some tokens, by id. Cheap to clone.
+pub type LogitBias = Arc<[(u32, f32)]>;
 
 /// A sampling value outside its range: which, what it was, what is allowed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -30,6 +35,8 @@ pub struct RawSampling {
     pub presence_penalty: f64,
     /// Subtracted from the logits of generated tokens for each occurrence.
     pub frequency_penalty: f64,
+    /// Added to the logits of these tokens, no id twice; -100 all but forbids a token, 100 all but forces it.
+    pub logit_bias: LogitBias,
     /// Fixes the random choices; absent, the server draws one.
     pub seed: Option<u64>,
     /// How many alternatives to report with their log-probabilities; 0 reports none.
@@ -46,6 +53,7 @@ impl Default for RawSampling {
             repetition_penalty: 1.0,
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
+            logit_bias: LogitBias::default(),
             seed: None,
             logprobs: 0,
         }
@@ -76,6 +84,9 @@ impl SamplingParams {
         check("presence_penalty", r.presence_penalty, presence, "-2 to 2")?;
         let frequency = within(r.frequency_penalty, -2.0, 2.0);
         check("frequency_penalty", r.frequency_penalty, frequency, "-2 to 2")?;
+        for &(_, bias) in r.logit_bias.iter() {
+            check("logit_bias", bias.into(), (-100.0..=100.0).contains(&bias), "-100 to 100")?;
+        }
         check("logprobs", r.logprobs.into(), r.logprobs <= MAX_LOGPROBS, "0 to 20")?;
         Ok(Self(raw))
     }

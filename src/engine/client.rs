@@ -3,7 +3,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
-    domain::{Completion, FinishReason, GeneratedToken, SequenceError, Timings, TokenEvent, Usage},
+    domain::{
+        AdapterName, Completion, FinishReason, GeneratedToken, SequenceError, Timings, TokenEvent, Usage,
+    },
     sampling::Sampled,
     scheduler::Sequence,
     tokenizer::{Detokenizer, StopStrings, Tokenizer},
@@ -18,16 +20,19 @@ pub(super) struct Client {
     arrived: Instant,
     deadline: Option<Instant>,
     cost: usize,
+    adapter: Option<AdapterName>,
     started: Option<Instant>,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
+    /// The end token, where its log-probability was asked for.
+    end: Option<GeneratedToken>,
 }
 
 impl Client {
     pub fn new(
         events: UnboundedSender<TokenEvent>,
         (arrived, deadline): (Instant, Option<Instant>),
-        cost: usize,
+        (cost, adapter): (usize, Option<AdapterName>),
         stop: Vec<String>,
         tokenizer: Tokenizer,
     ) -> Self {
@@ -38,15 +43,22 @@ impl Client {
             arrived,
             deadline,
             cost,
+            adapter,
             started: None,
             first_token: None,
             last_token: None,
+            end: None,
         }
     }
 
     /// What it counts in the queue.
     pub fn cost(&self) -> usize {
         self.cost
+    }
+
+    /// The adapter that it runs with.
+    pub fn adapter(&self) -> Option<&AdapterName> {
+        self.adapter.as_ref()
     }
 
     /// Whether nobody listens any more.
@@ -89,6 +101,11 @@ impl Client {
         released.stopped
     }
 
+    /// Notes the end token, which is no part of the text.
+    pub fn note_end(&mut self, Sampled { token: id, logprob, top }: Sampled) {
+        self.end = logprob.map(|_| GeneratedToken { id, text: String::new(), logprob, top });
+    }
+
     /// The end: releases text that was held back.
     pub fn complete(&mut self, mut reason: FinishReason, usage: Usage) -> Completion {
         let mut tail = String::new();
@@ -102,7 +119,7 @@ impl Client {
         if reason != FinishReason::StopSequence {
             tail.push_str(&self.stops.flush());
         }
-        Completion { reason, tail, usage, timings: self.timings() }
+        Completion { reason, tail, end: self.end.take(), usage, timings: self.timings() }
     }
 
     fn timings(&self) -> Timings {

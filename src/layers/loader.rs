@@ -1,11 +1,11 @@
-use half::f16;
-
 use super::MlpShape;
 use crate::{
     backbones::weights::{RawEmbedding, RawLinear, Weights, WeightsError},
     kernels::{
         dept_embed::{EmbeddingTable, TableError},
-        linear::{ActivationBits, Linear, LinearError, LinearPart, LinearShape, LinearWeights},
+        linear::{
+            ActivationBits, Gate, Linear, LinearError, LinearPart, LinearShape, LinearWeights, widen_blocks,
+        },
         norm::{Norm, NormError},
         pool::ComputePool,
     },
@@ -110,6 +110,8 @@ pub struct Loader<'a> {
     pub recipe: Recipe,
     /// Where the layers compute.
     pub pool: ComputePool,
+    /// Whether gradients go back through the layers, for training: linear maps then take twice the memory.
+    pub gradients: bool,
 }
 
 impl Loader<'_> {
@@ -127,11 +129,17 @@ impl Loader<'_> {
     /// # Errors
     /// When one is missing, has another shape or is not finite.
     pub fn packed(&self, prefix: &str, parts: &[Part<'_>], k: usize) -> Result<Linear, LoadError> {
-        Linear::concat(self.parts(prefix, parts, k)?, self.pool.clone())
+        self.concat(self.parts(prefix, parts, k)?)
             .map_err(|source| LoadError::Linear { module: prefix.to_owned(), source })
     }
 
-    /// The inner map of an MLP with its activation: one part, or gate and up where the shape is gated.
+    fn concat(&self, parts: Vec<LinearPart>) -> Result<Linear, LinearError> {
+        let pool = self.pool.clone();
+        if self.gradients { Linear::differentiable(parts, pool) } else { Linear::concat(parts, pool) }
+    }
+
+    /// The inner map of an MLP: one part, or gate and up where the shape is gated. Its activation is part of it, but where
+    /// gradients go back through it: then it is an op of its own.
     ///
     /// # Errors
     /// When a part is missing, has another shape or is not finite, or their number does not fit the shape.
@@ -141,15 +149,25 @@ impl Loader<'_> {
         parts: &[Part<'_>],
         k: usize,
         shape: MlpShape,
-    ) -> Result<Linear, LoadError> {
+    ) -> Result<(Linear, Option<Gate>), LoadError> {
         let pool = self.pool.clone();
         let mut parts = self.parts(prefix, parts, k)?.into_iter();
-        let linear = match (shape, parts.next(), parts.next()) {
-            (MlpShape::Plain(activation), Some(part), None) => Linear::activated(part, activation, pool),
-            (MlpShape::Gated(activation), Some(gate), Some(up)) => Linear::gated(gate, up, activation, pool),
+        let inner = match (shape, parts.next(), parts.next()) {
+            (MlpShape::Plain(activation), Some(part), None) if self.gradients => {
+                self.concat(vec![part]).map(|linear| (linear, Some(Gate::activation(activation, pool))))
+            }
+            (MlpShape::Gated(activation), Some(gate), Some(up)) if self.gradients => {
+                self.concat(vec![gate, up]).map(|linear| (linear, Some(Gate::gated(activation, pool))))
+            }
+            (MlpShape::Plain(activation), Some(part), None) => {
+                Linear::activated(part, activation, pool).map(|linear| (linear, None))
+            }
+            (MlpShape::Gated(activation), Some(gate), Some(up)) => {
+                Linear::gated(gate, up, activation, pool).map(|linear| (linear, None))
+            }
             _ => Err(LinearError::NoParts),
         };
-        linear.map_err(|source| LoadError::Linear { module: prefix.to_owned(), source })
+        inner.map_err(|source| LoadError::Linear { module: prefix.to_owned(), source })
     }
 
     fn parts(&self, prefix: &str, parts: &[Part<'_>], k: usize) -> Result<Vec<LinearPart>, LoadError> {
@@ -255,7 +273,8 @@ impl Loader<'_> {
             // Logits are what sampling compares: the finer activations cost nothing where memory is the limit.
             RawEmbedding::I8 { values, scales } => RawLinear::I8 { values, scales, activation_bits: 15 },
         };
-        let linear = self.in_recipe(raw, shape).and_then(|w| Linear::new(shape, w, None, self.pool.clone()));
+        let part = |weights| vec![LinearPart { shape, weights, bias: None }];
+        let linear = self.in_recipe(raw, shape).and_then(|weights| self.concat(part(weights)));
         linear.map_err(|source| LoadError::Linear { module: module.to_owned(), source })
     }
 }
@@ -303,12 +322,6 @@ fn part_pairs<T: Copy>(values: &[T], k: usize, dim: usize) -> Vec<T> {
 fn widen(values: &[i8], scales: &[f32], k: usize) -> Vec<f32> {
     let rows = values.chunks_exact(k).zip(scales);
     rows.flat_map(|(row, scale)| row.iter().map(move |&value| f32::from(value) * scale)).collect()
-}
-
-/// `values * scale` by row and block of 32. `(n, k)`
-fn widen_blocks(values: &[i8], scales: &[f16], k: usize) -> Vec<f32> {
-    let blocks = values.chunks_exact(k).flat_map(|row| row.chunks(32)).zip(scales);
-    blocks.flat_map(|(block, scale)| block.iter().map(move |&v| f32::from(v) * scale.to_f32())).collect()
 }
 
 #[cfg(test)]

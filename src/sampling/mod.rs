@@ -1,7 +1,7 @@
 //! From a row of logits to a token.
 //!
-//! The order is that of the field: mask and penalties, temperature, top-k, top-p, min-p, and one draw. A filter
-//! sees the distribution that the one before it left. The edges are those of Hugging Face's warpers: top-k keeps
+//! The order is that of the field: mask, bias and penalties, temperature, top-k, top-p, min-p, and one draw. A filter
+//! sees the distribution that the one before it left; log-probabilities are of the row as the model made it. The edges are those of Hugging Face's warpers: top-k keeps
 //! all that tie with the k-th, top-p keeps the token that crosses the bound (of equal ones the lowest ids), min-p
 //! is a fraction of the best token's probability, and the best token always stays.
 //!
@@ -62,7 +62,7 @@ pub struct Scratch {
     candidates: Candidates,
     /// Values to select among, reordered freely.
     values: Vec<f32>,
-    /// The row as the model made it, where penalties change it and log-probabilities are asked for.
+    /// The row as the model made it, where bias or penalties change it and log-probabilities are asked for.
     raw: Vec<f32>,
 }
 
@@ -104,6 +104,7 @@ impl Sampler {
         let row = logits.get_mut(..vocab).ok_or(SampleError::ShortRow { found, vocab })?;
         let scores = self.raw_scores(row, scratch)?;
         mask.apply(row);
+        self.bias(row);
         if let Some(penalties) = &self.penalties {
             penalties.apply(row);
         }
@@ -118,7 +119,7 @@ impl Sampler {
         if let Some(penalties) = &mut self.penalties {
             penalties.count(token);
         }
-        let raw = if self.penalties.is_some() && scores.is_some() { &scratch.raw } else { &*row };
+        let raw = if self.reshapes() && scores.is_some() { &scratch.raw } else { &*row };
         let logprob = scores.as_ref().map(|scores| scores.logprob(raw[token as usize]));
         Ok(Sampled { token, logprob, top: scores.map(|scores| scores.top).unwrap_or_default() })
     }
@@ -140,12 +141,26 @@ impl Sampler {
         Ok(GivenToken { id: token, logprob: scores.logprob(*logit), top: scores.top })
     }
 
+    /// Whether the logits of tokens that may be chosen are changed.
+    fn reshapes(&self) -> bool {
+        self.penalties.is_some() || !self.params.logit_bias.is_empty()
+    }
+
+    /// Adds what the request wants added. What is masked stays so.
+    fn bias(&self, row: &mut [f32]) {
+        for &(token, bias) in self.params.logit_bias.iter() {
+            if let Some(logit) = row.get_mut(token as usize).filter(|logit| logit.is_finite()) {
+                *logit = (*logit + bias).clamp(f32::MIN, f32::MAX);
+            }
+        }
+    }
+
     /// The raw distribution's best, where the request wants to know.
     fn raw_scores(&self, row: &[f32], scratch: &mut Scratch) -> Result<Option<RawScores>, SampleError> {
         if self.params.logprobs == 0 {
             return Ok(None);
         }
-        if self.penalties.is_some() {
+        if self.reshapes() {
             scratch.raw.clear();
             scratch.raw.extend_from_slice(row);
         }

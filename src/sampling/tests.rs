@@ -51,6 +51,44 @@ fn ln(probabilities: &[f64]) -> Vec<f32> {
 }
 
 #[test]
+fn a_bias_moves_the_choice_and_not_the_log_probabilities() {
+    let row = ln(&[0.5, 0.3, 0.2]);
+    let biased = |logit_bias: &[(u32, f32)], temperature| {
+        params(RawSampling {
+            logit_bias: logit_bias.into(),
+            temperature,
+            logprobs: 3,
+            ..RawSampling::default()
+        })
+    };
+    let choose = |params: &SamplingParams, mask: Mask<'_>| {
+        let mut sampler = Sampler::new(params, 1, &[], row.len());
+        sampler.sample(&mut row.clone(), mask, &mut Scratch::default()).unwrap()
+    };
+    let plain = choose(&biased(&[], 0.0), Mask::default());
+    let moved = choose(&biased(&[(2, 1.0), (900, 100.0)], 0.0), Mask::default());
+    assert_eq!((plain.token, moved.token), (0, 2), "an id without a logit changes nothing");
+    assert_eq!(moved.top, plain.top);
+    assert!((moved.logprob.unwrap() - 0.2f32.ln()).abs() < 1e-6);
+    let forced = biased(&[(1, 100.0)], 1.0);
+    assert_eq!(run(&forced, 7, &row, 200), vec![1; 200]);
+    let forbidden = biased(&[(0, -100.0)], 1.0);
+    assert!(run(&forbidden, 7, &row, 200).iter().all(|&token| token != 0));
+    let masked = choose(&biased(&[(1, 100.0)], 0.0), Mask { banned: &[1], allowed: None });
+    assert_eq!(masked.token, 0, "a bias frees nothing");
+}
+
+#[test]
+fn a_bias_comes_before_the_penalties() {
+    let raw =
+        RawSampling { logit_bias: [(0, -3.0)].into(), repetition_penalty: 2.0, ..RawSampling::default() };
+    let mut sampler = Sampler::new(&params(raw), 0, &[0], 2);
+    // 1 - 3 = -2, times 2 is -4: below -3. Penalised first it would be 0.5 - 3 = -2.5, above.
+    let chosen = sampler.sample(&mut [1.0, -3.0], Mask::default(), &mut Scratch::default()).unwrap();
+    assert_eq!(chosen.token, 1);
+}
+
+#[test]
 fn greedy_takes_the_lowest_id_among_the_best_and_needs_no_memory() {
     let mut row = vec![0.0; 10_000];
     for place in [4_095, 4_096, 9_999] {

@@ -1,10 +1,13 @@
 //! Text to token ids and back.
 
 mod byte_level;
+mod chat_template;
 mod detokenizer;
 mod pieces;
 mod scored;
+mod spelling;
 mod stop;
+mod token_bytes;
 mod unigram;
 
 use std::{
@@ -15,10 +18,13 @@ use std::{
 };
 
 pub use byte_level::{ByteLevelVocabulary, Cut};
+pub use chat_template::{ChatTemplate, ChatTemplateError};
 pub use detokenizer::Detokenizer;
 pub use pieces::{Piece, PieceKind, Pieces};
 pub use scored::ScoredVocabulary;
+pub use spelling::{Beginning, Spelling};
 pub use stop::{Released, StopStrings};
+use token_bytes::Alphabet;
 pub use unigram::UnigramVocabulary;
 
 #[cfg(test)]
@@ -64,6 +70,7 @@ pub enum TruncateSide {
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: Arc<Inner>,
+    chat: Option<Arc<Result<ChatTemplate, ChatTemplateError>>>,
 }
 
 #[derive(Debug)]
@@ -72,6 +79,7 @@ struct Inner {
     /// What encoding puts before and behind every text.
     prefix: Vec<u32>,
     suffix: Vec<u32>,
+    alphabet: Alphabet,
 }
 
 impl Tokenizer {
@@ -111,7 +119,19 @@ impl Tokenizer {
         let before = (0..=full.len()).find(|&i| full[i..].starts_with(&plain)).unwrap_or(0);
         let behind = (before + plain.len()).min(full.len());
         let (prefix, suffix) = (full[..before].to_vec(), full[behind..].to_vec());
-        Ok(Self { inner: Arc::new(Inner { tokenizer, prefix, suffix }) })
+        let alphabet = Alphabet::of(tokenizer.get_decoder());
+        Ok(Self { inner: Arc::new(Inner { tokenizer, prefix, suffix, alphabet }), chat: None })
+    }
+
+    /// The same tokenizer with the model's chat template, or with what is wrong with that.
+    #[must_use]
+    pub fn with_chat_template(self, template: Result<Option<ChatTemplate>, ChatTemplateError>) -> Self {
+        Self { chat: template.transpose().map(Arc::new), ..self }
+    }
+
+    /// How the model writes conversations down; `None` where it has no form for them.
+    pub fn chat_template(&self) -> Option<Result<&ChatTemplate, &ChatTemplateError>> {
+        self.chat.as_deref().map(Result::as_ref)
     }
 
     /// The ids of a text, with the tokens that the model wants around it (T5's `</s>`).

@@ -8,5 +8,7 @@ mod exactness;
 mod mixes;
 mod real_models;
 mod store;
+mod structured;
 mod support;
 mod tenants;
+mod training;

@@ -26,12 +26,16 @@ pub(super) enum Access {
 
 use Access::{Free, Needs};
 
-/// Every route of the HTTP address. What stands here also stands in the API's description.
+/// Every route of the HTTP address. What stands here under `/v1/` also stands in the API's description.
 const ROUTES: &[(Method, &str, Access)] = &[
     (Method::POST, "/v1/generate", Needs(Scope::Generate)),
     (Method::POST, "/v1/classify", Needs(Scope::Generate)),
     (Method::POST, "/v1/tokenize", Needs(Scope::Generate)),
     (Method::POST, "/v1/detokenize", Needs(Scope::Generate)),
+    (Method::POST, "/v1/completions", Needs(Scope::Generate)),
+    (Method::POST, "/v1/chat/completions", Needs(Scope::Generate)),
+    (Method::GET, "/v1/models", Needs(Scope::AdaptersRead)),
+    (Method::GET, "/v1/models/{model}", Needs(Scope::AdaptersRead)),
     (Method::GET, "/v1/adapters", Needs(Scope::AdaptersRead)),
     (Method::GET, "/v1/adapters/{name}", Needs(Scope::AdaptersRead)),
     (Method::PUT, "/v1/adapters/{name}", Needs(Scope::AdaptersWrite)),
@@ -43,6 +47,10 @@ const ROUTES: &[(Method, &str, Access)] = &[
     (Method::PUT, "/v1/aliases/{alias}", Needs(Scope::AdaptersWrite)),
     (Method::DELETE, "/v1/aliases/{alias}", Needs(Scope::AdaptersWrite)),
     (Method::GET, "/openapi.json", Free),
+    // Files that are the same for everyone; what they show, they ask for with the visitor's key.
+    (Method::GET, "/", Free),
+    (Method::GET, "/docs", Free),
+    (Method::GET, "/page/{file}", Free),
     (Method::GET, "/health/live", Free),
     (Method::GET, "/health/ready", Free),
     // The tenants' figures are nobody's but the operator's.

@@ -16,8 +16,8 @@ use crate::{api::ApiError, domain::TenantId, telemetry::Metrics};
 
 const CANCELLED: &str = "cancelled";
 
-/// The route whose whole time is measured.
-const MEASURED: &str = "/v1/generate";
+/// The routes whose whole time is measured.
+const MEASURED: [&str; 3] = ["/v1/generate", "/v1/completions", "/v1/chat/completions"];
 
 /// The open account of one request; closes when its last holder lets go.
 pub(super) struct Account {
@@ -51,7 +51,7 @@ impl Drop for Account {
         if let Some(tenant) = self.tenant.get() {
             self.metrics.tenant_requests.count(tenant, outcome);
         }
-        if self.endpoint == MEASURED {
+        if MEASURED.contains(&self.endpoint.as_str()) {
             self.metrics.request_duration.observe(time);
         }
         // A stream ends after its handler, outside the request's span.

@@ -9,7 +9,7 @@ use axum::{
 use super::{
     Door,
     account::Account,
-    dto::{GenerateBody, GenerateResponse, StreamEvent, Writer},
+    dto::{GenerateBody, GenerateResponse, ServerSentEvent, Writer},
     json::Json,
     request_id::RequestId,
     stream,
@@ -30,7 +30,7 @@ use crate::{
     responses(
         (status = 200, description = "The text, whole or as a stream of events", content(
             (GenerateResponse = "application/json"),
-            (StreamEvent = "text/event-stream"),
+            (ServerSentEvent = "text/event-stream"),
         )),
         super::openapi::GenerateFailures,
     )
@@ -49,7 +49,7 @@ pub(super) async fn generate(
     let service = Arc::clone(&door.service);
     let adapter = service.adapter(&principal, request.adapter.as_ref()).await?;
     let accepted = off_the_loop(move || service.generate(&principal, &request, adapter)).await?;
-    let Accepted { model, adapter, events, gathering } = accepted;
+    let Accepted { model, adapter, events, gathering, .. } = accepted;
     let tokenizer = door.service.tokenizer.clone();
     let writer = Writer { id, model: model.name.clone(), adapter, batch, tokens, tokenizer };
     if streams {

@@ -16,7 +16,7 @@ use axum::{
 
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::Frame;
+use super::{Frame, openai::DEPT_IGNORED};
 use crate::api::{ApiError, ErrorCode};
 
 /// The hosts that requests may name.
@@ -65,7 +65,7 @@ impl Origins {
                 header::IF_NONE_MATCH,
                 request_id.clone(),
             ])
-            .expose_headers([header::ETAG, header::RETRY_AFTER, request_id])
+            .expose_headers([header::ETAG, header::RETRY_AFTER, DEPT_IGNORED, request_id])
             .max_age(PREFLIGHT_AGE);
         Some(layer)
     }

@@ -19,20 +19,24 @@ impl<T: DeserializeOwned> FromRequest<Door> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, door: &Door) -> Result<Self, ApiError> {
-        check_encoding(request.headers())?;
-        check_media_type(request.headers())?;
-        let (limit, patience) = (door.options.max_body_bytes, door.options.body_timeout);
-        let declared = request.headers().get(header::CONTENT_LENGTH);
-        let declared: Option<usize> = declared.and_then(|length| length.to_str().ok()?.parse().ok());
-        if declared.is_some_and(|length| length > limit) {
-            return Err(too_large(limit));
-        }
-        let body = timeout(patience, read(request.into_body(), limit)).await.map_err(|_| {
-            let message = format!("the request's body did not arrive within {patience:?}: send it faster");
-            ApiError::new(ErrorCode::RequestTimeout, message)
-        })??;
-        parse(&body).map(Self)
+        parse(&bytes(request, door).await?).map(Self)
     }
+}
+
+/// The body, said to be JSON, as it arrived.
+pub(super) async fn bytes(request: Request, door: &Door) -> Result<Vec<u8>, ApiError> {
+    check_encoding(request.headers())?;
+    check_media_type(request.headers())?;
+    let (limit, patience) = (door.options.max_body_bytes, door.options.body_timeout);
+    let declared = request.headers().get(header::CONTENT_LENGTH);
+    let declared: Option<usize> = declared.and_then(|length| length.to_str().ok()?.parse().ok());
+    if declared.is_some_and(|length| length > limit) {
+        return Err(too_large(limit));
+    }
+    timeout(patience, read(request.into_body(), limit)).await.map_err(|_| {
+        let message = format!("the request's body did not arrive within {patience:?}: send it faster");
+        ApiError::new(ErrorCode::RequestTimeout, message)
+    })?
 }
 
 /// A compressed body is refused: a few bytes could be gigabytes.
@@ -85,7 +89,8 @@ async fn read(body: Body, limit: usize) -> Result<Vec<u8>, ApiError> {
     Ok(bytes)
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+/// What the bytes say.
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let invalid = |message: String| ApiError::new(ErrorCode::InvalidRequest, message);
     let text = std::str::from_utf8(body).map_err(|e| {
         invalid(format!("the body is not UTF-8: byte {} is not part of a character", e.valid_up_to()))

@@ -9,13 +9,18 @@ mod generate;
 mod guard;
 mod health;
 mod json;
+mod openai;
 mod openapi;
+mod page;
 mod request_id;
 pub mod server;
 mod stream;
 mod tokens;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::{
     Router,
@@ -53,6 +58,8 @@ pub struct HttpOptions {
     pub ping_interval: Duration,
     /// Most API requests in work at once; a stream counts until its head is sent. Health is not counted.
     pub max_requests: usize,
+    /// How long a step may take before the server counts as stuck.
+    pub stuck_after: Duration,
     /// Whether `/metrics` answers here too.
     pub metrics: bool,
     /// The hosts that requests may name.
@@ -70,6 +77,7 @@ impl HttpOptions {
             body_timeout: Duration::from_secs(30),
             ping_interval: Duration::from_secs(15),
             max_requests: 1024,
+            stuck_after: Duration::from_secs(120),
             metrics: false,
             hosts,
             origins: Origins::default(),
@@ -82,6 +90,7 @@ impl HttpOptions {
 struct Frame {
     metrics: Arc<Metrics>,
     readiness: Readiness,
+    stuck_after: Duration,
     hosts: Hosts,
     origins: Origins,
 }
@@ -94,6 +103,8 @@ struct Door {
     options: Arc<HttpOptions>,
     /// Uploads that may be read at once.
     uploads: Arc<Semaphore>,
+    /// Since when it is open.
+    started: SystemTime,
     frame: Frame,
 }
 
@@ -109,12 +120,14 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
     let frame = Frame {
         metrics: Arc::clone(&service.metrics),
         readiness: service.readiness.clone(),
+        stuck_after: options.stuck_after,
         hosts: options.hosts,
         origins: options.origins.clone(),
     };
     let pages = options.origins.layer();
     let uploads = Arc::new(Semaphore::new(UPLOADS));
-    let door = Door { service, gate, options: Arc::new(options), uploads, frame: frame.clone() };
+    let started = SystemTime::now();
+    let door = Door { service, gate, options: Arc::new(options), uploads, started, frame: frame.clone() };
     let busy = move |_: BoxError| async move {
         let message = format!("{most} requests are in work, the most this server takes: retry later");
         ApiError::new(ErrorCode::Overloaded, message)
@@ -128,6 +141,10 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
         .route("/v1/classify", post(classify::classify))
         .route("/v1/tokenize", post(tokens::tokenize))
         .route("/v1/detokenize", post(tokens::detokenize))
+        .route("/v1/completions", post(openai::completions))
+        .route("/v1/chat/completions", post(openai::chat_completions))
+        .route("/v1/models", get(openai::models::list))
+        .route("/v1/models/{model}", get(openai::models::show))
         .route("/v1/adapters", get(adapters::list))
         .route(
             "/v1/adapters/{name}",
@@ -139,7 +156,8 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
         .route("/v1/aliases/{alias}", put(adapters::set_alias).delete(adapters::delete_alias))
         .route("/openapi.json", get(openapi::serve))
         .layer(limits);
-    let routes = api.merge(health::routes(metrics)).route_layer(from_fn_with_state(door.clone(), authorise));
+    let routes = api.merge(health::routes(metrics)).merge(page::routes());
+    let routes = routes.route_layer(from_fn_with_state(door.clone(), authorise));
     let routes = dressed(routes, frame).with_state(door);
     // Outermost, so that pages can read failures too.
     match pages {
@@ -149,8 +167,8 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
 }
 
 /// The routes of the admin address: health and metrics, which answer before the model is there.
-pub fn admin(metrics: Arc<Metrics>, readiness: Readiness, hosts: Hosts) -> Router {
-    let frame = Frame { metrics, readiness, hosts, origins: Origins::default() };
+pub fn admin(metrics: Arc<Metrics>, readiness: Readiness, stuck_after: Duration, hosts: Hosts) -> Router {
+    let frame = Frame { metrics, readiness, stuck_after, hosts, origins: Origins::default() };
     dressed(health::routes::<Frame>(true), frame.clone()).with_state(frame)
 }
 

@@ -18,7 +18,7 @@ use utoipa::{
 
 use super::{
     access::{self, Access},
-    adapters, classify, dto, generate, health, tokens,
+    adapters, classify, dto, generate, health, openai, tokens,
 };
 use crate::api::ErrorCode;
 
@@ -26,19 +26,22 @@ use crate::api::ErrorCode;
 #[openapi(
     info(
         title = "dept",
-        description = "A server for soft-prompt adapters: one frozen backbone, thousands of DePT adapters, one batch."
+        description = "A server for soft-prompt adapters: one frozen backbone, thousands of DePT adapters, one batch.",
+        contact(name = "Whoever runs this server")
     ),
     servers((url = "http://127.0.0.1:8080", description = "The default address")),
     paths(
-        generate::generate, classify::classify, tokens::tokenize, tokens::detokenize, adapters::list, adapters::show,
+        generate::generate, classify::classify, tokens::tokenize, tokens::detokenize,
+        openai::completions, openai::chat_completions, openai::models::list, openai::models::show, adapters::list, adapters::show,
         adapters::put, adapters::patch, adapters::delete, adapters::versions, adapters::delete_version, adapters::content,
         adapters::set_alias, adapters::delete_alias, health::live,
         health::ready,
     ),
-    components(schemas(dto::ErrorBody)),
+    components(schemas(dto::ErrorBody, dto::StreamEvent)),
     modifiers(&Failures, &Keys),
     tags(
         (name = "generate", description = "Text from prompts"),
+        (name = "openai", description = "What OpenAI's clients call"),
         (name = "adapters", description = "What can be applied"),
         (name = "tokens", description = "Text to token ids and back"),
         (name = "health", description = "Whether the server lives and serves"),
@@ -170,6 +173,8 @@ macro_rules! failures {
 failures! {
     /// What `/health/ready` says while it is not.
     NotReady: NotReady Draining;
+    /// What `/health/live` says of a server that should be started anew.
+    EngineStuck: EngineStuck;
     /// What can be wrong with a query.
     QueryFailures: InvalidRequest Unauthorized Forbidden Overloaded QuotaExceeded Internal;
     /// What can be wrong with an adapter's name.

@@ -18,7 +18,8 @@ mod tests;
 const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "tokenizer.json";
 /// Fetched where the model has them.
-const OPTIONAL: [&str; 2] = ["tokenizer_config.json", "generation_config.json"];
+const OPTIONAL: [&str; 4] =
+    ["tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "generation_config.json"];
 
 /// Why a model can't be fetched.
 #[derive(Debug, thiserror::Error)]

@@ -2,8 +2,8 @@
 
 use super::{Metadata, Value, Weights};
 use crate::tokenizer::{
-    ByteLevelVocabulary, Cut, Piece, PieceKind, Pieces, ScoredVocabulary, Tokenizer, TokenizerError,
-    UnigramVocabulary,
+    ByteLevelVocabulary, ChatTemplate, ChatTemplateError, Cut, Piece, PieceKind, Pieces, ScoredVocabulary,
+    Tokenizer, TokenizerError, UnigramVocabulary,
 };
 
 /// Token types of GGUF.
@@ -21,6 +21,29 @@ impl Weights {
             None => Tokenizer::from_file(&self.path.join("tokenizer.json")),
         }
     }
+
+    /// The model's chat template: the folder's, or the one in the GGUF file's metadata.
+    ///
+    /// # Errors
+    /// When there is one that can't be used.
+    pub fn chat_template(&self) -> Result<Option<ChatTemplate>, ChatTemplateError> {
+        match &self.metadata {
+            Some(metadata) => chat_template(metadata),
+            None => ChatTemplate::from_folder(&self.path),
+        }
+    }
+}
+
+fn chat_template(metadata: &Metadata) -> Result<Option<ChatTemplate>, ChatTemplateError> {
+    let Some(source) = metadata.text("tokenizer.chat_template") else { return Ok(None) };
+    let tokens = metadata.texts("tokenizer.ggml.tokens").unwrap_or_default();
+    let named =
+        [("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"), ("sep", "seperator")];
+    let specials = named.iter().filter_map(|(name, key)| {
+        let id = metadata.int(&format!("tokenizer.ggml.{key}_token_id"))?;
+        Some((format!("{name}_token"), tokens.get(id)?.clone()))
+    });
+    ChatTemplate::new(source, specials.collect()).map(Some)
 }
 
 pub(super) fn from_metadata(metadata: &Metadata) -> Result<Tokenizer, TokenizerError> {

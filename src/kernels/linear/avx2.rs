@@ -112,13 +112,13 @@ fn line_blocks(row: &[Activations], steps: &[Step], line: usize, sums: &mut [f32
             }
         }
         let correction = _mm256_set1_epi32(x.correction);
-        for half in 0..2 {
+        for (half, acc) in acc.iter_mut().enumerate() {
             let sum = add_pairs(products[2 * half], products[2 * half + 1]);
             let sum = _mm256_cvtepi32_ps(_mm256_add_epi32(sum, correction));
             let scales: &[f16] = &step.scales[line * LANES + half * 8..][..8];
             // SAFETY: `scales` is 8 numbers of 2 bytes, the 16 bytes that are loaded; the load asks for no alignment.
             let scales = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(scales.as_ptr().cast()) });
-            acc[half] = _mm256_fmadd_ps(sum, scales, acc[half]);
+            *acc = _mm256_fmadd_ps(sum, scales, *acc);
         }
     }
     for (acc, sums) in acc.into_iter().zip(sums.as_chunks_mut::<8>().0) {

@@ -145,6 +145,12 @@ impl LinearWeights {
     }
 }
 
+/// Weights in blocks, each times its scale. `(n, k)`
+pub(crate) fn widen_blocks(values: &[i8], scales: &[f16], k: usize) -> Vec<f32> {
+    let blocks = values.chunks_exact(k).flat_map(|row| row.chunks(SPAN)).zip(scales);
+    blocks.flat_map(|(block, scale)| block.iter().map(move |&v| f32::from(v) * scale.to_f32())).collect()
+}
+
 /// One of several maps of the same input that are computed as one, such as q, k and v.
 #[derive(Clone, Debug)]
 pub struct LinearPart {

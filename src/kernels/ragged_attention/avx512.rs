@@ -178,9 +178,9 @@ unsafe fn strip<const R: usize, const V: usize>(
     // SAFETY: every element is inside of its slice by the function's contract; masked lanes are not touched, and loads and
     // stores ask for no alignment.
     unsafe {
-        for r in 0..R {
-            for v in 0..V {
-                acc[r][v] = _mm512_maskz_loadu_ps(mask, sums.add(r * call.dim + column + v * LANES));
+        for (r, acc) in acc.iter_mut().enumerate() {
+            for (v, acc) in acc.iter_mut().enumerate() {
+                *acc = _mm512_maskz_loadu_ps(mask, sums.add(r * call.dim + column + v * LANES));
             }
         }
         for (key, &start) in call.rows.starts.iter().enumerate() {
@@ -189,16 +189,16 @@ unsafe fn strip<const R: usize, const V: usize>(
                 let value = values.add(start + column + v * LANES);
                 *row = if V == 1 { _mm512_maskz_loadu_ps(mask, value) } else { _mm512_loadu_ps(value) };
             }
-            for r in 0..R {
+            for (r, acc) in acc.iter_mut().enumerate() {
                 let weight = _mm512_set1_ps(*weights.add(r * call.stride + key));
-                for v in 0..V {
-                    acc[r][v] = _mm512_fmadd_ps(weight, row[v], acc[r][v]);
+                for (acc, row) in acc.iter_mut().zip(row) {
+                    *acc = _mm512_fmadd_ps(weight, row, *acc);
                 }
             }
         }
-        for r in 0..R {
-            for v in 0..V {
-                _mm512_mask_storeu_ps(sums.add(r * call.dim + column + v * LANES), mask, acc[r][v]);
+        for (r, acc) in acc.iter().enumerate() {
+            for (v, &acc) in acc.iter().enumerate() {
+                _mm512_mask_storeu_ps(sums.add(r * call.dim + column + v * LANES), mask, acc);
             }
         }
     }

@@ -33,8 +33,7 @@ fn raw(value: &Value) -> RawSampling {
         repetition_penalty: field("repetition_penalty"),
         presence_penalty: field("presence_penalty"),
         frequency_penalty: field("frequency_penalty"),
-        seed: None,
-        logprobs: 0,
+        ..RawSampling::default()
     }
 }
 

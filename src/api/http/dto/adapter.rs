@@ -3,7 +3,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{adapter::catalogue::Found, domain::AdapterName};
+use crate::{
+    adapter::catalogue::Found,
+    domain::{AdapterName, UtcTime},
+};
 
 /// One page of adapters, in the order of their names.
 #[derive(Debug, Serialize, ToSchema)]
@@ -104,7 +107,10 @@ pub struct PatchAdapterBody {
 #[serde(deny_unknown_fields)]
 pub struct AliasBody {
     /// `name@version`; `name` alone is its current version, as of now.
-    #[schema(example = "my-task@9f86d081884c")]
+    #[schema(
+        example = "my-task@9f86d081884c",
+        pattern = "^[a-z0-9][a-z0-9._-]{0,63}(@(sha256:)?[0-9a-f]{12,64})?$"
+    )]
     pub target: String,
 }
 
@@ -120,23 +126,8 @@ pub struct AliasObject {
 
 /// `2026-11-23T15:00:00Z`; times before 1970 read as its start.
 fn rfc3339(time: SystemTime) -> String {
-    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil(days);
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    let UtcTime { year, month, day, hour, minute, second, .. } = time.into();
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// Year, month and day of the day `days` after 1970-01-01, counting years from March so that leap days come last.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468; // since 0000-03-01
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

@@ -6,8 +6,10 @@ use serde::{
 };
 use utoipa::ToSchema;
 
+use super::LogitBiasField;
+use super::grammar::{ResponseFormat, grammar};
 use crate::{
-    api::ApiError,
+    api::{ApiError, DEFAULT_MAX_TOKENS},
     domain::{GenerateRequest, OverLength, Prompt, RawSampling, SamplingParams, TenantId},
 };
 
@@ -18,7 +20,7 @@ const MAX_CHOICES: u32 = 64;
 const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 256;
 
-/// `prompt`: a text, a list of texts (a batch), or token ids.
+/// `prompt`: a text, a list of texts (a batch), token ids, or a list of lists of them.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum PromptField {
@@ -28,6 +30,15 @@ pub enum PromptField {
     Texts(Vec<String>),
     /// Token ids, used as they are.
     Ids(Vec<u32>),
+    /// A batch of token ids.
+    IdLists(Vec<Vec<u32>>),
+}
+
+impl PromptField {
+    /// Whether it is a list of prompts.
+    pub fn is_batch(&self) -> bool {
+        matches!(self, Self::Texts(_) | Self::IdLists(_))
+    }
 }
 
 /// What to do with a prompt that is too long.
@@ -48,9 +59,9 @@ pub enum Truncate {
 #[schema(example = json!({"adapter": "sst2", "inputs": {"sentence": "a gripping story"}, "logprobs": 1}))]
 pub struct GenerateBody {
     /// The adapter's name, or `name@version`; absent or null is the bare backbone.
-    #[schema(example = "sst2")]
+    #[schema(example = "sst2", pattern = "^[a-z0-9][a-z0-9._-]{0,63}(@(sha256:)?[0-9a-f]{12,64})?$")]
     pub adapter: Option<String>,
-    /// A text, a list of texts, or token ids. Either this or `inputs`.
+    /// A text, a list of texts, token ids or a list of lists of them. Either this or `inputs`.
     pub prompt: Option<PromptField>,
     /// Named fields for the template of the adapter's card.
     #[serde(default, deserialize_with = "inputs")]
@@ -84,9 +95,20 @@ pub struct GenerateBody {
     /// Subtracted from the logits of generated tokens for each occurrence.
     #[schema(minimum = -2, maximum = 2, default = 0.0)]
     pub frequency_penalty: Option<f64>,
+    /// Added to the logits of tokens, by their ids: -100 all but forbids one, 100 all but forces it.
+    #[schema(value_type = Option<BTreeMap<String, f64>>, example = json!({"209": -100}))]
+    pub logit_bias: Option<LogitBiasField>,
     /// Generation ends in front of any of these.
     #[schema(max_items = 16)]
     pub stop: Option<Vec<String>>,
+    /// Any text, a JSON object, or JSON that a schema describes. One of this, `regex` and `choice`.
+    pub response_format: Option<ResponseFormat>,
+    /// The text is one that this regular expression matches as a whole.
+    #[schema(example = "[0-9]{4}-[0-9]{2}-[0-9]{2}", max_length = 8192)]
+    pub regex: Option<String>,
+    /// The text is one of these.
+    #[schema(min_items = 1, max_items = 10_000)]
+    pub choice: Option<Vec<String>>,
     /// How many alternatives to report with their log-probabilities; 0 reports none.
     #[schema(maximum = 20, default = 0)]
     pub logprobs: Option<u8>,
@@ -114,9 +136,9 @@ impl GenerateBody {
         self.stream.unwrap_or(false)
     }
 
-    /// Whether `prompt` is a list of texts, so that the response has `results`.
+    /// Whether `prompt` is a list of prompts, so that the response has `results`.
     pub fn is_batch(&self) -> bool {
-        matches!(self.prompt, Some(PromptField::Texts(_)))
+        self.prompt.as_ref().is_some_and(PromptField::is_batch)
     }
 
     fn sampling(&self) -> Result<SamplingParams, ApiError> {
@@ -129,6 +151,7 @@ impl GenerateBody {
             repetition_penalty: self.repetition_penalty.unwrap_or(default.repetition_penalty),
             presence_penalty: self.presence_penalty.unwrap_or(default.presence_penalty),
             frequency_penalty: self.frequency_penalty.unwrap_or(default.frequency_penalty),
+            logit_bias: self.logit_bias.clone().unwrap_or_default().0,
             seed: self.seed,
             logprobs: self.logprobs.unwrap_or(default.logprobs),
         };
@@ -141,10 +164,7 @@ impl TryFrom<GenerateBody> for GenerateRequest {
 
     fn try_from(body: GenerateBody) -> Result<Self, ApiError> {
         let sampling = body.sampling()?;
-        let n = body.n.unwrap_or(1);
-        if !(1..=MAX_CHOICES).contains(&n) {
-            return Err(ApiError::invalid("n", format!("n is {n}: use 1 to {MAX_CHOICES}")));
-        }
+        let n = choices(body.n)?;
         if body.max_tokens == Some(0) {
             return Err(ApiError::invalid("max_tokens", "max_tokens is 0: ask for at least 1 token"));
         }
@@ -153,15 +173,32 @@ impl TryFrom<GenerateBody> for GenerateRequest {
             adapter: body.adapter.as_deref().map(str::parse).transpose()?,
             prompts: prompts(body.prompt, body.inputs)?,
             max_tokens: body.max_tokens,
+            usual_tokens: Some(DEFAULT_MAX_TOKENS),
+            scores_prompts: false,
             min_tokens: body.min_tokens.unwrap_or(0),
             sampling,
             stop: stop(body.stop.unwrap_or_default())?,
+            grammar: grammar(body.response_format, body.regex.as_deref(), body.choice)?,
             n,
             truncate: body.truncate.map(OverLength::from),
             priority: body.priority.unwrap_or(0),
-            timeout: body.timeout_ms.filter(|&ms| ms > 0).map(Duration::from_millis),
+            timeout: timeout(body.timeout_ms),
         })
     }
+}
+
+/// How many choices.
+pub(in crate::api::http) fn choices(n: Option<u32>) -> Result<u32, ApiError> {
+    let n = n.unwrap_or(1);
+    if (1..=MAX_CHOICES).contains(&n) {
+        return Ok(n);
+    }
+    Err(ApiError::invalid("n", format!("n is {n}: use 1 to {MAX_CHOICES}")))
+}
+
+/// How long to wait; 0 is for ever.
+pub(in crate::api::http) fn timeout(timeout_ms: Option<u64>) -> Option<Duration> {
+    timeout_ms.filter(|&ms| ms > 0).map(Duration::from_millis)
 }
 
 impl From<Truncate> for OverLength {
@@ -175,7 +212,7 @@ impl From<Truncate> for OverLength {
 }
 
 /// The prompts of a request: `prompt` or `inputs`, not both, nothing empty.
-pub(super) fn prompts(
+pub(in crate::api::http) fn prompts(
     prompt: Option<PromptField>,
     inputs: Option<BTreeMap<String, String>>,
 ) -> Result<Vec<Prompt>, ApiError> {
@@ -190,6 +227,7 @@ pub(super) fn prompts(
         (Some(PromptField::Text(text)), None) if text.is_empty() => Err(empty("prompt".into())),
         (Some(PromptField::Text(text)), None) => Ok(vec![Prompt::Text(text)]),
         (Some(PromptField::Ids(ids)), None) => Ok(vec![Prompt::Ids(ids)]),
+        (Some(PromptField::IdLists(lists)), None) => Ok(lists.into_iter().map(Prompt::Ids).collect()),
         (Some(PromptField::Texts(texts)), None) if texts.is_empty() => Err(empty("prompt".into())),
         (Some(PromptField::Texts(texts)), None) => {
             let checked = |(at, text): (usize, String)| match text.is_empty() {
@@ -201,7 +239,8 @@ pub(super) fn prompts(
     }
 }
 
-fn stop(stop: Vec<String>) -> Result<Vec<String>, ApiError> {
+/// What generation ends in front of.
+pub(in crate::api::http) fn stop(stop: Vec<String>) -> Result<Vec<String>, ApiError> {
     if stop.len() > MAX_STOPS {
         let message = format!("stop has {} strings: use at most {MAX_STOPS}", stop.len());
         return Err(ApiError::invalid("stop", message));
@@ -228,7 +267,7 @@ impl<'de> Visitor<'de> for PromptVisitor {
     type Value = PromptField;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string, a list of strings, or a list of token ids")
+        f.write_str("a string, a list of strings, a list of token ids, or a list of lists of them")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<PromptField, E> {
@@ -246,11 +285,13 @@ impl<'de> Visitor<'de> for PromptVisitor {
         enum Item {
             Text(String),
             Id(u32),
+            Ids(Vec<u32>),
         }
         match list.next_element()? {
             None => Ok(PromptField::Texts(Vec::new())),
             Some(Item::Text(first)) => rest(first, list).map(PromptField::Texts),
             Some(Item::Id(first)) => rest(first, list).map(PromptField::Ids),
+            Some(Item::Ids(first)) => rest(first, list).map(PromptField::IdLists),
         }
     }
 }

@@ -17,7 +17,7 @@ pub struct Writer {
     pub model: String,
     /// The adapter generation.
     pub adapter: Option<AdapterLease>,
-    /// Whether the prompt was a list of texts.
+    /// Whether the prompt was a list of prompts.
     pub batch: bool,
     /// Whether tokens are shown.
     pub tokens: bool,

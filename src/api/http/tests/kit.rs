@@ -27,9 +27,10 @@ use crate::{
         SequenceError, Timings, TokenEvent, Usage,
     },
     engine::{Arrival, Command, EngineHandle, QueueLimits},
+    grammar::Grammars,
     telemetry::Metrics,
     tenancy::Gate,
-    tokenizer::Tokenizer,
+    tokenizer::{ChatTemplate, Tokenizer},
 };
 
 pub const GOOD: u32 = 3;
@@ -49,14 +50,30 @@ pub struct Stage {
 
 impl Stage {
     pub fn new() -> Self {
+        Self::of(ModelKind::Seq2Seq, ContextWindow::Apart { prompt_rows: MAX_ROWS, new_tokens: MAX_NEW })
+    }
+
+    /// With a decoder-only model.
+    pub fn causal() -> Self {
+        Self::of(ModelKind::Causal, ContextWindow::Shared { rows: MAX_NEW })
+    }
+
+    /// With a model that has this chat template.
+    pub fn chatting(mut self, template: &str) -> Self {
+        let template = ChatTemplate::new(template, Vec::new());
+        self.service.tokenizer = self.service.tokenizer.with_chat_template(template.map(Some));
+        self
+    }
+
+    fn of(kind: ModelKind, context: ContextWindow) -> Self {
         let model = ModelProfile {
             name: "tiny".into(),
             fingerprint: "0".repeat(64),
-            kind: ModelKind::Seq2Seq,
+            kind,
             hidden: 4,
             vocab_size: WORDS.len(),
             eos: Some(1),
-            context: ContextWindow::Apart { prompt_rows: MAX_ROWS, new_tokens: MAX_NEW },
+            context,
         };
         let (engine, inbox) =
             EngineHandle::channel(Arc::new(model), QueueLimits { sequences: QUEUE, tokens: usize::MAX });
@@ -66,6 +83,7 @@ impl Stage {
             engines: vec![engine],
             catalogue: catalogue(),
             tokenizer: tokenizer(),
+            grammars: Grammars::new(tokenizer(), WORDS.len(), vec![1]),
             metrics: Arc::default(),
             readiness,
             max_sequences: QUEUE,
@@ -104,6 +122,24 @@ pub fn server() -> Router {
 
 /// Says these tokens and a held back `tail`, then ends regularly.
 pub fn say(arrival: &Arrival, tokens: &[(u32, &str)], tail: &str) {
+    conclude(arrival, tokens, (tail, None, FinishReason::Stop));
+}
+
+/// Says these tokens, then ends for this reason.
+pub fn end(arrival: &Arrival, tokens: &[(u32, &str)], reason: FinishReason) {
+    conclude(arrival, tokens, ("", None, reason));
+}
+
+/// Says these tokens, then the end token.
+pub fn end_with(arrival: &Arrival, tokens: &[(u32, &str)], last: GeneratedToken) {
+    conclude(arrival, tokens, ("", Some(last), FinishReason::Stop));
+}
+
+fn conclude(
+    arrival: &Arrival,
+    tokens: &[(u32, &str)],
+    (tail, end, reason): (&str, Option<GeneratedToken>, FinishReason),
+) {
     for &(id, text) in tokens {
         let _ = arrival.events.send(TokenEvent::Token(token(arrival, id, text)));
     }
@@ -115,7 +151,7 @@ pub fn say(arrival: &Arrival, tokens: &[(u32, &str)], tail: &str) {
     };
     let ms = Duration::from_millis;
     let timings = Timings { queue: ms(1), prefill: ms(2), decode: ms(4) };
-    let end = Completion { reason: FinishReason::Stop, tail: tail.into(), usage, timings };
+    let end = Completion { reason, tail: tail.into(), end, usage, timings };
     let _ = arrival.events.send(TokenEvent::Finished(end));
 }
 

@@ -1,10 +1,12 @@
 mod adapters;
 mod answers;
+mod assets;
 mod bad_input;
 mod classify;
 mod http2;
 mod keyed;
 mod kit;
+mod openai;
 mod pages;
 mod quotas;
 mod routes;

@@ -98,6 +98,7 @@ async fn a_route_that_nothing_is_said_of_is_the_admins() {
     let frame = Frame {
         metrics: stage.metrics(),
         readiness: stage.service.readiness.clone(),
+        stuck_after: stage.options.stuck_after,
         hosts: Hosts::Keyed,
         origins: Origins::default(),
     };
@@ -106,6 +107,7 @@ async fn a_route_that_nothing_is_said_of_is_the_admins() {
         service: Arc::new(stage.service),
         gate: stage.gate,
         options: Arc::new(stage.options),
+        started: std::time::SystemTime::UNIX_EPOCH,
         frame: frame.clone(),
     };
     let routes = Router::new().route("/v1/unsaid", routing::get(|| async { "said" }));

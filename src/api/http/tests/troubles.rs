@@ -187,7 +187,13 @@ async fn a_panic_is_an_internal_error_without_its_text() {
     }
     let stage = Stage::new();
     let Service { metrics, readiness, .. } = stage.service;
-    let frame = Frame { metrics, readiness, hosts: stage.options.hosts, origins: Origins::default() };
+    let frame = Frame {
+        metrics,
+        readiness,
+        stuck_after: stage.options.stuck_after,
+        hosts: stage.options.hosts,
+        origins: Origins::default(),
+    };
     let app = dressed(Router::new().route("/panic", routing::get(panics)), frame);
     let answer = ask(&app, get("/panic")).await;
     assert_eq!(found(&answer), (500, "internal".into()));
