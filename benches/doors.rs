@@ -19,7 +19,7 @@ use dept::api::grpc::proto::{
 use rounds::median;
 use serde_json::{Value, json};
 use tokio::runtime::Builder;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -117,7 +117,9 @@ fn main() -> Outcome<()> {
     let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
     Builder::new_current_thread().enable_all().build()?.block_on(async {
         let (http, door) = (reqwest::Client::new(), address("http"));
-        let mut grpc = InferenceServiceClient::connect(format!("http://{}", address("grpc"))).await?;
+        let mut grpc = InferenceServiceClient::new(
+            Endpoint::from_shared(format!("http://{}", address("grpc")))?.connect().await?,
+        );
         let (mut by_http, mut by_grpc) = (Vec::new(), Vec::new());
         for round in 0..WARM_UP + requests {
             let (one, other) = (over_http(&http, &door).await?, over_grpc(&mut grpc).await?);
