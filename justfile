@@ -51,12 +51,27 @@ real-models:
     cargo run --release -- model fetch gemma3-270m --to {{gemma3}}
     DEPT_TEST_SMOLLM2={{smollm2}}/SmolLM2-135M-Instruct.Q4_1.gguf \
     DEPT_TEST_GEMMA3={{gemma3}}/gemma-3-270m-q4_k_m.gguf \
-    cargo test --test it real_models -- --ignored --nocapture
+    cargo test --test it -- --ignored --nocapture
 
 # Two servers on one bucket of a real S3 server (moto, through pip)
 s3:
     cargo build --release
     tests/stores/s3.sh target/release/dept
+
+# The pages in a real Chromium; with a folder, pictures of them
+page folder="":
+    cargo build --release
+    tests/clients/page.sh target/release/dept {{folder}}
+
+# The API's description: spectral's rules, and schemathesis with so many examples of each operation against real servers
+openapi examples="5":
+    cargo build --release
+    tests/clients/openapi.sh target/release/dept {{examples}}
+
+# 2,000 streams at once: what they take of memory
+streams count="2000":
+    cargo build --release
+    benches/streams.sh target/release/dept {{count}}
 
 # The openai packages for Python and Node and langchain-openai against a server (through pip and npm)
 clients:
@@ -83,4 +98,4 @@ ci:
     .ci/run
 
 # CI and everything that takes too long for it
-full: ci real-models clients lm-eval bench bench-all
+full: ci (openapi "60") real-models clients lm-eval bench streams bench-all

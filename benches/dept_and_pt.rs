@@ -193,7 +193,12 @@ impl Machine {
             Shape::Llama(shape) => write_llama(home.path(), shape)?,
         }
         let weights = Weights::open(home.path())?;
-        let loader = Loader { weights: &weights, recipe: Recipe::Stored, pool: ComputePool::new(threads)? };
+        let loader = Loader {
+            weights: &weights,
+            recipe: Recipe::Stored,
+            pool: ComputePool::new(threads)?,
+            gradients: false,
+        };
         let memory = RunnerConfig { num_blocks: NUM_BLOCKS, block_size: BLOCK_SIZE };
         let (runner, prompts, vocab): (Box<dyn Runner>, _, _) = match shape {
             Shape::T5(shape) => {
@@ -284,6 +289,7 @@ impl Machine {
             given: Vec::new(),
             scoring: Scoring::Off,
             sampler: Sampler::new(&SamplingParams::greedy(), 0, &[], self.vocab),
+            guide: None,
             max_tokens: NEW_TOKENS,
             min_tokens: NEW_TOKENS,
             priority: 0,

@@ -144,7 +144,12 @@ impl Share {
 fn start(threads: NonZeroUsize, log: Log) -> Outcome<EngineHandle> {
     let weights = Weights::open(&Path::new(ROOT).join("models/flan-t5-small-en"))?;
     let config = T5Config::read(&weights)?;
-    let loader = Loader { weights: &weights, recipe: Recipe::Stored, pool: ComputePool::new(threads)? };
+    let loader = Loader {
+        weights: &weights,
+        recipe: Recipe::Stored,
+        pool: ComputePool::new(threads)?,
+        gradients: false,
+    };
     let model = T5::load(&loader, config.clone(), REACH)?;
     let profile = ModelProfile {
         name: "flan-t5-small-en".to_owned(),
@@ -197,6 +202,7 @@ async fn serve(handle: &EngineHandle, adapter: &AdapterLease, load: &Load, round
             max_tokens: length as u32,
             min_tokens: length as u32,
             stop: Vec::new(),
+            grammar: None,
             priority: 0,
             deadline: None,
         };

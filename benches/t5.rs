@@ -57,7 +57,7 @@ fn main() -> Outcome<()> {
     let weights = Weights::open(Path::new(MODEL))?;
     let mut bench = Bench::new();
     for (kind, recipe) in KINDS {
-        let loader = Loader { weights: &weights, recipe, pool: ComputePool::new(threads)? };
+        let loader = Loader { weights: &weights, recipe, pool: ComputePool::new(threads)?, gradients: false };
         let config = T5Config::read(&weights)?;
         let model = T5::load(&loader, config, Reach { prompt: 512, new_tokens: 2 * NEW_TOKENS })?;
         for prompts in PROMPTS {
@@ -219,6 +219,7 @@ impl Decoding {
                 given: Vec::new(),
                 scoring: Scoring::Off,
                 sampler: Sampler::new(&SamplingParams::greedy(), 0, &[], self.vocab),
+                guide: None,
                 max_tokens: 2 * NEW_TOKENS,
                 min_tokens: 2 * NEW_TOKENS,
                 priority: 0,
@@ -299,11 +300,11 @@ fn widened(weights: &Weights) -> Outcome<HashMap<String, Tensor>> {
     for info in weights.tensors() {
         let values = match (info.format, info.shape, info.name.strip_suffix(".weight")) {
             (Format::I8, &[n, d], Some("shared")) => match weights.embedding("shared", n, d)? {
-                RawEmbedding::F32 { values } => values,
+                RawEmbedding::F32 { values } | RawEmbedding::Blocks { values } => values,
                 RawEmbedding::I8 { values, scales } => widen(&values, &scales, d),
             },
             (Format::I8, &[n, k], Some(module)) => match weights.linear(module, n, k)? {
-                RawLinear::F32 { values } => values,
+                RawLinear::F32 { values } | RawLinear::Blocks { values } => values,
                 RawLinear::I8 { values, scales, .. } => widen(&values, &scales, k),
             },
             _ => weights.tensor_f32(info.name, info.shape)?,

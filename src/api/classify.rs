@@ -130,6 +130,7 @@ impl Service {
             max_tokens: 0,
             min_tokens: 0,
             stop: Vec::new(),
+            grammar: None,
             priority: request.priority,
             deadline,
         };

@@ -9,6 +9,7 @@ use crate::{
     adapter::{AdapterLease, Catalogue},
     domain::{GenerateRequest, ModelKind, ModelProfile, Prompt, SamplingParams, Scoring},
     engine::{EngineHandle, Submission, TokenStream},
+    grammar::Grammars,
     telemetry::Metrics,
     tenancy::Principal,
     tokenizer::Tokenizer,
@@ -26,6 +27,8 @@ pub struct Service {
     pub catalogue: Catalogue,
     /// The model's tokenizer.
     pub tokenizer: Tokenizer,
+    /// What texts can be held to.
+    pub grammars: Grammars,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Whether requests are served.
@@ -113,7 +116,9 @@ impl Service {
             let max_tokens = prompts.answer_to(tokens.len(), request.min_tokens)?;
             Ok(submission((principal, request), adapter.clone(), tokens, max_tokens))
         });
-        let sequences = sequences.collect::<Result<Vec<_>, ApiError>>()?;
+        let mut sequences = sequences.collect::<Result<Vec<_>, ApiError>>()?;
+        let grammar = self.grammar(request)?;
+        sequences.iter_mut().for_each(|one| one.grammar.clone_from(&grammar));
         let (count, n) = (sequences.len(), request.n as usize);
         let usage = PromptUsage::of(&sequences);
         let prompts = match request.scores_prompts {
@@ -217,6 +222,7 @@ fn submission(
         max_tokens,
         min_tokens: request.min_tokens,
         stop: request.stop.clone(),
+        grammar: None,
         priority: request.priority,
         // A deadline beyond the clock's end is none.
         deadline: request.timeout.and_then(|timeout| Instant::now().checked_add(timeout)),

@@ -29,6 +29,7 @@ pub(super) fn spawn(
     listener: TcpListener,
     metrics: Arc<Metrics>,
     readiness: Readiness,
+    stuck_after: Duration,
 ) -> std::io::Result<()> {
     let hosts = Hosts::of(listener.local_addr()?);
     let listener = listener.into_std()?;
@@ -37,7 +38,8 @@ pub(super) fn spawn(
         let listener = TcpListener::from_std(listener)?;
         // Held to the end: it never drains.
         let (_phase, phases) = watch::channel(Phase::Serving);
-        server::serve(listener, None, http::admin(metrics, readiness, hosts), LIMITS, phases).await;
+        let routes = http::admin(metrics, readiness, stuck_after, hosts);
+        server::serve(listener, None, routes, LIMITS, phases).await;
         std::io::Result::Ok(())
     };
     let run = move || {

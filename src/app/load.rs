@@ -18,6 +18,7 @@ use crate::{
     config::{Device, Dtype, EngineConfig, HubSettings, ModelSource},
     domain::{ContextWindow, ModelProfile},
     engine::{Engine, EngineHandle, EngineParts, QueueLimits},
+    grammar::Grammars,
     kernels::pool::{ComputePool, PoolError},
     layers::{LoadError, Loader, Recipe},
     runner::{RunnerConfig, RunnerError},
@@ -73,7 +74,9 @@ pub enum LoadModelError {
     #[error("the system refused a thread for the engine: {0}")]
     Thread(std::io::Error),
     /// A GPU was asked for.
-    #[error("--device cuda:{0}: this build computes on the CPU only. Use --device cpu or auto")]
+    #[error(
+        "--device cuda:{0}: the server does not compute on GPUs yet (docs/gpu.md says what is there). Use --device cpu or auto"
+    )]
     NoCuda(usize),
 }
 
@@ -105,12 +108,20 @@ pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> 
     if let Device::Cuda(ordinal) = config.device {
         return Err(LoadModelError::NoCuda(ordinal));
     }
+    if config.device == Device::Auto {
+        tracing::info!("device auto: computing on the CPU, because the server does not compute on GPUs yet");
+    }
     let path = locate(&config.model)?;
     let weights = Weights::open(&path)?;
     let dimensions = Dimensions::read(&weights)?;
     let context = dimensions.context(config.max_model_len);
     let threads = NonZeroUsize::new(config.threads).unwrap_or(NonZeroUsize::MIN);
-    let loader = Loader { weights: &weights, recipe: config.dtype.into(), pool: ComputePool::new(threads)? };
+    let loader = Loader {
+        weights: &weights,
+        recipe: config.dtype.into(),
+        pool: ComputePool::new(threads)?,
+        gradients: false,
+    };
     // Reading the vocabulary, hashing the file and packing it take about as long, and none needs the other.
     let (model, tokenizer) = std::thread::scope(|scope| {
         let aside = scope.spawn(|| {
@@ -134,7 +145,7 @@ pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> 
 }
 
 /// The model's folder or file, fetched from the hub where it is one of the hub's.
-fn locate(source: &ModelSource) -> Result<PathBuf, LoadModelError> {
+pub(super) fn locate(source: &ModelSource) -> Result<PathBuf, LoadModelError> {
     match source {
         ModelSource::Folder(path) | ModelSource::Gguf(path) => Ok(path.clone()),
         ModelSource::Hub(model) => Ok(Hub::new(HubSettings::from_environment())?.fetch(model)?),
@@ -142,7 +153,7 @@ fn locate(source: &ModelSource) -> Result<PathBuf, LoadModelError> {
 }
 
 /// The model's own tokenizer, unless a tokenizer.json lies beside a GGUF file: then that one. Its chat template goes with it.
-fn read_tokenizer(path: &Path, weights: &Weights) -> Result<Tokenizer, TokenizerError> {
+pub(super) fn read_tokenizer(path: &Path, weights: &Weights) -> Result<Tokenizer, TokenizerError> {
     let beside = path.with_file_name("tokenizer.json");
     let is_beside = path.is_file() && beside.is_file();
     let tokenizer = if is_beside { Tokenizer::from_file(&beside)? } else { weights.tokenizer()? };
@@ -159,6 +170,16 @@ fn read_tokenizer(path: &Path, weights: &Weights) -> Result<Tokenizer, Tokenizer
 }
 
 impl LoadedModel {
+    /// What its texts can be held to.
+    pub fn grammars(&self) -> Grammars {
+        Grammars::new(self.tokenizer.clone(), self.sayable(), self.model.eos())
+    }
+
+    /// Rows of logits that are tokens: those beyond the tokenizer's ids are padding, nothing that could be said.
+    fn sayable(&self) -> usize {
+        self.model.vocab().min(self.tokenizer.id_bound())
+    }
+
     /// Starts an engine on the model.
     ///
     /// # Errors
@@ -169,8 +190,8 @@ impl LoadedModel {
         metrics: Arc<Metrics>,
     ) -> Result<(EngineHandle, JoinHandle<()>), LoadModelError> {
         let num_blocks = self.num_blocks(config.kv_cache_bytes)?;
+        let vocab = self.sayable();
         let Self { profile, tokenizer, model } = self;
-        let ids = tokenizer.id_bound();
         let queue = QueueLimits { sequences: config.queue_requests, tokens: config.queue_tokens };
         let (handle, inbox) = EngineHandle::channel(profile, queue);
         let handle = handle.with_pool(num_blocks as usize, BLOCK_SIZE);
@@ -188,8 +209,7 @@ impl LoadedModel {
             load: Arc::clone(handle.load()),
             scheduler,
             tokenizer,
-            // Rows beyond the tokenizer's ids are padding: nothing that could be said.
-            vocab: model.vocab().min(ids),
+            vocab,
             decoder_start: model.decoder_start(),
             observer: Box::new(metrics),
         };

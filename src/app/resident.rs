@@ -17,6 +17,7 @@ use crate::{
     config::EngineConfig,
     domain::{ModelKind, ModelProfile, SamplingParams, Scoring, TenantId, TokenEvent},
     engine::{EngineHandle, Submission},
+    grammar::Grammars,
     telemetry::Metrics,
 };
 
@@ -45,12 +46,12 @@ impl Resident {
             let model = load_model(&engine_config)?;
             start_engine(model, &engine_config, counted)
         };
-        let (engine, thread, tokenizer) =
+        let (engine, thread, tokenizer, grammars) =
             tokio::task::spawn_blocking(load).await.map_err(std::io::Error::other)??;
         let catalogue = open_catalogue(&config, engine.model(), &metrics).await?;
         warm_up(&engine).await?;
         let (engines, max_sequences) = (vec![engine.clone()], config.queue_requests);
-        let service = Service { engines, catalogue, tokenizer, metrics, readiness, max_sequences };
+        let service = Service { engines, catalogue, tokenizer, grammars, metrics, readiness, max_sequences };
         let joined = tokio::task::spawn_blocking(move || thread.join().is_ok());
         let ended = joined.map(|joined| joined.unwrap_or(false)).boxed().shared();
         Ok(Self { service: Arc::new(service), engine, ended })
@@ -81,16 +82,16 @@ impl Resident {
     }
 }
 
-type Started = (EngineHandle, JoinHandle<()>, crate::tokenizer::Tokenizer);
+type Started = (EngineHandle, JoinHandle<()>, crate::tokenizer::Tokenizer, Grammars);
 
 fn start_engine(
     model: LoadedModel,
     config: &EngineConfig,
     metrics: Arc<Metrics>,
 ) -> Result<Started, AppError> {
-    let tokenizer = model.tokenizer.clone();
+    let (tokenizer, grammars) = (model.tokenizer.clone(), model.grammars());
     let (engine, thread) = model.start(config, metrics)?;
-    Ok((engine, thread, tokenizer))
+    Ok((engine, thread, tokenizer, grammars))
 }
 
 /// The adapters of the configured place. Unsound folders are logged and left out.
@@ -132,6 +133,7 @@ async fn warm_up(engine: &EngineHandle) -> Result<(), AppError> {
         max_tokens: 1,
         min_tokens: 0,
         stop: Vec::new(),
+        grammar: None,
         priority: 0,
         deadline: None,
     };

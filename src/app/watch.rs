@@ -13,13 +13,13 @@ use crate::telemetry::Metrics;
 pub(super) const PERIOD: Duration = Duration::from_secs(5);
 
 /// Files that are one thing.
-pub(super) struct Watched {
+pub struct Watched {
     /// Its name in logs and metrics.
     pub name: &'static str,
     /// The files.
     pub files: Vec<PathBuf>,
     /// Reads them anew, or says why what they said before stays.
-    pub reload: Box<dyn Fn() -> Result<(), String> + Send>,
+    pub reload: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
 }
 
 /// What the files' bytes are; `None` where one can't be read.

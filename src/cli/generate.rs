@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
 };
@@ -16,7 +16,10 @@ use crate::{
     api::{ApiError, DEFAULT_MAX_TOKENS, Readiness, Service, State},
     app::Resident,
     config::{EngineArgs, EngineConfig, LogFormat, Places},
-    domain::{GenerateRequest, OverLength, Prompt, RawSampling, SamplingParams, TenantId, TokenEvent},
+    domain::{
+        Choices, GenerateRequest, Grammar, OverLength, Pattern, Prompt, RawSampling, SamplingParams, Schema,
+        TenantId, TokenEvent,
+    },
     telemetry::start_logging,
     tenancy::Principal,
 };
@@ -50,6 +53,18 @@ pub struct Args {
     /// Fixes the draws
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+
+    /// The text is one that this regular expression matches as a whole
+    #[arg(long, value_name = "REGEX", group = "grammar")]
+    regex: Option<String>,
+
+    /// The text is one of these; once for each text
+    #[arg(long, value_name = "TEXT", group = "grammar")]
+    choice: Vec<String>,
+
+    /// The text is JSON that the schema in this file describes
+    #[arg(long, value_name = "FILE", group = "grammar")]
+    json_schema: Option<PathBuf>,
 
     /// Cut a prompt that is too long, at its end, instead of refusing it
     #[arg(long)]
@@ -112,11 +127,30 @@ impl Args {
             min_tokens: 0,
             sampling: SamplingParams::new(raw)?,
             stop: Vec::new(),
+            grammar: self.grammar()?,
             n: 1,
             truncate: self.truncate.then_some(OverLength::Right),
             priority: 0,
             timeout: None,
         })
+    }
+}
+
+impl Args {
+    /// What the text must be. The flags exclude each other.
+    fn grammar(&self) -> anyhow::Result<Option<Grammar>> {
+        if let Some(regex) = &self.regex {
+            return Ok(Some(Grammar::Regex(Pattern::new(regex).context("--regex")?)));
+        }
+        if let Some(path) = &self.json_schema {
+            let named = || format!("--json-schema {}", path.display());
+            let schema = std::fs::read_to_string(path).with_context(named)?;
+            return Ok(Some(Grammar::JsonSchema(Schema::new(&schema).with_context(named)?)));
+        }
+        if self.choice.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Grammar::Choice(Choices::new(self.choice.clone()).context("--choice")?)))
     }
 }
 

@@ -2,10 +2,14 @@
 
 pub mod adapter;
 mod bench;
+mod eval;
 mod generate;
+mod health;
 mod key;
+mod measure;
 pub mod model;
 mod serve;
+mod train;
 
 use std::process::ExitCode;
 
@@ -30,12 +34,18 @@ enum Command {
     Serve(Box<config::ServeArgs>),
     /// Generate one answer here, without a server
     Generate(generate::Args),
+    /// Train an adapter on examples
+    Train(Box<train::Args>),
+    /// Measure an adapter on examples
+    Eval(Box<eval::Args>),
     /// Look into adapters, convert them, take them to a server and back
     Adapter(adapter::Args),
     /// Make API keys
     Key(key::Args),
     /// Look into models, and fetch the known ones
     Model(model::Args),
+    /// Ask a server whether it is well: exit code 0 when it is, for the probes of containers
+    Health(health::Args),
     /// Load a server with requests and measure its answers
     Bench(bench::Args),
 }
@@ -52,9 +62,12 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve(args) => serve::run(*args),
         Command::Generate(args) => generate::run(args),
+        Command::Train(args) => train::run(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Adapter(args) => adapter::run(args),
         Command::Key(args) => key::run(&args),
         Command::Model(args) => model::run(args),
+        Command::Health(args) => health::run(&args),
         Command::Bench(args) => bench::run(args),
     }
 }

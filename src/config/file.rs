@@ -9,7 +9,7 @@ use clap::{
     builder::{OsStr, Resettable},
 };
 
-use super::ConfigError;
+use super::{ConfigError, ServeArgs};
 
 /// The sub-command that `dept.toml` configures.
 const CONFIGURED: &str = "serve";
@@ -42,6 +42,11 @@ pub fn parse<C: CommandFactory + FromArgMatches>(
         matches = command.try_get_matches_from(&argv)?;
     }
     Ok(C::from_arg_matches_mut(&mut matches)?)
+}
+
+/// The file that `args` were read from; `None` when none is named and the default one is not there.
+pub fn file_of(args: &ServeArgs) -> Option<PathBuf> {
+    args.config.clone().or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.is_file()))
 }
 
 /// The file's path and text; `None` when no file is named and the default one is not there.

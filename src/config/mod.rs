@@ -15,13 +15,13 @@ mod units;
 
 pub use args::{EngineArgs, ServeArgs};
 pub(crate) use crypto::choose_crypto;
-pub use file::parse;
+pub use file::{file_of, parse};
 pub use hub::{HubModel, HubSettings};
 pub use location::{Location, LocationError, Scheme};
 pub use model_source::{ModelSource, SourceError};
 pub use places::Places;
 pub use serve::{ConfigError, ConnectionLimits, EngineConfig, ServeConfig, TlsFiles};
-pub use units::{Device, Dtype};
+pub use units::{Device, Door, Dtype};
 pub(crate) use units::{count, duration};
 
 pub use crate::telemetry::LogFormat;

@@ -116,12 +116,28 @@ pub struct Completion {
     pub timings: Timings,
 }
 
+/// Why a text can't go on as its grammar wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum GrammarStuck {
+    /// No token of the vocabulary writes what must come next.
+    #[error(
+        "no token of this model can go on where the text stands: the grammar wants characters that it has no token for"
+    )]
+    NoToken,
+    /// What may come next takes more computing or memory to find out than a step may cost.
+    #[error("what may come next takes more computing than a step may cost: make the grammar simpler")]
+    TooComplex,
+}
+
 /// Why a sequence failed after it was accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SequenceError {
     /// Its deadline passed.
     #[error("the request did not finish within its timeout_ms: raise it or lower max_tokens")]
     DeadlineExceeded(Duration),
+    /// Its text can't go on as its grammar wants.
+    #[error("the text can't follow its grammar to the end: {0}")]
+    Grammar(#[from] GrammarStuck),
     /// The server is shutting down and the drain time is over.
     #[error("the server is shutting down: retry on another replica")]
     Draining,

@@ -2,6 +2,7 @@
 
 mod chat;
 mod event;
+mod grammar;
 mod model;
 mod name;
 pub mod namespace;
@@ -11,8 +12,12 @@ mod utc;
 
 pub use chat::{ChatMessage, Role};
 pub use event::{
-    Completion, FinishReason, GeneratedToken, GivenToken, ScoredToken, Scoring, SequenceError, Timings,
-    TokenEvent, Usage,
+    Completion, FinishReason, GeneratedToken, GivenToken, GrammarStuck, ScoredToken, Scoring, SequenceError,
+    Timings, TokenEvent, Usage,
+};
+pub use grammar::{
+    Choices, Grammar, GrammarError, MAX_CHOICE_BYTES, MAX_CHOICES, MAX_REGEX_BYTES, MAX_SCHEMA_BYTES,
+    Pattern, Schema,
 };
 pub use model::{ContextWindow, ModelKind, ModelProfile};
 pub use name::{AdapterName, AdapterRef, MIN_VERSION_PREFIX, NameError, TenantId, Version, VersionPrefix};

@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{AdapterRef, ChatMessage, SamplingParams, TenantId};
+use super::{AdapterRef, ChatMessage, Grammar, SamplingParams, TenantId};
 
 /// What the model is to read.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +50,8 @@ pub struct GenerateRequest {
     pub sampling: SamplingParams,
     /// Generation ends in front of any of these.
     pub stop: Vec<String>,
+    /// What the text must be; `None` is any text.
+    pub grammar: Option<Grammar>,
     /// Choices for each prompt, at least 1.
     pub n: u32,
     /// Policy for prompts over the limit; the card's value or `Error` when absent.

@@ -3,7 +3,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
-    domain::{Completion, FinishReason, GeneratedToken, SequenceError, Timings, TokenEvent, Usage},
+    domain::{
+        AdapterName, Completion, FinishReason, GeneratedToken, SequenceError, Timings, TokenEvent, Usage,
+    },
     sampling::Sampled,
     scheduler::Sequence,
     tokenizer::{Detokenizer, StopStrings, Tokenizer},
@@ -18,6 +20,7 @@ pub(super) struct Client {
     arrived: Instant,
     deadline: Option<Instant>,
     cost: usize,
+    adapter: Option<AdapterName>,
     started: Option<Instant>,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
@@ -29,7 +32,7 @@ impl Client {
     pub fn new(
         events: UnboundedSender<TokenEvent>,
         (arrived, deadline): (Instant, Option<Instant>),
-        cost: usize,
+        (cost, adapter): (usize, Option<AdapterName>),
         stop: Vec<String>,
         tokenizer: Tokenizer,
     ) -> Self {
@@ -40,6 +43,7 @@ impl Client {
             arrived,
             deadline,
             cost,
+            adapter,
             started: None,
             first_token: None,
             last_token: None,
@@ -50,6 +54,11 @@ impl Client {
     /// What it counts in the queue.
     pub fn cost(&self) -> usize {
         self.cost
+    }
+
+    /// The adapter that it runs with.
+    pub fn adapter(&self) -> Option<&AdapterName> {
+        self.adapter.as_ref()
     }
 
     /// Whether nobody listens any more.

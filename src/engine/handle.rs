@@ -15,6 +15,7 @@ use crate::{
     domain::{
         ContextWindow, ModelKind, ModelProfile, SamplingParams, Scoring, SequenceError, TenantId, TokenEvent,
     },
+    grammar::Compiled,
 };
 
 /// One sequence, ready to run: everything in it has been checked against the adapter and the model.
@@ -40,6 +41,8 @@ pub struct Submission {
     pub min_tokens: u32,
     /// Generation ends in front of any of these.
     pub stop: Vec<String>,
+    /// What the generated text must be; `None` is any text.
+    pub grammar: Option<Arc<Compiled>>,
     /// Larger runs earlier, among the tenant's own.
     pub priority: i32,
     /// When to give up.

@@ -25,6 +25,7 @@ pub use observer::{Observer, StepReport, Unobserved};
 
 use crate::{
     domain::SequenceError,
+    grammar::Guide,
     runner::{Runner, StepOutput},
     sampling::Sampler,
     scheduler::{NewSequence, Scheduler, SequenceId, StepPlan},
@@ -92,7 +93,9 @@ impl<R: Runner + 'static> Engine<R> {
 
     fn run(mut self) {
         while self.receive() {
-            self.let_go(Instant::now());
+            let now = Instant::now();
+            self.parts.observer.turn_began(now);
+            self.let_go(now);
             self.parts.scheduler.plan_step(&mut self.plan);
             if !self.plan.is_empty() {
                 self.step();
@@ -100,6 +103,7 @@ impl<R: Runner + 'static> Engine<R> {
                 self.fail_stuck();
             }
             self.show_load();
+            self.parts.observer.turn_ended();
         }
     }
 
@@ -140,7 +144,7 @@ impl<R: Runner + 'static> Engine<R> {
         let client = Client::new(
             events,
             (arrived, submission.deadline),
-            cost,
+            (cost, submission.adapter.as_ref().map(|lease| lease.name().clone())),
             submission.stop,
             self.parts.tokenizer.clone(),
         );
@@ -153,12 +157,16 @@ impl<R: Runner + 'static> Engine<R> {
             given: submission.given,
             scoring: submission.scoring,
             sampler,
+            guide: submission.grammar.map(Guide::new),
             max_tokens: submission.max_tokens as usize,
             min_tokens: submission.min_tokens as usize,
             priority: submission.priority,
         });
         match added {
             Ok(()) => {
+                if let Some(adapter) = client.adapter() {
+                    self.parts.observer.adapter_came(adapter);
+                }
                 self.clients.insert(id, client);
             }
             Err(error) => {
@@ -218,6 +226,9 @@ impl<R: Runner + 'static> Engine<R> {
             if client.start(now) {
                 self.parts.load.start(client.cost());
                 self.rate.count(client.cost());
+                if let Some(adapter) = client.adapter() {
+                    self.parts.observer.adapter_started(adapter);
+                }
             }
         }
         self.rate.show(now, &self.parts.load);

@@ -1,16 +1,30 @@
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{
+    fmt::Debug,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use prometheus::IntCounter;
 
 use crate::{
-    domain::Completion,
+    domain::{AdapterName, Completion},
     telemetry::{Metrics, Phase},
 };
 
 /// Watches the engine. Called on the engine's thread: implementations do not block.
 pub trait Observer: Debug + Send {
+    /// The engine has work and begins a turn: it plans a step, runs it and hands out what came of it.
+    fn turn_began(&self, _now: Instant) {}
+    /// The turn has ended.
+    fn turn_ended(&self) {}
     /// A step has ended.
     fn step(&self, step: &StepReport);
+    /// A sequence with this adapter has come and waits.
+    fn adapter_came(&self, _adapter: &AdapterName) {}
+    /// The first step that works on such a sequence begins.
+    fn adapter_started(&self, _adapter: &AdapterName) {}
+    /// A sequence with this adapter is gone; whether a step had worked on it.
+    fn adapter_left(&self, _adapter: &AdapterName, _started: bool) {}
     /// So many sequences wait to start, so many have started and not ended, and this share of the K/V blocks is used.
     fn load(&self, waiting: usize, running: usize, kv_usage: f64);
     /// A sequence has got a token, this long after its previous one (or after its submission).
@@ -46,6 +60,26 @@ pub struct StepReport {
 
 /// Counts everything.
 impl Observer for Arc<Metrics> {
+    fn turn_began(&self, now: Instant) {
+        self.step_age.began(now);
+    }
+
+    fn turn_ended(&self) {
+        self.step_age.ended();
+    }
+
+    fn adapter_came(&self, adapter: &AdapterName) {
+        self.lora_requests.came(adapter);
+    }
+
+    fn adapter_started(&self, adapter: &AdapterName) {
+        self.lora_requests.started(adapter);
+    }
+
+    fn adapter_left(&self, adapter: &AdapterName, started: bool) {
+        self.lora_requests.left(adapter, started);
+    }
+
     fn step(&self, step: &StepReport) {
         self.step_duration.observe(step.phase, step.duration);
         self.batch_sequences.observe(step.sequences);

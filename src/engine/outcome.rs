@@ -7,7 +7,8 @@ use super::{
     client::{self, Client},
 };
 use crate::{
-    domain::{FinishReason, SequenceError, TokenEvent},
+    domain::{FinishReason, GrammarStuck, SequenceError, TokenEvent},
+    grammar::{Guide, Progress},
     runner::{Runner, StepError},
     sampling::{SampleError, Sampled},
     scheduler::{Sequence, SequenceId},
@@ -53,9 +54,12 @@ impl<R: Runner + 'static> Engine<R> {
     }
 
     fn hand_out_token(&mut self, id: SequenceId, sampled: Sampled, now: Instant) {
-        let ended = self.parts.scheduler.commit(id, sampled.token);
+        let committed = self.parts.scheduler.commit(id, sampled.token);
+        // The end token is no part of the text.
+        let followed =
+            if committed == Some(FinishReason::Stop) { None } else { self.follow(id, sampled.token) };
         let Some(client) = self.clients.get_mut(&id) else { return };
-        let reason = match ended {
+        let reason = match committed {
             Some(FinishReason::Stop) => {
                 client.see(now);
                 client.note_end(sampled);
@@ -68,9 +72,21 @@ impl<R: Runner + 'static> Engine<R> {
                 if stopped { Some(FinishReason::StopSequence) } else { other }
             }
         };
-        if let Some(reason) = reason {
-            self.finish(id, reason);
+        match (reason, followed) {
+            // What its grammar calls whole ends by itself, though it be at its limit.
+            (None | Some(FinishReason::Length), Some(Ok(Progress::Whole))) => {
+                self.finish(id, FinishReason::Stop)
+            }
+            (None, Some(Err(why))) => self.end(id, |client| client.fail(why.into())),
+            (Some(reason), _) => self.finish(id, reason),
+            (None, _) => {}
         }
+    }
+
+    /// Moves a sequence's grammar by its token; `None` where it has none.
+    fn follow(&mut self, id: SequenceId, token: u32) -> Option<Result<Progress, GrammarStuck>> {
+        let sequence = self.parts.scheduler.sequences().get_mut(id)?;
+        Some(sequence.request.guide.as_mut()?.advance(token))
     }
 
     fn finish(&mut self, id: SequenceId, reason: FinishReason) {
@@ -84,6 +100,11 @@ impl<R: Runner + 'static> Engine<R> {
     }
 
     fn fail_sequence(&mut self, id: SequenceId, error: &SampleError) {
+        let guide = self.parts.scheduler.sequences().get(id).and_then(|held| held.request.guide.as_ref());
+        if let (SampleError::NothingAllowed, Some(why)) = (error, guide.and_then(Guide::stuck)) {
+            self.end(id, |client| client.fail(why.into()));
+            return;
+        }
         tracing::error!(sequence = id.0, %error, "a sequence failed");
         self.end(id, |client| client.fail(SequenceError::Internal));
     }
@@ -125,6 +146,13 @@ impl<R: Runner + 'static> Engine<R> {
     fn forget(&mut self, id: SequenceId, client: &Client) {
         self.parts.scheduler.remove(id);
         let load = &self.parts.load;
-        if client.has_started() { load.end() } else { load.leave(1, client.cost()) }
+        if client.has_started() {
+            load.end()
+        } else {
+            load.leave(1, client.cost())
+        }
+        if let Some(adapter) = client.adapter() {
+            self.parts.observer.adapter_left(adapter, client.has_started());
+        }
     }
 }

@@ -1,5 +1,6 @@
 mod answers;
 mod ends;
 mod failures;
+mod grammars;
 mod queue;
 mod rig;

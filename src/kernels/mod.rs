@@ -2,7 +2,13 @@
 //!
 //! All unsafe code of the crate but the memory map of weights lives here.
 
+mod contiguous;
+pub mod cross_entropy;
+#[cfg(any(test, feature = "cuda"))]
+mod cuda;
 pub mod dept_embed;
+#[cfg(test)]
+mod gradients;
 pub mod linear;
 pub mod norm;
 pub mod pool;

@@ -75,4 +75,15 @@ impl CrossAttention {
         let q = self.query.forward(&self.norm.forward(hidden)?)?; // (rows, heads * dim)
         hidden + self.out.forward(&attention.over_slab(&q, slab)?)?
     }
+
+    /// Every row attends to its sequence's prompt among the encoder's own rows `encoded`, whose K/V are computed and not kept.
+    /// `(rows, hidden), (prompt rows, hidden) -> (rows, hidden)`
+    ///
+    /// # Errors
+    /// When shapes do not fit.
+    pub fn among_rows(&self, hidden: &Tensor, encoded: &Tensor, attention: &Attention<'_>) -> Result<Tensor> {
+        let q = self.query.forward(&self.norm.forward(hidden)?)?; // (rows, heads * dim)
+        let kv = self.key_value.forward(encoded)?; // (prompt rows, [k; v])
+        hidden + self.out.forward(&attention.over_rows(&q, &kv)?)?
+    }
 }

@@ -69,6 +69,22 @@ impl DecoderBlock {
     ) -> Result<Tensor> {
         self.mlp.forward(&self.attention.forward(hidden, attention, places, slab)?)
     }
+
+    /// Runs whole sequences through the block, whose rows attend to each other and to no slab. `(rows, hidden) -> (rows, hidden)`
+    ///
+    /// # Errors
+    /// When shapes or positions do not fit.
+    pub fn among_rows(
+        &self,
+        hidden: &Tensor,
+        attention: &Attention<'_>,
+        positions: &[u32],
+    ) -> Result<Tensor> {
+        let qkv = self.attention.project(hidden, attention, positions)?; // (rows, [q; k; v])
+        let attention = Attention { window: self.attention.window, ..*attention };
+        let attended = attention.among_rows(&qkv)?; // (rows, heads * dim)
+        self.mlp.forward(&self.attention.add(hidden, &attended)?)
+    }
 }
 
 impl CausalAttention {
@@ -80,20 +96,29 @@ impl CausalAttention {
         places: RowPlaces<'_>,
         slab: &Tensor,
     ) -> Result<Tensor> {
-        let mut qkv = self.qkv.forward(&self.norm.forward(hidden)?)?; // (rows, [q; k; v])
-        if let Some(rotary) = &self.rotary {
-            let heads = PrepareHeads {
-                heads: attention.heads,
-                norms: rotary.norms.as_ref(),
-                rope: &rotary.table,
-                positions: places.positions,
-                pool: attention.pool,
-            };
-            qkv = heads.forward(&qkv)?;
-        }
+        let qkv = self.project(hidden, attention, places.positions)?; // (rows, [q; k; v])
         write_key_values(slab, &qkv, places.slots)?;
         let attention = Attention { window: self.window, ..*attention };
-        let out = self.out.forward(&attention.over_slab(&qkv, slab)?)?; // (rows, hidden)
+        self.add(hidden, &attention.over_slab(&qkv, slab)?)
+    }
+
+    /// Norm, projections, norms and turns of heads. `(rows, hidden) -> (rows, [q; k; v])`
+    fn project(&self, hidden: &Tensor, attention: &Attention<'_>, positions: &[u32]) -> Result<Tensor> {
+        let qkv = self.qkv.forward(&self.norm.forward(hidden)?)?; // (rows, [q; k; v])
+        let Some(rotary) = &self.rotary else { return Ok(qkv) };
+        let heads = PrepareHeads {
+            heads: attention.heads,
+            norms: rotary.norms.as_ref(),
+            rope: &rotary.table,
+            positions,
+            pool: attention.pool,
+        };
+        heads.forward(&qkv)
+    }
+
+    /// Output map, norm after it, residual. `(rows, hidden), (rows, heads * dim) -> (rows, hidden)`
+    fn add(&self, hidden: &Tensor, attended: &Tensor) -> Result<Tensor> {
+        let out = self.out.forward(attended)?; // (rows, hidden)
         match &self.after {
             None => hidden + out,
             Some(norm) => hidden + norm.forward(&out)?,

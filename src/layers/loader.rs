@@ -3,7 +3,9 @@ use crate::{
     backbones::weights::{RawEmbedding, RawLinear, Weights, WeightsError},
     kernels::{
         dept_embed::{EmbeddingTable, TableError},
-        linear::{ActivationBits, Linear, LinearError, LinearPart, LinearShape, LinearWeights},
+        linear::{
+            ActivationBits, Gate, Linear, LinearError, LinearPart, LinearShape, LinearWeights, widen_blocks,
+        },
         norm::{Norm, NormError},
         pool::ComputePool,
     },
@@ -12,10 +14,11 @@ use crate::{
 /// The arithmetic that linear maps compute with, decided once at load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Recipe {
-    /// As stored: 8-bit checkpoints stay 8-bit, everything else becomes f32.
+    /// As stored: 8-bit checkpoints stay 8-bit, block formats (GGUF's Q8_0, Q4_K and so on) become bytes in blocks of 32,
+    /// everything else becomes f32.
     #[default]
     Stored,
-    /// Everything in f32, 8-bit weights widened: the exact twin to compare with.
+    /// Everything in f32, weights of few bits widened: the exact twin to compare with.
     F32,
     /// Everything in 8-bit weights with 15-bit activations; f32 weights are rounded, an output row a scale.
     I8,
@@ -107,6 +110,8 @@ pub struct Loader<'a> {
     pub recipe: Recipe,
     /// Where the layers compute.
     pub pool: ComputePool,
+    /// Whether gradients go back through the layers, for training: linear maps then take twice the memory.
+    pub gradients: bool,
 }
 
 impl Loader<'_> {
@@ -124,11 +129,17 @@ impl Loader<'_> {
     /// # Errors
     /// When one is missing, has another shape or is not finite.
     pub fn packed(&self, prefix: &str, parts: &[Part<'_>], k: usize) -> Result<Linear, LoadError> {
-        Linear::concat(self.parts(prefix, parts, k)?, self.pool.clone())
+        self.concat(self.parts(prefix, parts, k)?)
             .map_err(|source| LoadError::Linear { module: prefix.to_owned(), source })
     }
 
-    /// The inner map of an MLP with its activation: one part, or gate and up where the shape is gated.
+    fn concat(&self, parts: Vec<LinearPart>) -> Result<Linear, LinearError> {
+        let pool = self.pool.clone();
+        if self.gradients { Linear::differentiable(parts, pool) } else { Linear::concat(parts, pool) }
+    }
+
+    /// The inner map of an MLP: one part, or gate and up where the shape is gated. Its activation is part of it, but where
+    /// gradients go back through it: then it is an op of its own.
     ///
     /// # Errors
     /// When a part is missing, has another shape or is not finite, or their number does not fit the shape.
@@ -138,15 +149,25 @@ impl Loader<'_> {
         parts: &[Part<'_>],
         k: usize,
         shape: MlpShape,
-    ) -> Result<Linear, LoadError> {
+    ) -> Result<(Linear, Option<Gate>), LoadError> {
         let pool = self.pool.clone();
         let mut parts = self.parts(prefix, parts, k)?.into_iter();
-        let linear = match (shape, parts.next(), parts.next()) {
-            (MlpShape::Plain(activation), Some(part), None) => Linear::activated(part, activation, pool),
-            (MlpShape::Gated(activation), Some(gate), Some(up)) => Linear::gated(gate, up, activation, pool),
+        let inner = match (shape, parts.next(), parts.next()) {
+            (MlpShape::Plain(activation), Some(part), None) if self.gradients => {
+                self.concat(vec![part]).map(|linear| (linear, Some(Gate::activation(activation, pool))))
+            }
+            (MlpShape::Gated(activation), Some(gate), Some(up)) if self.gradients => {
+                self.concat(vec![gate, up]).map(|linear| (linear, Some(Gate::gated(activation, pool))))
+            }
+            (MlpShape::Plain(activation), Some(part), None) => {
+                Linear::activated(part, activation, pool).map(|linear| (linear, None))
+            }
+            (MlpShape::Gated(activation), Some(gate), Some(up)) => {
+                Linear::gated(gate, up, activation, pool).map(|linear| (linear, None))
+            }
             _ => Err(LinearError::NoParts),
         };
-        linear.map_err(|source| LoadError::Linear { module: prefix.to_owned(), source })
+        inner.map_err(|source| LoadError::Linear { module: prefix.to_owned(), source })
     }
 
     fn parts(&self, prefix: &str, parts: &[Part<'_>], k: usize) -> Result<Vec<LinearPart>, LoadError> {
@@ -158,7 +179,8 @@ impl Loader<'_> {
             let bias = part.bias.then(|| self.stored_bias(&module, part)).transpose()?;
             Ok(LinearPart { shape, weights, bias })
         };
-        Ok(same_recipe(parts.iter().map(read).collect::<Result<Vec<_>, LoadError>>()?))
+        let parts = parts.iter().map(read).collect::<Result<Vec<_>, LoadError>>()?;
+        Ok(same_recipe(parts))
     }
 
     fn stored_weight(&self, module: &str, part: &Part<'_>, k: usize) -> Result<RawLinear, LoadError> {
@@ -170,6 +192,7 @@ impl Loader<'_> {
             }
             Stored::NeighbourPairs { dim } => match self.weights.linear(module, part.n, k)? {
                 RawLinear::F32 { values } => RawLinear::F32 { values: part_pairs(&values, k, dim) },
+                RawLinear::Blocks { values } => RawLinear::Blocks { values: part_pairs(&values, k, dim) },
                 RawLinear::I8 { values, scales, activation_bits } => RawLinear::I8 {
                     values: part_pairs(&values, k, dim),
                     scales: part_pairs(&scales, 1, dim),
@@ -189,10 +212,11 @@ impl Loader<'_> {
 
     fn in_recipe(&self, raw: RawLinear, shape: LinearShape) -> Result<LinearWeights, LinearError> {
         Ok(match (raw, self.recipe) {
-            (RawLinear::F32 { values }, Recipe::I8) => {
+            (RawLinear::F32 { values } | RawLinear::Blocks { values }, Recipe::I8) => {
                 LinearWeights::quantise(&values, shape, ActivationBits::Fifteen)?
             }
-            (RawLinear::F32 { values }, _) => LinearWeights::F32 { values },
+            (RawLinear::Blocks { values }, Recipe::Stored) => LinearWeights::quantise_blocks(&values, shape)?,
+            (RawLinear::F32 { values } | RawLinear::Blocks { values }, _) => LinearWeights::F32 { values },
             (RawLinear::I8 { values, scales, .. }, Recipe::F32) => {
                 LinearWeights::F32 { values: widen(&values, &scales, shape.k) }
             }
@@ -229,7 +253,9 @@ impl Loader<'_> {
     /// When it is missing or has another shape.
     pub fn embedding(&self, module: &str, vocab: usize, d: usize) -> Result<EmbeddingTable, LoadError> {
         let table = match self.weights.embedding(module, vocab, d)? {
-            RawEmbedding::F32 { values } => EmbeddingTable::f32(vocab, d, values),
+            RawEmbedding::F32 { values } | RawEmbedding::Blocks { values } => {
+                EmbeddingTable::f32(vocab, d, values)
+            }
             RawEmbedding::I8 { values, scales } => EmbeddingTable::i8(vocab, d, values, scales),
         };
         table.map_err(|source| LoadError::Table { module: module.to_owned(), source })
@@ -243,16 +269,26 @@ impl Loader<'_> {
         let shape = LinearShape { n: vocab, k: d };
         let raw = match self.weights.embedding(module, vocab, d)? {
             RawEmbedding::F32 { values } => RawLinear::F32 { values },
+            RawEmbedding::Blocks { values } => RawLinear::Blocks { values },
             // Logits are what sampling compares: the finer activations cost nothing where memory is the limit.
             RawEmbedding::I8 { values, scales } => RawLinear::I8 { values, scales, activation_bits: 15 },
         };
-        let linear = self.in_recipe(raw, shape).and_then(|w| Linear::new(shape, w, None, self.pool.clone()));
+        let part = |weights| vec![LinearPart { shape, weights, bias: None }];
+        let linear = self.in_recipe(raw, shape).and_then(|weights| self.concat(part(weights)));
         linear.map_err(|source| LoadError::Linear { module: module.to_owned(), source })
     }
 }
 
-/// Parts of one call share their recipe: where one needs finer activations, all get them.
+/// Parts of one call share their recipe: where one needs finer activations, all get them; where one is in f32, blocks
+/// beside it are widened.
 fn same_recipe(mut parts: Vec<LinearPart>) -> Vec<LinearPart> {
+    if parts.iter().any(|part| matches!(part.weights, LinearWeights::F32 { .. })) {
+        for LinearPart { weights, shape, .. } in &mut parts {
+            if let LinearWeights::Blocks { values, scales } = weights {
+                *weights = LinearWeights::F32 { values: widen_blocks(values, scales, shape.k) };
+            }
+        }
+    }
     let fine = |part: &LinearPart| {
         matches!(&part.weights, LinearWeights::I8 { activations: ActivationBits::Fifteen, .. })
     };
@@ -291,6 +327,20 @@ fn widen(values: &[i8], scales: &[f32], k: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_in_blocks_are_widened_beside_one_in_f32() {
+        let shape = LinearShape { n: 2, k: 33 };
+        let values: Vec<f32> = (0..66).map(|i| (i % 7) as f32 * 127.0 / 6.0).collect();
+        let part = |weights| LinearPart { shape, weights, bias: None };
+        let blocks = || part(LinearWeights::quantise_blocks(&values, shape).unwrap());
+        let plain = part(LinearWeights::F32 { values: values.clone() });
+        let parts = same_recipe(vec![blocks(), plain]);
+        let LinearWeights::F32 { values: widened } = &parts[0].weights else { panic!("{parts:?}") };
+        let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 0.5;
+        assert!(widened.iter().zip(&values).all(close), "{widened:?}");
+        assert_eq!(same_recipe(vec![blocks(), blocks()])[1].weights, blocks().weights);
+    }
 
     #[test]
     fn stored_orders_become_an_output_a_row() {

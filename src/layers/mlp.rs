@@ -1,7 +1,7 @@
 use candle_core::{Result, Tensor};
 
 use crate::kernels::{
-    linear::{Activation, Linear},
+    linear::{Activation, Gate, Linear},
     norm::Norm,
 };
 
@@ -19,8 +19,10 @@ pub enum MlpShape {
 pub struct Mlp {
     /// Before the maps.
     pub norm: Norm,
-    /// `(rows, hidden) -> (rows, inner)`, activation and gate included.
+    /// `(rows, hidden) -> (rows, inner)`, activation and gate included unless `gate` is there.
     pub inner: Linear,
+    /// The activation as an op of its own, where gradients go back through it.
+    pub gate: Option<Gate>,
     /// `(rows, inner) -> (rows, hidden)`.
     pub out: Linear,
     /// Of what is added to the residual stream.
@@ -33,7 +35,11 @@ impl Mlp {
     /// # Errors
     /// When shapes do not fit.
     pub fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
-        let out = self.out.forward(&self.inner.forward(&self.norm.forward(hidden)?)?)?;
+        let mut inner = self.inner.forward(&self.norm.forward(hidden)?)?; // (rows, inner)
+        if let Some(gate) = &self.gate {
+            inner = gate.forward(&inner)?;
+        }
+        let out = self.out.forward(&inner)?; // (rows, hidden)
         match &self.after {
             None => hidden + out,
             Some(norm) => hidden + norm.forward(&out)?,

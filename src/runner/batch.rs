@@ -5,13 +5,14 @@ use candle_core::{DType, Device, Tensor};
 use super::{RunnerConfig, RunnerError, StepOutput};
 use crate::{
     adapter::{AdapterLease, AdapterWeights, Update},
+    grammar::Guide,
     kernels::{
         dept_embed::{AdapterSlot, AdeptSlot, LowRankSlot, UpdateSlot},
         ragged_attention::copy_blocks,
     },
     kv::BlockCopy,
-    sampling::{Mask, Scratch},
-    scheduler::{Decode, SequenceId, Sequences},
+    sampling::{Mask, SampleError, Sampled, Scratch},
+    scheduler::{Decode, NewSequence, Sequence, SequenceId, Sequences},
 };
 
 /// The adapters of a batch, each generation once, numbered as the row table names them.
@@ -135,14 +136,21 @@ fn read_rows(
             output.scores.push((id, sequence.request.sampler.score(row, token, &mut memory.scratch)));
             continue;
         }
-        let banned = if sequence.must_go_on() { eos } else { &[] };
         memory.row.clear();
         memory.row.extend_from_slice(row);
-        let mask = Mask { banned, allowed: None };
-        let sampled = sequence.request.sampler.sample(&mut memory.row, mask, &mut memory.scratch);
-        output.tokens.push((id, sampled));
+        output.tokens.push((id, sample(sequence, eos, memory)));
     }
     Ok(())
+}
+
+/// Draws a token from the row in `memory`. The end may not come before `min_tokens`, unless its grammar leaves nothing else.
+fn sample(sequence: &mut Sequence, eos: &[u32], memory: &mut SampleMemory) -> Result<Sampled, SampleError> {
+    let must_go_on = sequence.must_go_on();
+    let NewSequence { guide, sampler, .. } = &mut sequence.request;
+    let banned = if must_go_on && guide.as_mut().is_none_or(Guide::has_more) { eos } else { &[] };
+    // Who is stuck has an empty mask: the engine asks the guide why.
+    let allowed = guide.as_mut().map(|guide| guide.mask().unwrap_or_default());
+    sampler.sample(&mut memory.row, Mask { banned, allowed }, &mut memory.scratch)
 }
 
 /// Empty K/V slabs, one a decoder block. `(num_blocks * block_size, width)`

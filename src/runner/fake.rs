@@ -5,12 +5,13 @@ use std::sync::{Arc, atomic::AtomicUsize, atomic::Ordering};
 use super::{Runner, StepError, StepOutput};
 use crate::{
     domain::GivenToken,
+    grammar::Guide,
     sampling::{SampleError, Sampled},
     scheduler::{Sequences, StepPlan},
 };
 
 /// Answers a prompt with its own tokens in order and then [`FakeRunner::EOS`], or [`FakeRunner::FILLER`] where the end may
-/// not come yet; checks what a real runner would rely on.
+/// not come yet, as far as its grammar allows; checks what a real runner would rely on.
 #[derive(Debug, Default)]
 pub struct FakeRunner {
     /// Steps taken so far.
@@ -64,9 +65,21 @@ impl Runner for FakeRunner {
                     _ => Ok(Self::EOS),
                 },
             };
+            let sampled = sampled.and_then(|token| {
+                let sequence = sequences.get_mut(planned.sequence).expect("it is live");
+                sequence.request.guide.as_mut().map_or(Ok(token), |guide| nearest(guide, token))
+            });
             let sampled = sampled.map(|token| Sampled { token, logprob: None, top: Vec::new() });
             output.tokens.push((planned.sequence, sampled));
         }
         Ok(())
     }
+}
+
+/// The token itself where its grammar allows it, else the lowest that it allows.
+fn nearest(guide: &mut Guide, token: u32) -> Result<u32, SampleError> {
+    let mask = guide.mask().unwrap_or_default();
+    let allowed = |&id: &u32| mask.get(id as usize / 32).is_some_and(|word| word >> (id % 32) & 1 == 1);
+    let first = (0..32 * mask.len() as u32).find(allowed);
+    Some(token).filter(allowed).or(first).ok_or(SampleError::NothingAllowed)
 }

@@ -4,6 +4,7 @@ use super::{PromptPath, prefix::PrefixKeys, queue::Ticket};
 use crate::{
     adapter::AdapterLease,
     domain::{Scoring, TenantId},
+    grammar::Guide,
     kv::BlockTable,
     sampling::Sampler,
 };
@@ -31,6 +32,8 @@ pub struct NewSequence {
     pub scoring: Scoring,
     /// How it draws its tokens.
     pub sampler: Sampler,
+    /// What its text must be, and how far it is.
+    pub guide: Option<Guide>,
     /// Most tokens to generate; at least one, or none where tokens are scored.
     pub max_tokens: usize,
     /// No end token before this many tokens.

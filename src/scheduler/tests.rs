@@ -62,6 +62,7 @@ fn request(id: u64, prompt: usize, max_tokens: usize) -> NewSequence {
         given: Vec::new(),
         scoring: Scoring::Off,
         sampler: Sampler::new(&SamplingParams::greedy(), 0, &[], 10),
+        guide: None,
         max_tokens,
         min_tokens: 0,
         priority: 0,

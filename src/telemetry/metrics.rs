@@ -5,6 +5,7 @@ use super::{
         AdapterBytes, AdapterRequests, Adapters, BuildInfo, Evictions, Instrument, Loads, Outcomes,
         Rejections, Reloads, Seconds, Sizes, Steps,
     },
+    live::{LoraRequests, StepAge},
     tenants::{TenantRequests, TenantTokens},
 };
 
@@ -34,6 +35,7 @@ macro_rules! metrics {
         impl Default for Metrics {
             fn default() -> Self {
                 let registry = Registry::new();
+                register_process(&registry);
                 Self {
                     $($field: <$kind>::register(&registry, $name, concat!($($help),+).trim()),)+
                     registry,
@@ -76,6 +78,8 @@ metrics! {
     batch_tokens: Sizes = "dept_batch_tokens",
     /// Time of a step, by what it works on (encode, prefill, decode).
     step_duration: Steps = "dept_step_duration_seconds",
+    /// How long the engine has been at its present step, in seconds; 0 between steps. A stuck step makes it grow without end.
+    step_age: StepAge = "dept_engine_step_age_seconds",
     /// Prompt tokens read.
     prompt_tokens: IntCounter = "dept_prompt_tokens_total",
     /// Soft-prompt rows read.
@@ -102,6 +106,9 @@ metrics! {
     adapter_loads: Loads = "dept_adapter_loads_total",
     /// Sequences by adapter; after the first 100 adapters the rest counts as other.
     adapter_requests: AdapterRequests = "dept_adapter_requests_total",
+    /// The adapters that sequences run with and wait for now, for the Gateway API Inference Extension: one series, whose
+    /// value is the Unix time. At most 64 of each are named.
+    lora_requests: LoraRequests = "dept_lora_requests_info",
     /// Requests turned away before they started, by reason (an error's code).
     rejected: Rejections = "dept_rejected_total",
     /// API requests that ended, by tenant and outcome (ok, cancelled or an error's code); a server without keys has one
@@ -109,10 +116,20 @@ metrics! {
     tenant_requests: TenantRequests = "dept_tenant_requests_total",
     /// Tokens by tenant and kind (prompt, virtual, generated); a prompt counts once, however many choices it has.
     tenant_tokens: TenantTokens = "dept_tenant_tokens_total",
-    /// Files read anew while the server ran (api_keys, tls), by outcome (ok, error): after an error the old ones stay.
+    /// Files read anew while the server ran (api_keys, tls, log), by outcome (ok, error): after an error the old ones stay.
     reloads: Reloads = "dept_reloads_total",
     /// Always 1; the labels say what runs.
     build_info: BuildInfo = "dept_build_info",
+}
+
+/// What the system counts of this process: its time, memory, threads and files, as every Prometheus client names them.
+fn register_process(registry: &Registry) {
+    #[cfg(target_os = "linux")]
+    registry
+        .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+        .expect("a new registry knows no other process");
+    #[cfg(not(target_os = "linux"))]
+    let _ = registry;
 }
 
 impl Metrics {

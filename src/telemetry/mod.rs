@@ -1,6 +1,7 @@
 //! Logs and metrics.
 
 mod instruments;
+mod live;
 mod logging;
 mod metrics;
 mod tenants;
@@ -8,7 +9,8 @@ mod tenants;
 pub use instruments::{
     AdapterRequests, Adapters, Loads, Outcomes, Phase, Rejections, Reloads, Seconds, Sizes, Steps,
 };
-pub use logging::{LogError, LogFormat, start_logging};
+pub use live::{LoraRequests, StepAge};
+pub use logging::{LogError, LogFilter, LogFormat, start_logging};
 pub use metrics::{Listing, Metrics};
 pub use tenants::{TenantRequests, TenantTokens, TokenKind};
 

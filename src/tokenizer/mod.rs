@@ -5,6 +5,7 @@ mod chat_template;
 mod detokenizer;
 mod pieces;
 mod scored;
+mod spelling;
 mod stop;
 mod token_bytes;
 mod unigram;
@@ -21,6 +22,7 @@ pub use chat_template::{ChatTemplate, ChatTemplateError};
 pub use detokenizer::Detokenizer;
 pub use pieces::{Piece, PieceKind, Pieces};
 pub use scored::ScoredVocabulary;
+pub use spelling::{Beginning, Spelling};
 pub use stop::{Released, StopStrings};
 use token_bytes::Alphabet;
 pub use unigram::UnigramVocabulary;
@@ -154,6 +156,12 @@ impl Tokenizer {
     /// The vocabulary's entry of an id, with its own marks (`▁the`, `</s>`).
     pub fn piece(&self, id: u32) -> Option<String> {
         self.inner.tokenizer.id_to_token(id)
+    }
+
+    /// The text of one token; its vocabulary entry where it has none (`</s>`).
+    pub fn text_of(&self, id: u32) -> String {
+        let text = self.decode(&[id]);
+        if text.is_empty() { self.piece(id).unwrap_or_default() } else { text }
     }
 
     /// The id of a vocabulary entry.

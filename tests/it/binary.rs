@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::{golden, repo};
 
-fn dept(args: &[&str]) -> Command {
+pub fn dept(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dept"));
     // Nothing that the machine has set leaks in, and the embedded model is found from anywhere.
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DEPT_")) {
@@ -42,17 +42,19 @@ pub struct Server {
     child: Child,
     pub http: String,
     pub admin: String,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Server {
     pub fn start(more: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         let ports = folder.path().join("ports.json");
-        let mut args = vec!["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--port-file"];
+        let mut args = vec!["serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"];
+        args.extend(["--admin", "127.0.0.1:0", "--port-file"]);
         args.push(ports.to_str().unwrap());
         args.extend_from_slice(more);
-        let mut child = dept(&args).stderr(Stdio::null()).spawn().unwrap();
+        let log = fs::File::create(folder.path().join("log")).unwrap();
+        let mut child = dept(&args).stderr(Stdio::from(log)).spawn().unwrap();
         let addresses: Value = loop {
             // The file appears whole once the server is ready; a server that can't start ends.
             if let Ok(text) = fs::read_to_string(&ports) {
@@ -62,7 +64,12 @@ impl Server {
             std::thread::yield_now();
         };
         let address = |door: &str| format!("http://{}", addresses[door].as_str().unwrap());
-        Self { http: address("http"), admin: address("admin"), child, _folder: folder }
+        Self { http: address("http"), admin: address("admin"), child, folder }
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
     async fn generate(&self, body: &Value) -> (u16, Value) {
@@ -71,12 +78,23 @@ impl Server {
         (response.status().as_u16(), response.json().await.unwrap())
     }
 
+    /// The value of a metric that must be there.
     pub async fn metric(&self, name: &str) -> f64 {
+        let value = self.find(name).await;
+        value.unwrap_or_else(|| panic!("no {name}"))
+    }
+
+    /// The value of a metric that is not there before it counts.
+    pub async fn counted(&self, name: &str) -> f64 {
+        self.find(name).await.unwrap_or(0.0)
+    }
+
+    async fn find(&self, name: &str) -> Option<f64> {
         let text =
             client().get(format!("{}/metrics", self.admin)).send().await.unwrap().text().await.unwrap();
         let line =
             text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned));
-        line.unwrap().parse().unwrap()
+        line.map(|value| value.parse().unwrap())
     }
 
     pub fn terminate(&self) {
@@ -156,9 +174,16 @@ async fn a_client_that_hangs_up_frees_its_place() {
 fn a_port_in_use_is_said_so() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let output = run(&["serve", "--http", &address, "--admin", "127.0.0.1:0"]);
-    assert_eq!(output.status.code(), Some(78));
-    assert!(said(&output).contains(&format!("can't listen on {address} (--http)")), "{}", said(&output));
+    let cases = [
+        ("--http", ["--http", &address, "--grpc", "off"]),
+        ("--grpc", ["--http", "127.0.0.1:0", "--grpc", &address]),
+    ];
+    for (flag, doors) in cases {
+        let output = run(&[&["serve", "--admin", "127.0.0.1:0"], &doors[..]].concat());
+        assert_eq!(output.status.code(), Some(78));
+        let message = format!("can't listen on {address} ({flag})");
+        assert!(said(&output).contains(&message), "{}", said(&output));
+    }
 }
 
 /// A copy of the golden model, to be spoiled.
@@ -263,4 +288,104 @@ async fn a_decoder_only_model_is_served_too() {
             answer["tokens"].as_array().unwrap().iter().map(|token| &token["id"]).collect();
         assert_eq!(found, tokens.iter().collect::<Vec<_>>(), "{}", case["name"]);
     }
+}
+
+#[tokio::test]
+async fn the_log_follows_its_key_and_health_is_a_command() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("dept.toml");
+    fs::write(&file, "log = \"warn\"\n").unwrap();
+    let server = Server::start(&["--config", file.to_str().unwrap()]);
+    let admin = server.admin.trim_start_matches("http://").to_owned();
+    for args in [&["health", "--admin", &admin][..], &["health", "--live", "--admin", &admin]] {
+        let output = run(args);
+        assert_eq!((output.status.code(), said(&output).trim()), (Some(0), r#"{"status":"ok"}"#));
+    }
+    assert_eq!(server.log(), "", "nothing worth a warning has happened");
+
+    let reloads = "dept_reloads_total{file=\"log\",outcome=";
+    fs::write(&file, "log = \"info,dept=\"").unwrap();
+    server.signal("-HUP");
+    while server.counted(&format!("{reloads}\"error\"}}")).await == 0.0 {}
+    fs::write(&file, "log = \"debug\"\n").unwrap();
+    server.signal("-HUP");
+    while server.counted(&format!("{reloads}\"ok\"}}")).await == 0.0 {}
+    assert_eq!(server.generate(&json!({"adapter": "sst2", "prompt": "sentence: fine ."})).await.0, 200);
+    // The line is written when the account closes, which may be after the answer has come.
+    while !server.log().contains("request ended") {}
+
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
+    let output = run(&["health", "--admin", &admin]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("does not answer: is the server running"), "{}", said(&output));
+}
+
+#[tokio::test]
+async fn a_text_is_held_to_what_the_request_says_it_is() {
+    let server = Server::start(&[]);
+    let ask = |more: Value| {
+        let mut body =
+            json!({"adapter": "sst2", "inputs": {"sentence": "superb"}, "temperature": 1, "max_tokens": 60});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let server = &server;
+        async move { server.generate(&body).await }
+    };
+    let (status, answer) = ask(json!({"choice": ["brilliant", "awful"], "n": 8})).await;
+    assert_eq!(status, 200, "{answer}");
+    for choice in answer["choices"].as_array().unwrap() {
+        assert!(["brilliant", "awful"].contains(&choice["text"].as_str().unwrap()), "{choice}");
+        assert_eq!(choice["finish_reason"], "stop");
+    }
+    let (status, answer) = ask(json!({"regex": "[1-5] of 5"})).await;
+    let text = answer["text"].as_str().unwrap();
+    assert!(status == 200 && text.len() == 6 && text.ends_with(" of 5"), "{answer}");
+    let list = json!({"type": "array", "items": {"enum": [1, 2, 3]}, "minItems": 1, "maxItems": 3});
+    let format = |schema: &Value| json!({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}});
+    let (status, answer) = ask(format(&list)).await;
+    assert_eq!(status, 200, "{answer}");
+    let numbers: Vec<u8> = serde_json::from_str(answer["text"].as_str().unwrap()).unwrap();
+    assert!((1..=3).contains(&numbers.len()), "{answer}");
+    // What can't be followed is said before anything runs.
+    let refused = [
+        (json!({"response_format": {"type": "json_object"}}), "response_format", "can't write '{'"),
+        (json!({"choice": ["yes", "{}"]}), "choice[1]", "can't write '{', '}'"),
+        (json!({"regex": "a(b"}), "regex", "from byte 1 on"),
+        (
+            format(&json!({"type": "array", "items": {"not": {}}})),
+            "response_format.json_schema.schema.items",
+            "Unimplemented keys",
+        ),
+    ];
+    for (more, param, message) in refused {
+        let (status, answer) = ask(more).await;
+        let error = &answer["error"];
+        assert_eq!(
+            (status, error["code"].as_str(), error["param"].as_str()),
+            (400, Some("invalid_request"), Some(param))
+        );
+        assert!(error["message"].as_str().unwrap().contains(message), "{answer}");
+    }
+}
+
+#[test]
+fn generate_holds_its_text_to_a_flag() {
+    let ask = |more: &[&str]| {
+        let args = ["generate", "--adapter", "sst2", "--prompt", "sentence: superb", "--temperature", "1"];
+        run(&[&args[..], more].concat())
+    };
+    let chosen = ask(&["--choice", "brilliant", "--choice", "awful"]);
+    assert!(["brilliant\n", "awful\n"].contains(&said(&chosen).as_str()), "{}", said(&chosen));
+    let folder = TempDir::new().unwrap();
+    let schema = folder.path().join("schema.json");
+    fs::write(&schema, r#"{"enum": [11, 22]}"#).unwrap();
+    let json = ask(&["--json-schema", schema.to_str().unwrap()]);
+    assert!(["11\n", "22\n"].contains(&said(&json).as_str()), "{}", said(&json));
+    assert_eq!(ask(&["--regex", "a", "--choice", "b"]).status.code(), Some(2));
+    let refused = ask(&["--regex", "a("]);
+    assert!(
+        refused.status.code() == Some(1) && said(&refused).contains("from byte 1 on"),
+        "{}",
+        said(&refused)
+    );
 }

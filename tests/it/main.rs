@@ -8,5 +8,8 @@ mod exactness;
 mod mixes;
 mod real_models;
 mod store;
+mod structured;
 mod support;
+mod swaps;
 mod tenants;
+mod training;

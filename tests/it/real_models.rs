@@ -16,7 +16,7 @@ use crate::support::{
 
 /// The file that an environment variable names; says plainly when there is none.
 #[expect(clippy::disallowed_methods, reason = "a test is told where the files are")]
-fn file_of(variable: &str) -> Option<PathBuf> {
+pub fn file_of(variable: &str) -> Option<PathBuf> {
     let path = std::env::var_os(variable).map(PathBuf::from);
     if path.is_none() {
         eprintln!("skipped: {variable} names no file");

@@ -226,6 +226,11 @@ impl Manifest {
         self
     }
 
+    /// The manifest of an adapter that was trained here: what its config leaves open is DePT's.
+    pub fn trained(self) -> Self {
+        self.decided(false)
+    }
+
     /// `lora_alpha`; none without a low-rank pair.
     pub fn alpha(&self) -> Option<f64> {
         match self.update {

@@ -1,3 +1,5 @@
+use std::time::Instant;
+
 use axum::{
     Json, Router,
     extract::{FromRef, State},
@@ -9,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Frame;
-use crate::api::ApiError;
+use crate::api::{ApiError, ErrorCode};
 
 /// The answer of the health paths.
 #[derive(Debug, Serialize, ToSchema)]
@@ -29,18 +31,31 @@ where
     if metrics { routes.route("/metrics", get(exposition)) } else { routes }
 }
 
-/// Whether the process answers at all.
+/// Whether the process is worth keeping.
+///
+/// For a liveness probe: it answers while the model loads and while the server drains, and is 503 once a step of the engine has been
+/// running for longer than `--stuck-after`.
 #[utoipa::path(
-    get, path = "/health/live", tag = "health",
-    responses((status = 200, description = "It does", body = Health))
+    get, path = "/health/live", operation_id = "health_live", tag = "health",
+    responses((status = 200, description = "It is", body = Health), super::openapi::EngineStuck)
 )]
-pub(super) async fn live() -> Json<Health> {
-    Json(Health { status: "ok" })
+pub(super) async fn live(State(frame): State<Frame>) -> Result<Json<Health>, ApiError> {
+    let age = frame.metrics.step_age.at(Instant::now());
+    if age > frame.stuck_after {
+        let (age, limit) = (age.as_secs(), frame.stuck_after.as_secs());
+        let message = format!(
+            "the engine has been at one step for {age} s, and --stuck-after is {limit} s: restart the server"
+        );
+        return Err(ApiError::new(ErrorCode::EngineStuck, message));
+    }
+    Ok(Json(Health { status: "ok" }))
 }
 
-/// Whether requests are served: 503 while the model loads and while the server drains.
+/// Whether requests are served.
+///
+/// For a readiness probe: 503 while the model loads and while the server drains.
 #[utoipa::path(
-    get, path = "/health/ready", tag = "health",
+    get, path = "/health/ready", operation_id = "health_ready", tag = "health",
     responses((status = 200, description = "They are", body = Health), super::openapi::NotReady)
 )]
 pub(super) async fn ready(State(frame): State<Frame>) -> Result<Json<Health>, ApiError> {

@@ -18,7 +18,8 @@ use utoipa::{
 
 use super::{
     access::{self, Access},
-    adapters, classify, dto, generate, health, openai, tokens,
+    adapters::{self, by_path},
+    classify, dto, generate, health, openai, tokens,
 };
 use crate::api::ErrorCode;
 
@@ -26,17 +27,18 @@ use crate::api::ErrorCode;
 #[openapi(
     info(
         title = "dept",
-        description = "A server for soft-prompt adapters: one frozen backbone, thousands of DePT adapters, one batch."
+        description = "A server for soft-prompt adapters: one frozen backbone, thousands of DePT adapters, one batch.",
+        contact(name = "Whoever runs this server")
     ),
     servers((url = "http://127.0.0.1:8080", description = "The default address")),
     paths(
         generate::generate, classify::classify, tokens::tokenize, tokens::detokenize,
         openai::completions, openai::chat_completions, openai::models::list, openai::models::show, adapters::list, adapters::show,
         adapters::put, adapters::patch, adapters::delete, adapters::versions, adapters::delete_version, adapters::content,
-        adapters::set_alias, adapters::delete_alias, health::live,
+        adapters::set_alias, adapters::delete_alias, by_path::load, by_path::unload, health::live,
         health::ready,
     ),
-    components(schemas(dto::ErrorBody)),
+    components(schemas(dto::ErrorBody, dto::StreamEvent, openai::ChatChunk)),
     modifiers(&Failures, &Keys),
     tags(
         (name = "generate", description = "Text from prompts"),
@@ -172,6 +174,8 @@ macro_rules! failures {
 failures! {
     /// What `/health/ready` says while it is not.
     NotReady: NotReady Draining;
+    /// What `/health/live` says of a server that should be started anew.
+    EngineStuck: EngineStuck;
     /// What can be wrong with a query.
     QueryFailures: InvalidRequest Unauthorized Forbidden Overloaded QuotaExceeded Internal;
     /// What can be wrong with an adapter's name.
@@ -181,6 +185,9 @@ failures! {
         TooLarge UnsupportedMediaType Overloaded QuotaExceeded Internal NotReady AdapterCapacity;
     /// What can be wrong with an upload.
     UploadFailures: InvalidRequest Unauthorized Forbidden RequestTimeout Conflict PreconditionFailed TooLarge
+        UnsupportedMediaType InvalidAdapter Overloaded QuotaExceeded Internal NotReady;
+    /// What can be wrong with a folder of the server.
+    LoadFailures: InvalidRequest Unauthorized Forbidden AdapterNotFound RequestTimeout Conflict TooLarge
         UnsupportedMediaType InvalidAdapter Overloaded QuotaExceeded Internal NotReady;
     /// What can be wrong with a body.
     BodyFailures: InvalidRequest Unauthorized Forbidden RequestTimeout TooLarge UnsupportedMediaType Overloaded

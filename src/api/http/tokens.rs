@@ -3,12 +3,14 @@ use axum::{Json as Answer, extract::State};
 use super::{
     Door,
     dto::{DetokenizeBody, DetokenizeResponse, TokenizeBody, TokenizeResponse},
-    generate::off_the_loop,
     json::Json,
+    off_the_loop,
 };
 use crate::{api::ApiError, tenancy::Principal};
 
 /// The tokens of a prompt, as generation would read them.
+///
+/// Soft-prompt rows are not among them: they have no ids.
 #[utoipa::path(
     post, path = "/v1/tokenize", tag = "tokens", request_body = TokenizeBody,
     responses((status = 200, description = "The tokens", body = TokenizeResponse), super::openapi::AdapterBodyFailures)
@@ -25,6 +27,8 @@ pub(super) async fn tokenize(
 }
 
 /// The text of tokens.
+///
+/// The other way round of `POST /v1/tokenize`, special tokens left out.
 #[utoipa::path(
     post, path = "/v1/detokenize", tag = "tokens", request_body = DetokenizeBody,
     responses((status = 200, description = "The text", body = DetokenizeResponse), super::openapi::BodyFailures)

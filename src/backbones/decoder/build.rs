@@ -130,9 +130,11 @@ impl Builder<'_> {
         let DecoderConfig { hidden, inner, names, biases, .. } = self.config;
         let part = |name, n| Part { name, n, bias: biases.mlp, stored: names.stored };
         let parts: Vec<Part<'_>> = names.inner.iter().map(|name| part(*name, *inner)).collect();
+        let (activated, gate) = self.loader.mlp_inner(at, &parts, *hidden, self.config.mlp)?;
         Ok(Mlp {
             norm: self.norm(&format!("{at}{}", names.mlp_norm), *hidden)?,
-            inner: self.loader.mlp_inner(at, &parts, *hidden, self.config.mlp)?,
+            inner: activated,
+            gate,
             out: self.loader.packed(at, &[part(names.mlp_out, *hidden)], *inner)?,
             after: self.after(at, names.after_mlp)?,
         })

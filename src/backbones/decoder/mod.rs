@@ -18,6 +18,7 @@ use crate::{
 
 mod build;
 mod config;
+mod teacher_forced;
 
 pub use config::{Architecture, Biases, ConfigError, DecoderConfig, Names, Positions};
 

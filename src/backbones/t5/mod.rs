@@ -19,6 +19,7 @@ use crate::{
 };
 
 mod config;
+mod teacher_forced;
 
 pub use config::{ConfigError, T5Config};
 
@@ -244,9 +245,11 @@ impl Builder<'_> {
             MlpShape::Plain(_) => &[part("wi")],
             MlpShape::Gated(_) => &[part("wi_0"), part("wi_1")],
         };
+        let (activated, gate) = self.loader.mlp_inner(&names, parts, hidden, self.config.mlp)?;
         Ok(Mlp {
             norm: self.norm(&format!("{layer}.layer_norm"))?,
-            inner: self.loader.mlp_inner(&names, parts, hidden, self.config.mlp)?,
+            inner: activated,
+            gate,
             out: self.loader.linear(&names, &[("wo", hidden)], inner)?,
             after: None,
         })

@@ -231,6 +231,7 @@ pub fn echo(tokens: &[u32]) -> Submission {
         max_tokens: 100,
         min_tokens: 0,
         stop: Vec::new(),
+        grammar: None,
         priority: 0,
         deadline: None,
     }

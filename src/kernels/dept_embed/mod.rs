@@ -10,15 +10,25 @@ use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor};
 
 use super::pool::ComputePool;
 
+mod backward;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(any(test, feature = "cuda"))]
+mod plan;
 mod rows;
 mod table;
 
 pub mod reference;
 
+pub use backward::{TrainedPair, TrainedSlot, dept_embed_tracked};
+#[cfg(feature = "cuda")]
+pub use cuda::{ResidentAdapter, ResidentBatch, ResidentTable};
 pub use rows::{DeltaRow, Row, RowTable};
 pub use table::{EmbeddingTable, TableError};
 
+#[cfg(test)]
+mod device_tests;
 #[cfg(test)]
 mod tests;
 
@@ -68,6 +78,14 @@ pub enum DeptEmbedError {
         index: u32,
         /// Rows that A has.
         max_length: usize,
+    },
+    /// Rows that the device's kernel does not take.
+    #[error(
+        "rows of {hidden} numbers: a CUDA device takes multiples of 4; serve this model with --device cpu"
+    )]
+    Hidden {
+        /// Width of the table.
+        hidden: usize,
     },
     /// A slot's matrices are not as wide as the table.
     #[error("slot {slot} holds rows of {found} numbers: the backbone's are {hidden}")]

@@ -28,6 +28,14 @@ enum Storage {
     },
 }
 
+/// The numbers of a table, as they are copied to a device.
+#[cfg(feature = "cuda")]
+pub(super) enum TableParts<'a> {
+    F32(&'a [f32]),
+    /// Values, and a scale a row.
+    I8(&'a [i8], &'a [f32]),
+}
+
 impl EmbeddingTable {
     /// A table of `values` `(vocab, hidden)`.
     ///
@@ -60,6 +68,14 @@ impl EmbeddingTable {
             Storage::I8 { scales, .. } => scales.iter_mut().for_each(|scale| *scale *= factor),
         }
         self
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(super) fn parts(&self) -> TableParts<'_> {
+        match &self.storage {
+            Storage::F32(values) => TableParts::F32(values),
+            Storage::I8 { values, scales } => TableParts::I8(values, scales),
+        }
     }
 
     /// Rows of the table.

@@ -5,6 +5,8 @@
 //!
 //! - `I8`: activations are quantised by row, products are summed exactly as integers, and an output is
 //!   `sum as f32 * activation_scale * weight_scale + bias`, rounded at each of these steps.
+//! - `Blocks`: activations are quantised by row to 15 bits, products are summed exactly as integers in blocks of 32 inputs,
+//!   and each block's sum times its scale is added in order by a fused multiply-add; then as `I8`.
 //! - `F32`: one fused multiply-add per input, in order, from zero; then the bias is added.
 //!
 //! An activation or a gate can be part of the map: it costs a tenth of the map, where separate ops cost several of them.
@@ -14,7 +16,10 @@ mod activation;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod backward;
+mod blocks;
 mod forward;
+mod gate;
 mod isa;
 mod pack;
 mod portable;
@@ -31,11 +36,15 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
 pub use self::activation::Activation;
 use self::activation::Epilogue;
+use self::backward::Backward;
+use self::blocks::PackedBlocks;
 use self::forward::Call;
+pub use self::gate::Gate;
 pub use self::isa::Isa;
 use self::isa::Kernels;
 use self::pack::{BLOCK, I8Values, Packed, PackedF32, PackedI8};
 use self::weights::MAX_K;
+pub(crate) use self::weights::widen_blocks;
 pub use self::weights::{ActivationBits, LinearPart, LinearShape, LinearWeights};
 use super::pool::ComputePool;
 
@@ -111,6 +120,8 @@ pub struct Linear {
     epilogue: Epilogue,
     kernels: Kernels,
     pool: ComputePool,
+    /// The way back to the input, where gradients are wanted.
+    backward: Option<Arc<Backward>>,
 }
 
 impl Linear {
@@ -174,9 +185,19 @@ impl Linear {
                 let values = I8Values { values: &values, scales: &scales, activations };
                 Packed::I8(PackedI8::pack(values, shape, bias, order))
             }
+            LinearWeights::Blocks { values, scales } => {
+                Packed::Blocks(PackedBlocks::pack((&values, &scales), shape, bias, order))
+            }
         };
         let shape = LinearShape { n: shape.n * epilogue.block_outputs() / BLOCK, ..shape };
-        Ok(Linear { packed: Arc::new(packed), shape, epilogue, kernels: Kernels::fastest(), pool })
+        Ok(Linear {
+            packed: Arc::new(packed),
+            shape,
+            epilogue,
+            kernels: Kernels::fastest(),
+            pool,
+            backward: None,
+        })
     }
 
     /// The same map computed with another instruction set, for tests and measurements.
@@ -250,5 +271,9 @@ impl CustomOp1 for Linear {
         let mut out = vec![0.0; rows * n];
         self.forward_rows(x, rows, &mut out).map_err(candle_core::Error::wrap)?;
         Ok((CpuStorage::F32(out), Shape::from([leading, &[n]].concat())))
+    }
+
+    fn bwd(&self, _x: &Tensor, _y: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        self.input_gradient(gradient).map(Some)
     }
 }

@@ -3,6 +3,11 @@
 //! A row is summed in `LANES` = 32 running sums, element `i` into sum `i % LANES`, and these are added pair by pair. The
 //! order is part of the op's definition: it does not depend on the batch, the threads or the machine.
 
+mod backward;
+#[cfg(test)]
+mod device_tests;
+#[cfg(test)]
+mod plan;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
@@ -209,5 +214,9 @@ impl CustomOp1 for Norm {
         let mut out = vec![0.0; x.len()];
         self.forward_rows(x, &mut out).map_err(candle_core::Error::wrap)?;
         Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        self.input_gradient(x, gradient).map(Some)
     }
 }

@@ -47,6 +47,11 @@ impl BiasShape {
 /// An additive attention bias by head and distance, laid out so that a row of scores adds a run of it.
 #[derive(Debug, Clone)]
 pub struct RelativeBias {
+    #[cfg(any(test, feature = "cuda"))]
+    pub(super) shape: BiasShape,
+    /// As the checkpoint has it, for a device. `(buckets, heads)`
+    #[cfg(any(test, feature = "cuda"))]
+    pub(super) weight: Vec<f32>,
     reach: usize,
     /// `(heads, 2 reach + 1)`, by `key - query + reach`.
     by_distance: Vec<f32>,
@@ -64,7 +69,14 @@ impl RelativeBias {
         let by_distance = (0..shape.heads)
             .flat_map(|head| buckets.iter().map(move |bucket| weight[bucket * shape.heads + head]))
             .collect();
-        Self { reach, by_distance }
+        Self {
+            #[cfg(any(test, feature = "cuda"))]
+            shape,
+            #[cfg(any(test, feature = "cuda"))]
+            weight: weight.to_vec(),
+            reach,
+            by_distance,
+        }
     }
 
     /// Largest distance in the table.

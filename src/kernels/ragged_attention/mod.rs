@@ -9,11 +9,21 @@ use std::ops::Range;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 
-use super::pool::ComputePool;
+#[cfg(feature = "cuda")]
+use super::cuda::device::Matrix;
+use super::{pool::ComputePool, simd};
 use crate::kv::BlockId;
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod backward;
 mod bias;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(any(test, feature = "cuda"))]
+mod plan;
+mod portable;
 mod slab;
 
 pub mod reference;
@@ -21,6 +31,10 @@ pub mod reference;
 pub use bias::{BiasShape, Direction, RelativeBias};
 pub use slab::{copy_blocks, write_key_values};
 
+#[cfg(test)]
+mod device_tests;
+#[cfg(all(test, feature = "cuda"))]
+mod gpu_tests;
 #[cfg(test)]
 mod tests;
 
@@ -176,6 +190,14 @@ pub enum AttentionError {
         /// Largest distance in the table.
         reach: usize,
     },
+    /// Heads that the device's kernels do not take.
+    #[error(
+        "heads of {dim} numbers: a CUDA device takes multiples of 4 up to 256; serve this model with --device cpu"
+    )]
+    Head {
+        /// Numbers a head.
+        dim: usize,
+    },
     /// A tensor does not have the columns that the heads need.
     #[error("a row has {found} columns: the heads need {expected}")]
     Columns {
@@ -193,7 +215,7 @@ impl Attention<'_> {
     /// # Errors
     /// When a span or a shape does not fit.
     pub fn among_rows(&self, qkv: &Tensor) -> candle_core::Result<Tensor> {
-        qkv.apply_op1_no_bwd(&AmongRows(*self))
+        if qkv.track_op() { self.among_rows_tracked(qkv) } else { qkv.apply_op1_no_bwd(&AmongRows(*self)) }
     }
 
     /// Attention of query rows, the first columns of `q`, over a K/V slab whose rows are `[k; v]`:
@@ -202,7 +224,23 @@ impl Attention<'_> {
     /// # Errors
     /// When a span or a shape does not fit.
     pub fn over_slab(&self, q: &Tensor, slab: &Tensor) -> candle_core::Result<Tensor> {
+        if q.track_op() || slab.track_op() {
+            candle_core::bail!("a slab passes no gradients: attend over rows");
+        }
         q.apply_op2_no_bwd(slab, &OverSlab(*self))
+    }
+
+    /// Attention of query rows over rows `[k; v]` of another tensor, which spans find by [`Keys::Rows`]:
+    /// `(rows, heads * dim), (key rows, 2 kv_heads * dim) -> (rows, heads * dim)`.
+    ///
+    /// # Errors
+    /// When a span or a shape does not fit.
+    pub fn over_rows(&self, q: &Tensor, kv: &Tensor) -> candle_core::Result<Tensor> {
+        if q.track_op() || kv.track_op() {
+            self.over_rows_tracked(q, kv)
+        } else {
+            q.apply_op2_no_bwd(kv, &OverSlab(*self))
+        }
     }
 
     fn check(&self, rows: usize, key_rows: usize) -> Result<(), AttentionError> {
@@ -238,7 +276,7 @@ impl Attention<'_> {
         self.check(rows, kv.rows()).map_err(candle_core::Error::wrap)?;
         let width = self.heads.query_width();
         let mut out = vec![0f32; rows * width]; // (rows, heads * dim)
-        cpu::attend(self, q, kv, &mut out);
+        cpu::attend(self, simd::width(), (q, kv), &mut out);
         Ok((CpuStorage::F32(out), Shape::from((rows, width))))
     }
 }
@@ -260,6 +298,19 @@ impl CustomOp1 for AmongRows<'_> {
         let values = cpu::Rows { values: qkv, stride, offset: q_width + kv_width };
         debug_assert!(dim > 0, "a head has columns");
         self.0.run(rows, q, cpu::KeyValues { keys, values })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        storage: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        let (q_width, kv_width) = (self.0.heads.query_width(), self.0.heads.kv_width());
+        let qkv = Matrix::new(storage, layout)?;
+        columns(q_width + 2 * kv_width, qkv.columns)?;
+        let columns = cuda::KeyValueColumns { keys: q_width, values: q_width + kv_width };
+        cuda::attend(&self.0, &storage.device, (qkv, qkv), columns)
     }
 }
 
@@ -289,6 +340,31 @@ impl CustomOp2 for OverSlab<'_> {
         let values = cpu::Rows { values: slab, stride: 2 * kv_width, offset: kv_width };
         self.0.run(rows, cpu::Rows { values: q, stride, offset: 0 }, cpu::KeyValues { keys, values })
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        q: &candle_core::CudaStorage,
+        q_layout: &Layout,
+        slab: &candle_core::CudaStorage,
+        slab_layout: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        let (q_width, kv_width) = (self.0.heads.query_width(), self.0.heads.kv_width());
+        let device = &q.device;
+        let (q, slab) = (Matrix::new(q, q_layout)?, Matrix::new(slab, slab_layout)?);
+        columns(q_width, q.columns.min(q_width))?;
+        columns(2 * kv_width, slab.columns)?;
+        cuda::attend(&self.0, device, (q, slab), cuda::KeyValueColumns { keys: 0, values: kv_width })
+    }
+}
+
+/// Whether a matrix has the columns that the heads need.
+#[cfg(feature = "cuda")]
+fn columns(expected: usize, found: usize) -> candle_core::Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(candle_core::Error::wrap(AttentionError::Columns { expected, found }))
 }
 
 /// The rows of a contiguous f32 matrix of `columns` columns.

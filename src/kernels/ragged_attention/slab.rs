@@ -10,6 +10,9 @@ use crate::kv::BlockCopy;
 /// # Errors
 /// When a slot lies outside of the slab or the shapes differ.
 pub fn write_key_values(slab: &Tensor, source: &Tensor, slots: &[u32]) -> candle_core::Result<()> {
+    if source.track_op() {
+        candle_core::bail!("a slab passes no gradients: attend over rows");
+    }
     slab.inplace_op2(source, &WriteKeyValues { slots })
 }
 
@@ -58,6 +61,17 @@ impl InplaceOp2 for WriteKeyValues<'_> {
         }
         Ok(())
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        slab: &mut candle_core::CudaStorage,
+        slab_layout: &Layout,
+        source: &candle_core::CudaStorage,
+        source_layout: &Layout,
+    ) -> candle_core::Result<()> {
+        super::cuda::write_key_values((slab, slab_layout), (source, source_layout), self.slots)
+    }
 }
 
 struct CopyBlocks<'a> {
@@ -84,5 +98,10 @@ impl InplaceOp1 for CopyBlocks<'_> {
             slab.copy_within(row(from)..row(from) + rows * width, row(to));
         }
         Ok(())
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, slab: &mut candle_core::CudaStorage, layout: &Layout) -> candle_core::Result<()> {
+        super::cuda::copy_blocks((slab, layout), self.copies, self.block_size)
     }
 }

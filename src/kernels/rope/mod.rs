@@ -15,6 +15,11 @@ use super::{
     simd,
 };
 
+mod backward;
+#[cfg(test)]
+mod device_tests;
+#[cfg(test)]
+mod plan;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
@@ -117,7 +122,7 @@ impl PrepareHeads<'_> {
     /// # Errors
     /// When a position lies beyond the table or a width does not fit.
     pub fn forward(&self, qkv: &Tensor) -> candle_core::Result<Tensor> {
-        qkv.apply_op1_no_bwd(self)
+        if qkv.track_op() { self.forward_tracked(qkv) } else { qkv.apply_op1_no_bwd(self) }
     }
 
     fn check(&self, rows: usize, width: usize) -> Result<(), RopeError> {

@@ -33,7 +33,7 @@ pub fn load_decoder_to(path: &Path, recipe: Recipe, threads: usize, positions: u
     let weights = Weights::open(path).unwrap();
     let pool = ComputePool::new(NonZeroUsize::new(threads).unwrap()).unwrap();
     let config = DecoderConfig::read(&weights).unwrap();
-    let loader = Loader { weights: &weights, recipe, pool };
+    let loader = Loader { weights: &weights, recipe, pool, gradients: false };
     Decoder::load(&loader, config, positions).unwrap()
 }
 

@@ -15,7 +15,8 @@ use dept::{
         t5::{Reach, T5, T5Config},
         weights::Weights,
     },
-    domain::{GivenToken, RawSampling, SamplingParams, Scoring, TenantId},
+    domain::{FinishReason, GivenToken, RawSampling, SamplingParams, Scoring, TenantId},
+    grammar::{Compiled, Guide, Progress},
     kernels::pool::ComputePool,
     layers::{Loader, Recipe},
     runner::{CausalRunner, Runner, RunnerConfig, StepOutput, T5Runner},
@@ -38,7 +39,7 @@ pub fn load_t5(path: &Path, recipe: Recipe, threads: usize) -> T5 {
     let weights = Weights::open(path).unwrap();
     let pool = ComputePool::new(NonZeroUsize::new(threads).unwrap()).unwrap();
     let config = T5Config::read(&weights).unwrap();
-    let loader = Loader { weights: &weights, recipe, pool };
+    let loader = Loader { weights: &weights, recipe, pool, gradients: false };
     T5::load(&loader, config, Reach { prompt: 512, new_tokens: 128 }).unwrap()
 }
 
@@ -54,15 +55,31 @@ pub struct Job {
     pub prompt: Vec<u32>,
     pub adapter: Option<AdapterLease>,
     pub max_tokens: usize,
+    pub min_tokens: usize,
     /// What is scored beside that.
     pub given: Vec<u32>,
     pub scoring: Scoring,
+    pub sampling: SamplingParams,
+    /// What the text must be.
+    pub grammar: Option<Arc<Compiled>>,
 }
 
 impl Job {
     /// Generates and scores nothing.
     pub fn new(prompt: Vec<u32>, adapter: Option<AdapterLease>, max_tokens: usize) -> Self {
-        Self { prompt, adapter, max_tokens, given: Vec::new(), scoring: Scoring::Off }
+        let sampling = SamplingParams::new(RawSampling { logprobs: 1, ..RawSampling::default() }).unwrap();
+        let (given, scoring) = (Vec::new(), Scoring::Off);
+        Self { prompt, adapter, max_tokens, min_tokens: 0, given, scoring, sampling, grammar: None }
+    }
+
+    /// Draws at temperature 1 with a seed of its own.
+    pub fn drawn(self, seed: u64) -> Self {
+        let raw = RawSampling { temperature: 1.0, seed: Some(seed), logprobs: 1, ..RawSampling::default() };
+        Self { sampling: SamplingParams::new(raw).unwrap(), ..self }
+    }
+
+    fn seed(&self) -> u64 {
+        self.sampling.seed.unwrap_or(0)
     }
 }
 
@@ -120,7 +137,6 @@ fn drive(
     vocab: usize,
     jobs: &[Job],
 ) -> (Vec<Vec<Sampled>>, Scheduler) {
-    let sampling = SamplingParams::new(RawSampling { logprobs: 1, ..RawSampling::default() }).unwrap();
     let mut results = vec![Vec::new(); jobs.len()];
     let mut done = 0;
     let mut plan = StepPlan::default();
@@ -128,6 +144,7 @@ fn drive(
     for step in 0.. {
         if step % 3 == 0 && step / 3 < jobs.len() {
             let job = jobs[step / 3].clone();
+            let seed = job.seed();
             let added = NewSequence {
                 id: SequenceId(step as u64 / 3),
                 tenant: TenantId::default_tenant(),
@@ -136,9 +153,10 @@ fn drive(
                 prompt: job.prompt,
                 given: job.given,
                 scoring: job.scoring,
-                sampler: Sampler::new(&sampling, 0, &[], vocab),
+                sampler: Sampler::new(&job.sampling, seed, &[], vocab),
+                guide: job.grammar.clone().map(Guide::new),
                 max_tokens: job.max_tokens,
-                min_tokens: 0,
+                min_tokens: job.min_tokens,
                 priority: 0,
             };
             scheduler.add(added).unwrap();
@@ -160,8 +178,9 @@ fn drive(
         for (id, sampled) in output.tokens.drain(..) {
             let sampled = sampled.unwrap();
             let ended = scheduler.commit(id, sampled.token);
+            let whole = ended != Some(FinishReason::Stop) && follow(&mut scheduler, id, sampled.token);
             results[id.0 as usize].push(sampled);
-            if ended.is_some() {
+            if whole || ended.is_some() {
                 scheduler.remove(id);
                 done += 1;
             }
@@ -172,4 +191,10 @@ fn drive(
         assert!(step < 100_000, "the batch makes no progress");
     }
     (results, scheduler)
+}
+
+/// Moves a sequence's grammar by its token, as the engine does. Returns whether the text is whole.
+fn follow(scheduler: &mut Scheduler, id: SequenceId, token: u32) -> bool {
+    let guide = scheduler.sequences().get_mut(id).and_then(|held| held.request.guide.as_mut());
+    guide.is_some_and(|guide| guide.advance(token).unwrap() == Progress::Whole)
 }

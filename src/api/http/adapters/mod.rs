@@ -1,6 +1,8 @@
 //! Adapters over HTTP.
 
+pub(super) mod by_path;
 mod conditions;
+mod download;
 mod upload;
 
 use std::fmt::Display;
@@ -41,7 +43,10 @@ pub struct Page {
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
     /// Begin behind this name: `next` of the page before.
+    #[param(pattern = "^[a-z0-9][a-z0-9._-]{0,63}$")]
     after: Option<String>,
+    /// Only adapters whose names contain this text.
+    search: Option<String>,
 }
 
 /// Where a change is made.
@@ -50,7 +55,7 @@ pub struct Page {
 #[into_params(parameter_in = Query)]
 pub struct Where {
     /// `home`, the tenant's own namespace, or `shared`, what all tenants see, which needs the admin scope.
-    #[param(default = "home")]
+    #[param(default = "home", pattern = "^(home|shared)$")]
     namespace: Option<String>,
 }
 
@@ -68,8 +73,10 @@ impl Where {
 }
 
 /// The adapters and aliases in the order of their names.
+///
+/// A page at a time: give `next` of one page as `after` for the next.
 #[utoipa::path(
-    get, path = "/v1/adapters", tag = "adapters", params(Page),
+    get, path = "/v1/adapters", operation_id = "list_adapters", tag = "adapters", params(Page),
     responses((status = 200, description = "A page of them", body = AdapterList), super::openapi::QueryFailures)
 )]
 pub(super) async fn list(
@@ -84,16 +91,19 @@ pub(super) async fn list(
     }
     let after: Option<AdapterName> =
         page.after.as_deref().map(str::parse).transpose().map_err(about("after"))?;
-    let (list, more) = door.service.list_adapters(&principal, limit, after.as_ref());
+    let search = page.search.unwrap_or_default().to_lowercase();
+    let (list, more) = door.service.search_adapters(&principal, &search, limit, after.as_ref());
     let next = list.last().filter(|_| more).map(|(name, _)| name.to_string());
     let adapters = list.iter().map(|(name, found)| AdapterObject::new(name, found)).collect();
     Ok(Answer(AdapterList { adapters, next }))
 }
 
 /// One adapter, or what an alias stands for. The ETag is its version.
+///
+/// With its card and its measured results. `name@version` is an older version, by 12 or more of its digits.
 #[utoipa::path(
-    get, path = "/v1/adapters/{name}", tag = "adapters",
-    params(("name" = String, Path, description = "The adapter's name, or `name@version`", example = "sst2")),
+    get, path = "/v1/adapters/{name}", operation_id = "get_adapter", tag = "adapters",
+    params(("name" = String, Path, description = "The adapter's name, or `name@version`", pattern = "^[a-z0-9][a-z0-9._-]{0,63}(@(sha256:)?[0-9a-f]{12,64})?$", example = "sst2")),
     responses((status = 200, description = "What it is", body = AdapterObject), super::openapi::AdapterFailures)
 )]
 pub(super) async fn show(
@@ -111,8 +121,8 @@ pub(super) async fn show(
 /// The body is multipart (`config`, `weights`, and maybe `card`), a zip or a gzipped tar archive of the files. Every tensor is
 /// checked before anything is stored. `If-Match: "sha256:…"` and `If-None-Match: *` make the upload conditional.
 #[utoipa::path(
-    put, path = "/v1/adapters/{name}", tag = "adapters",
-    params(("name" = String, Path, description = "The adapter's name", example = "my-task"), Where),
+    put, path = "/v1/adapters/{name}", operation_id = "put_adapter", tag = "adapters",
+    params(("name" = String, Path, description = "The adapter's name", pattern = "^[a-z0-9][a-z0-9._-]{0,63}$", example = "my-task"), Where),
     request_body(content(
         (upload::Parts = "multipart/form-data"), (Vec<u8> = "application/zip"), (Vec<u8> = "application/gzip"),
     )),
@@ -131,6 +141,8 @@ pub(super) async fn put(
 ) -> Result<Response, ApiError> {
     let (name, place) = (own_name(name)?, place.map_err(bad_query)?.place()?);
     let precondition = conditions::of(request.headers())?;
+    // Until it is stored: so long its bytes are in memory.
+    let _turn = door.options.uploads.take(&principal.tenant().id).await;
     let files = upload::read(&door, request).await?;
     let published = door.service.put_adapter(&principal, (place, &name), files, precondition).await?;
     let status = if published.change == Change::Created { StatusCode::CREATED } else { StatusCode::OK };
@@ -138,9 +150,11 @@ pub(super) async fn put(
 }
 
 /// Keeps an adapter in memory, or no longer.
+///
+/// A pinned adapter is loaded at once and answers its first request without waiting for the store.
 #[utoipa::path(
-    patch, path = "/v1/adapters/{name}", tag = "adapters", request_body = PatchAdapterBody,
-    params(("name" = String, Path, description = "The adapter's name", example = "my-task"), Where),
+    patch, path = "/v1/adapters/{name}", operation_id = "patch_adapter", tag = "adapters", request_body = PatchAdapterBody,
+    params(("name" = String, Path, description = "The adapter's name", pattern = "^[a-z0-9][a-z0-9._-]{0,63}$", example = "my-task"), Where),
     responses((status = 200, description = "What it is now", body = AdapterObject), super::openapi::ChangeFailures)
 )]
 pub(super) async fn patch(
@@ -148,17 +162,22 @@ pub(super) async fn patch(
     principal: Principal,
     name: Result<Path<String>, PathRejection>,
     place: Result<Query<Where>, QueryRejection>,
+    headers: HeaderMap,
     Json(body): Json<PatchAdapterBody>,
 ) -> Result<Response, ApiError> {
     let (name, place) = (own_name(name)?, place.map_err(bad_query)?.place()?);
-    let found = door.service.pin_adapter(&principal, (place, &name), body.pinned).await?;
+    let precondition = conditions::of(&headers)?;
+    let found = door.service.pin_adapter(&principal, (place, &name), body.pinned, precondition).await?;
     Ok(tagged(StatusCode::OK, &found, Answer(AdapterObject::new(&name, &found))))
 }
 
 /// Deletes an adapter with all its versions. Requests that run end as they began.
+///
+/// Adapters that come with the server can't be deleted here, nor one that an alias stands for (409). `If-Match` makes it
+/// conditional.
 #[utoipa::path(
-    delete, path = "/v1/adapters/{name}", tag = "adapters",
-    params(("name" = String, Path, description = "The adapter's name", example = "my-task"), Where),
+    delete, path = "/v1/adapters/{name}", operation_id = "delete_adapter", tag = "adapters",
+    params(("name" = String, Path, description = "The adapter's name", pattern = "^[a-z0-9][a-z0-9._-]{0,63}$", example = "my-task"), Where),
     responses((status = 204, description = "It is gone"), super::openapi::ChangeFailures)
 )]
 pub(super) async fn delete(
@@ -175,9 +194,11 @@ pub(super) async fn delete(
 }
 
 /// The versions of an adapter, the current one first. The last ten are kept, and those that aliases stand for.
+///
+/// Each is used as `name@version`.
 #[utoipa::path(
-    get, path = "/v1/adapters/{name}/versions", tag = "adapters",
-    params(("name" = String, Path, description = "The adapter's name", example = "sst2")),
+    get, path = "/v1/adapters/{name}/versions", operation_id = "list_adapter_versions", tag = "adapters",
+    params(("name" = String, Path, description = "The adapter's name", pattern = "^[a-z0-9][a-z0-9._-]{0,63}$", example = "sst2")),
     responses((status = 200, description = "Its versions", body = VersionList), super::openapi::AdapterFailures)
 )]
 pub(super) async fn versions(
@@ -193,11 +214,13 @@ pub(super) async fn versions(
 }
 
 /// Deletes one version; the newest of those left is current then.
+///
+/// With the last version the adapter is gone. A version that an alias stands for stays (409).
 #[utoipa::path(
-    delete, path = "/v1/adapters/{name}/versions/{version}", tag = "adapters",
+    delete, path = "/v1/adapters/{name}/versions/{version}", operation_id = "delete_adapter_version", tag = "adapters",
     params(
-        ("name" = String, Path, description = "The adapter's name", example = "my-task"),
-        ("version" = String, Path, description = "12 or more digits of the version"),
+        ("name" = String, Path, description = "The adapter's name", pattern = "^[a-z0-9][a-z0-9._-]{0,63}$", example = "my-task"),
+        ("version" = String, Path, description = "12 or more digits of the version", pattern = "^(sha256:)?[0-9a-f]{12,64}$", example = "9f86d081884c"),
         Where,
     ),
     responses((status = 204, description = "It is gone"), super::openapi::ChangeFailures)
@@ -218,9 +241,11 @@ pub(super) async fn delete_version(
 }
 
 /// An adapter's files, as a zip archive that an upload takes again.
+///
+/// What the server keeps, as it was uploaded: config, weights and card. The ETag is the version.
 #[utoipa::path(
-    get, path = "/v1/adapters/{name}/content", tag = "adapters",
-    params(("name" = String, Path, description = "The adapter's name, or `name@version`", example = "sst2")),
+    get, path = "/v1/adapters/{name}/content", operation_id = "get_adapter_content", tag = "adapters",
+    params(("name" = String, Path, description = "The adapter's name, or `name@version`", pattern = "^[a-z0-9][a-z0-9._-]{0,63}(@(sha256:)?[0-9a-f]{12,64})?$", example = "sst2")),
     responses(
         (status = 200, description = "The archive", body = Vec<u8>, content_type = "application/zip"),
         super::openapi::AdapterFailures,
@@ -232,19 +257,24 @@ pub(super) async fn content(
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let wanted = reference(name)?;
+    let turn = door.downloads.take(&principal.tenant().id).await;
     let (found, bytes) = door.service.adapter_content(&principal, &wanted).await?;
+    let length = HeaderValue::from(bytes.len());
     let file = HeaderValue::try_from(format!("attachment; filename=\"{}.zip\"", wanted.name));
-    let mut response = tagged(StatusCode::OK, &found, bytes);
+    let mut response = tagged(StatusCode::OK, &found, download::body(bytes, turn));
     let headers = response.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, length);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/zip"));
     headers.insert(header::CONTENT_DISPOSITION, file.expect("a name is letters and digits"));
     Ok(response)
 }
 
 /// Lets an alias stand for a version of an adapter, from one request to the next.
+///
+/// Requests name an alias like an adapter. `If-Match` and `If-None-Match: *` make the change conditional.
 #[utoipa::path(
     put, path = "/v1/aliases/{alias}", tag = "adapters", request_body = AliasBody,
-    params(("alias" = String, Path, description = "The alias", example = "production"), Where),
+    params(("alias" = String, Path, description = "The alias", pattern = "^[a-z0-9][a-z0-9._-]{0,63}$", example = "production"), Where),
     responses(
         (status = 200, description = "It stands for another version, or for the same", body = AliasObject),
         (status = 201, description = "There was none of the name", body = AliasObject),
@@ -270,9 +300,11 @@ pub(super) async fn set_alias(
 }
 
 /// Deletes an alias; what it stood for stays.
+///
+/// Requests that name it are answered by 404 from then on; those that run end as they began.
 #[utoipa::path(
     delete, path = "/v1/aliases/{alias}", tag = "adapters",
-    params(("alias" = String, Path, description = "The alias", example = "production"), Where),
+    params(("alias" = String, Path, description = "The alias", pattern = "^[a-z0-9][a-z0-9._-]{0,63}$", example = "production"), Where),
     responses((status = 204, description = "It is gone"), super::openapi::ChangeFailures)
 )]
 pub(super) async fn delete_alias(

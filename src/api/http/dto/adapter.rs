@@ -107,7 +107,10 @@ pub struct PatchAdapterBody {
 #[serde(deny_unknown_fields)]
 pub struct AliasBody {
     /// `name@version`; `name` alone is its current version, as of now.
-    #[schema(example = "my-task@9f86d081884c")]
+    #[schema(
+        example = "my-task@9f86d081884c",
+        pattern = "^[a-z0-9][a-z0-9._-]{0,63}(@(sha256:)?[0-9a-f]{12,64})?$"
+    )]
     pub target: String,
 }
 
@@ -119,6 +122,28 @@ pub struct AliasObject {
     pub alias: String,
     /// `name@version`, the version whole.
     pub target: String,
+}
+
+/// The body of `POST /v1/load_lora_adapter`, as vLLM takes it.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct LoadLoraBody {
+    /// The adapter's name here.
+    #[schema(example = "my-task")]
+    pub lora_name: String,
+    /// Its folder, from `--adapter-load-root` or whole and below that.
+    #[schema(example = "teams/search/my-task")]
+    pub lora_path: String,
+    /// Whether an adapter of the name may be replaced.
+    #[serde(default)]
+    pub load_inplace: bool,
+}
+
+/// The body of `POST /v1/unload_lora_adapter`, as vLLM takes it.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct UnloadLoraBody {
+    /// The adapter's name.
+    #[schema(example = "my-task")]
+    pub lora_name: String,
 }
 
 /// `2026-11-23T15:00:00Z`; times before 1970 read as its start.

@@ -27,7 +27,7 @@ pub enum NormalizeField {
 #[schema(example = json!({"adapter": "sst2", "inputs": {"sentence": "a gripping story"}}))]
 pub struct ClassifyBody {
     /// The adapter's name, or `name@version`; absent or null is the bare backbone.
-    #[schema(example = "sst2")]
+    #[schema(example = "sst2", pattern = "^[a-z0-9][a-z0-9._-]{0,63}(@(sha256:)?[0-9a-f]{12,64})?$")]
     pub adapter: Option<String>,
     /// A text, a list of texts, or token ids. Either this, `prompts` or `inputs`.
     pub prompt: Option<PromptField>,

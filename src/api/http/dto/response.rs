@@ -1,7 +1,11 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use utoipa::ToSchema;
+use serde_json::json;
+use utoipa::{
+    ToSchema,
+    openapi::{Object, ObjectBuilder, Ref, extensions::Extensions, schema::Type},
+};
 
 use crate::domain::{Timings, Usage};
 
@@ -156,7 +160,34 @@ pub struct TimingsObject {
     pub total_ms: f64,
 }
 
-/// One server-sent event of a streamed response, before the whole response.
+/// A server-sent event of a streamed response.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "it describes what the frames of a stream are; they are written by axum")]
+pub struct ServerSentEvent {
+    #[schema(schema_with = event_data)]
+    data: String,
+}
+
+fn event_data() -> Object {
+    packed_json(
+        &["StreamEvent", "GenerateResponse", "ErrorBody"],
+        "The JSON of a `StreamEvent` for each token, then of the whole `GenerateResponse`, then `[DONE]`; or of an `ErrorBody` \
+         where it failed, which ends the stream.",
+    )
+}
+
+/// A text with the JSON of one of the schemas `inside`, which plain JSON Schema can only hint at.
+pub fn packed_json(inside: &[&str], description: &str) -> Object {
+    let inside: Vec<Ref> = inside.iter().map(|&name| Ref::from_schema_name(name)).collect();
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .description(Some(description))
+        .content_media_type("application/json")
+        .extensions(Some(Extensions::from_iter([("x-content-schema", json!({"oneOf": inside}))])))
+        .build()
+}
+
+/// One token of a streamed response.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct StreamEvent {
     /// Which prompt; only where `prompt` was a list of texts.

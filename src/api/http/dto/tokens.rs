@@ -20,6 +20,7 @@ pub struct TokenizeBody {
     #[serde(default, deserialize_with = "inputs")]
     pub inputs: Option<BTreeMap<String, String>>,
     /// The adapter whose template takes `inputs`.
+    #[schema(pattern = "^[a-z0-9][a-z0-9._-]{0,63}(@(sha256:)?[0-9a-f]{12,64})?$")]
     pub adapter: Option<String>,
 }
 

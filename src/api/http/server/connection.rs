@@ -3,7 +3,7 @@
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Instant};
 
 use axum::{Router, body::Body};
-use hyper::{Request, body::Incoming, service::service_fn};
+use hyper::{Request, Version, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
@@ -23,6 +23,7 @@ use super::{
     draining,
     io::Socket,
     pulse,
+    request::Lingering,
     response::Watched,
 };
 use crate::config::ConnectionLimits;
@@ -63,8 +64,13 @@ impl Connection {
             service_fn(move |request: Request<Incoming>| {
                 let in_flight = activity.begin(request.version());
                 let router = router.clone();
+                let linger = |body| Lingering::new(body, Arc::clone(&activity), limits.head_timeout);
+                let request = match request.version() {
+                    Version::HTTP_2 => request.map(Body::new),
+                    _ => request.map(|body| Body::new(linger(body))),
+                };
                 async move {
-                    let response = match router.oneshot(request.map(Body::new)).await {
+                    let response = match router.oneshot(request).await {
                         Ok(response) => response,
                         Err(never) => match never {},
                     };

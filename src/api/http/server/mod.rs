@@ -7,6 +7,7 @@
 mod activity;
 mod connection;
 mod io;
+mod request;
 mod response;
 
 use std::{io::ErrorKind, sync::Arc, time::Duration};

@@ -110,3 +110,69 @@ async fn a_flood_of_resets_ends_its_connection_and_no_other() {
     assert!(wire.say(LAST_HEALTH).await.starts_with("HTTP/1.1 200"));
     assert!(arrivals.try_recv().is_err(), "nothing of it reached the engine");
 }
+
+/// The head of a generation whose body is still to come, in HPACK.
+fn open_head() -> Vec<u8> {
+    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    // :method POST, :scheme http, :path, :authority, content-type
+    let names: [&[u8]; 3] = [&[0x83, 0x86, 0x04], &[0x01], &[0x0f, 0x10]];
+    let values = ["/v1/generate", "localhost", "application/json"].map(text);
+    names.iter().zip(&values).flat_map(|(name, value)| [name, value.as_slice()].concat()).collect()
+}
+
+#[tokio::test]
+async fn streams_over_the_limit_are_refused_and_the_others_go_on() {
+    let (app, mut arrivals) = staged();
+    let wire = Wire::serve(app, PATIENT).await;
+    let mut stream = wire.connect().await;
+    let mut start = [PREFACE.to_vec(), frame(4, 0, 0, &[])].concat();
+    let over = 50;
+    for number in 0..MAX_STREAMS + over {
+        start.extend(frame(1, 4, 2 * number + 1, &open_head()));
+    }
+    stream.write_all(&start).await.unwrap();
+    let refused = |bytes: &[u8]| {
+        frames(bytes).into_iter().filter(|(kind, code)| *kind == 3 && code[..] == 7_u32.to_be_bytes()).count()
+    };
+    let mut bytes = Vec::new();
+    while refused(&bytes) < over as usize {
+        assert!(stream.read_buf(&mut bytes).await.unwrap() > 0, "closed after {} refusals", refused(&bytes));
+    }
+    // The first one sends its body and is served.
+    stream.write_all(&frame(0, 1, 1, br#"{"prompt": "a"}"#)).await.unwrap();
+    assert!(arrivals.recv().await.is_some());
+    assert_eq!(refused(&bytes), over as usize);
+}
+
+#[tokio::test]
+async fn a_head_over_the_limit_is_refused_over_http2_too() {
+    let wire = Wire::serve(server(), PATIENT).await;
+    let (mut send, connection) = h2::client::handshake(wire.connect().await).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let with = |bytes: usize| {
+        Request::get("http://localhost/health/live").header("x-long", "a".repeat(bytes)).body(()).unwrap()
+    };
+    for (bytes, status) in [(30_000, 200), (40_000, 431)] {
+        let (response, _) = send.send_request(with(bytes), true).unwrap();
+        assert_eq!(response.await.unwrap().status(), status, "{bytes} bytes");
+    }
+    driver.abort();
+}
+
+#[tokio::test]
+async fn a_head_without_end_ends_its_connection() {
+    let wire = Wire::serve(server(), PATIENT).await;
+    let mut flood = [PREFACE.to_vec(), frame(4, 0, 0, &[]), frame(1, 0, 1, &open_head())].concat();
+    // x: aaa…, never indexed, again and again
+    let field = [&[0x10, 1, b'x', 100][..], &[b'a'; 100]].concat();
+    for _ in 0..200 {
+        flood.extend(frame(9, 0, 1, &field.repeat(150)));
+    }
+    let mut stream = wire.connect().await;
+    // The server may close before all of it is sent.
+    let _ = stream.write_all(&flood).await;
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes).await;
+    assert!(frames(&bytes).iter().all(|(kind, _)| *kind != 1), "no answer");
+    assert!(wire.say(LAST_HEALTH).await.starts_with("HTTP/1.1 200"));
+}

@@ -1,4 +1,8 @@
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
@@ -23,6 +27,23 @@ async fn adapters_are_listed_in_pages() {
     assert_eq!((names(&first), &first["next"]), (vec!["cut".into(), "pt".into()], &json!("pt")));
     let second = ask(&app, get("/v1/adapters?limit=2&after=pt")).await.json();
     assert_eq!((names(&second), &second["next"]), (vec!["sst2".into()], &Value::Null));
+}
+
+#[tokio::test]
+async fn adapters_are_searched_by_a_part_of_their_names() {
+    let app = server();
+    for (query, expected) in [
+        ("search=T", json!(["cut", "pt", "sst2"])),
+        ("search=st2", json!(["sst2"])),
+        ("search=nope", json!([])),
+    ] {
+        let page = ask(&app, get(&format!("/v1/adapters?{query}"))).await.json();
+        let names: Value =
+            page["adapters"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
+        assert_eq!((names, &page["next"]), (expected, &Value::Null), "{query}");
+    }
+    let page = ask(&app, get("/v1/adapters?search=t&limit=1&after=cut")).await.json();
+    assert_eq!((&page["adapters"][0]["name"], &page["next"]), (&json!("pt"), &json!("pt")));
 }
 
 #[tokio::test]
@@ -101,7 +122,7 @@ async fn metrics_are_the_admins_unless_the_public_door_is_told() {
     let service = Arc::new(stage.service.clone());
     let (app, _inbox) = stage.quiet();
     let (metrics, readiness) = (service.metrics.clone(), service.readiness.clone());
-    let admin = admin(metrics, readiness, Hosts::of(([127, 0, 0, 1], 8081).into()));
+    let admin = admin(metrics, readiness, Duration::from_secs(120), Hosts::of(([127, 0, 0, 1], 8081).into()));
     for app in [&app, &admin] {
         let answer = ask(app, get("/metrics")).await;
         assert!(answer.text().contains("# TYPE dept_build_info gauge"));
@@ -109,6 +130,22 @@ async fn metrics_are_the_admins_unless_the_public_door_is_told() {
         assert_eq!(ask(app, get("/health/ready")).await.json(), json!({"status": "ok"}));
     }
     assert_eq!(ask(&admin, get("/v1/adapters")).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_step_that_does_not_end_makes_the_server_not_alive() {
+    let mut stage = Stage::new();
+    stage.options.stuck_after = Duration::ZERO;
+    let metrics = stage.metrics();
+    let (app, _inbox) = stage.quiet();
+    assert_eq!(ask(&app, get("/health/live")).await.status, 200);
+    metrics.step_age.began(Instant::now());
+    let answer = ask(&app, get("/health/live")).await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.json()["error"]["code"], "engine_stuck");
+    assert_eq!(ask(&app, get("/health/ready")).await.status, 200);
+    metrics.step_age.ended();
+    assert_eq!(ask(&app, get("/health/live")).await.status, 200);
 }
 
 #[test]

@@ -165,6 +165,9 @@ async fn a_slow_body_is_told_and_cut_off() {
         let text = wire.say(format!("{head}{framing}").as_bytes()).await;
         assert_eq!(error_of(&text.replace("date:", "x:")), (408, "request_timeout".into()), "{text}");
     }
+    let upload = "PUT /v1/adapters/slow HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/zip\r\n\
+                  content-length: 1000\r\n\r\nPK";
+    assert_eq!(error_of(&wire.say(upload.as_bytes()).await).0, 408);
 }
 
 #[tokio::test]
@@ -277,4 +280,31 @@ async fn a_drain_ends_idle_connections_and_lets_streams_finish() {
     super::kit::say(&arrival, &[(3, "good")], "");
     assert!(rest_of(busy).await.contains("data: [DONE]"));
     wire.served.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let wire = Wire::serve(server(), PATIENT).await;
+    let megabytes = 8 << 20;
+    let head = |path: &str, close: &str| {
+        format!(
+            "PUT {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/zip\r\n{close}\
+             content-length: {megabytes}\r\n\r\n"
+        )
+    };
+    let body = vec![b'x'; megabytes];
+    // Refused for its name, for its method, for its path: none of them looks at the body, and all of it is sent.
+    for (path, status) in [("/v1/adapters/Not_A_Name", 400), ("/health/live", 405), ("/nothing", 404)] {
+        let mut stream = wire.connect().await;
+        stream.write_all(head(path, "connection: close\r\n").as_bytes()).await.unwrap();
+        stream.write_all(&body).await.unwrap();
+        assert_eq!(error_of(&rest_of(stream).await).0, status, "{path}");
+    }
+    // And the connection serves on.
+    let mut stream = wire.connect().await;
+    stream.write_all(head("/nothing", "").as_bytes()).await.unwrap();
+    stream.write_all(&body).await.unwrap();
+    assert_eq!(answer(&mut stream).await.0, 404);
+    stream.write_all(HEALTH).await.unwrap();
+    assert_eq!(answer(&mut stream).await.0, 200);
 }

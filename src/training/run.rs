@@ -1,0 +1,272 @@
+//! The loop: batches, gradients, steps, evaluations, checkpoints.
+
+use std::time::Instant;
+
+use super::{
+    adamw::Optimiser,
+    backbone::Backbone,
+    checkpoint::{Best, Checkpoint, State},
+    error::TrainError,
+    journal::{Entry, Journal},
+    order::Order,
+    output::Output,
+    parameters::{Gradients, Parameters, Tensors},
+    settings::Settings,
+};
+use crate::{
+    adapter::{Card, LoadedAdapter, card::Measurement},
+    backbones::TextPair,
+};
+
+/// An example as ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokenised {
+    /// What the model reads.
+    pub source: Vec<u32>,
+    /// What it should answer, the end token included.
+    pub target: Vec<u32>,
+}
+
+/// What an evaluation found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verdict {
+    /// What is compared; larger is better.
+    pub value: f64,
+    /// For the card.
+    pub measurement: Measurement,
+}
+
+/// Says how good an adapter is.
+pub trait Judge {
+    /// Evaluates it.
+    ///
+    /// # Errors
+    /// In words, when that fails.
+    fn judge(&mut self, adapter: LoadedAdapter) -> Result<Verdict, String>;
+}
+
+/// A step that was done.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    /// The step, from 1.
+    pub step: u64,
+    /// Of so many.
+    pub steps: u64,
+    /// Mean loss a target token.
+    pub loss: f64,
+    /// Source and target tokens.
+    pub tokens: u64,
+    /// Seconds.
+    pub seconds: f64,
+}
+
+/// Is told what happens.
+pub trait Observer {
+    /// After every step.
+    fn stepped(&mut self, progress: &Progress);
+    /// After every evaluation.
+    fn evaluated(&mut self, step: u64, verdict: &Verdict, best: bool);
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Steps done, all sittings together.
+    pub steps: u64,
+    /// The best evaluation, as (step, value).
+    pub best: Option<(u64, f64)>,
+    /// Seconds of training, all sittings together.
+    pub seconds: f64,
+    /// Whether it ended before its last step, as nothing got better.
+    pub stopped_early: bool,
+}
+
+/// A run, ready to go on.
+pub struct Run<'a> {
+    /// The frozen model.
+    pub backbone: &'a Backbone,
+    /// The training examples. Not empty.
+    pub examples: &'a [Tokenised],
+    /// Where the best adapter goes.
+    pub output: Output,
+    /// The card without results.
+    pub card: Card,
+    parameters: Parameters,
+    optimiser: Optimiser,
+    state: State,
+}
+
+impl<'a> Run<'a> {
+    /// A run that begins with `parameters`, or goes on from the checkpoint in the output folder, unless `restart`.
+    ///
+    /// # Errors
+    /// When the folder can't be made, or holds a run with other settings.
+    pub fn open(
+        (backbone, examples): (&'a Backbone, &'a [Tokenised]),
+        (output, card): (Output, Card),
+        parameters: Parameters,
+        settings: Settings,
+        restart: bool,
+    ) -> Result<Self, TrainError> {
+        output.create()?;
+        let path = output.run_folder().join("checkpoint.safetensors");
+        let found = if restart { None } else { Checkpoint::load(&path, parameters.shape.hidden)? };
+        let (values, optimiser, state) = match found {
+            None => {
+                let optimiser = Optimiser::new(&parameters.values);
+                let state = State { settings, step: 0, best: None, since_best: 0, seconds: 0.0 };
+                (parameters.values, optimiser, state)
+            }
+            Some(Checkpoint { state, values, optimiser }) => {
+                let differences = settings.differences(&state.settings);
+                if !differences.is_empty() {
+                    let differences = differences.join(", ");
+                    return Err(TrainError::OtherRun { out: output.folder, differences });
+                }
+                (values, optimiser, state)
+            }
+        };
+        let parameters = Parameters { shape: parameters.shape, values };
+        Ok(Self { backbone, examples, output, card, parameters, optimiser, state })
+    }
+
+    /// Steps done in earlier sittings.
+    pub fn done(&self) -> u64 {
+        self.state.step
+    }
+
+    /// Trains to the end.
+    ///
+    /// # Errors
+    /// When a loss is no number, a file can't be written or the evaluation fails; the last checkpoint and the best adapter
+    /// stay.
+    pub fn finish(
+        mut self,
+        mut judge: Option<&mut dyn Judge>,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome, TrainError> {
+        let mut journal = Journal::open(&self.output.run_folder(), self.state.step)?;
+        let mut order = Order::new(self.examples.len(), self.state.settings.seed);
+        let steps = self.state.settings.steps;
+        while self.state.step < steps && !self.is_stale() {
+            let entry = self.step(&mut order, observer)?;
+            journal.write(&entry)?;
+            let last = self.state.step == steps;
+            if last || is_due(self.state.step, self.state.settings.eval_every) {
+                match &mut judge {
+                    Some(judge) => self.evaluate(&mut **judge, observer, &mut journal)?,
+                    None => drop(self.output.save(&self.parameters, &self.card)?),
+                }
+                self.save()?;
+            } else if is_due(self.state.step, self.state.settings.checkpoint_every) {
+                self.save()?;
+            }
+        }
+        Ok(Outcome {
+            steps: self.state.step,
+            best: self.state.best.map(|best| (best.step, best.value)),
+            seconds: self.state.seconds,
+            stopped_early: self.state.step < steps,
+        })
+    }
+
+    /// Whether nothing got better for too long.
+    fn is_stale(&self) -> bool {
+        let patience = self.state.settings.patience;
+        patience > 0 && self.state.since_best >= patience
+    }
+
+    fn step(&mut self, order: &mut Order, observer: &mut dyn Observer) -> Result<Entry, TrainError> {
+        let began = Instant::now();
+        let (step, rates) = (self.state.step + 1, self.state.settings.rates(self.state.step));
+        let (loss, mut gradients, tokens) = self.gradients(order)?;
+        let norm = gradients.norm();
+        for (what, value) in [("loss", loss), ("gradient", norm)] {
+            if !value.is_finite() {
+                let out = self.output.folder.clone();
+                return Err(TrainError::NotFinite { step, what, value, out });
+            }
+        }
+        let clip = self.state.settings.clip;
+        if clip > 0.0 {
+            gradients.scale((clip / (norm + 1e-6)).min(1.0) as f32);
+        }
+        self.optimiser.step(&mut self.parameters.values, &gradients, rates);
+        self.state.step = step;
+        let seconds = began.elapsed().as_secs_f64();
+        self.state.seconds += seconds;
+        observer.stepped(&Progress { step, steps: self.state.settings.steps, loss, tokens, seconds });
+        Ok(Entry {
+            step,
+            loss: Some(loss),
+            lr_prompt: Some(rates.prompt),
+            lr_lowrank: Some(rates.low_rank),
+            gradient_norm: Some(norm),
+            tokens: Some(tokens),
+            seconds: Some(seconds),
+            ..Entry::default()
+        })
+    }
+
+    /// Mean loss and gradients over all batches of a step, every target token with the same weight; and its tokens.
+    fn gradients(&self, order: &mut Order) -> Result<(f64, Gradients, u64), TrainError> {
+        let Settings { batch_size, accumulate, .. } = self.state.settings;
+        let first = self.state.step * (batch_size * accumulate) as u64;
+        let picked: Vec<&Tokenised> = (first..first + (batch_size * accumulate) as u64)
+            .map(|place| &self.examples[order.at(place)])
+            .collect();
+        let targets: usize = picked.iter().map(|one| one.target.len()).sum();
+        let tokens = targets + picked.iter().map(|one| one.source.len()).sum::<usize>();
+        let (mut loss, mut sum) = (0.0, Tensors::zeros(&self.parameters.shape));
+        for batch in picked.chunks(batch_size) {
+            let pairs: Vec<TextPair<'_>> =
+                batch.iter().map(|one| TextPair { source: &one.source, target: &one.target }).collect();
+            let (part, gradients) =
+                self.backbone.gradients(&self.parameters, &pairs, 1.0 / targets as f32)?;
+            loss += f64::from(part);
+            sum.add(&gradients);
+        }
+        Ok((loss, sum, tokens as u64))
+    }
+
+    /// Keeps the adapter if it is the best so far.
+    fn evaluate(
+        &mut self,
+        judge: &mut dyn Judge,
+        observer: &mut dyn Observer,
+        journal: &mut Journal,
+    ) -> Result<(), TrainError> {
+        let adapter = self.output.adapter(&self.parameters, &self.card)?;
+        let verdict = judge.judge(adapter).map_err(TrainError::Judge)?;
+        let better = self.state.best.is_none_or(|best| verdict.value > best.value);
+        let step = self.state.step;
+        if better {
+            let card = Card { results: vec![verdict.measurement.clone()], ..self.card.clone() };
+            self.output.save(&self.parameters, &card)?;
+            self.state.best = Some(Best { step, value: verdict.value });
+        }
+        self.state.since_best = if better { 0 } else { self.state.since_best + 1 };
+        observer.evaluated(step, &verdict, better);
+        journal.write(&Entry {
+            step,
+            metric: Some(verdict.measurement.metric.clone()),
+            value: Some(verdict.value),
+            best: Some(better),
+            ..Entry::default()
+        })
+    }
+
+    fn save(&self) -> Result<(), TrainError> {
+        let checkpoint = Checkpoint {
+            state: self.state.clone(),
+            values: self.parameters.values.clone(),
+            optimiser: self.optimiser.clone(),
+        };
+        checkpoint.save(&self.output.run_folder().join("checkpoint.safetensors"))
+    }
+}
+
+/// Whether something that is done every so many steps is due; 0 is never.
+fn is_due(step: u64, every: u64) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}

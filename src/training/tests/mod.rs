@@ -1,0 +1,5 @@
+mod data;
+mod golden;
+mod pieces;
+mod runs;
+mod support;

@@ -1,0 +1,175 @@
+//! Whole runs on the tiny T5.
+
+use super::{pieces::settings, support::tiny};
+use crate::{
+    adapter::{Card, LoadedAdapter, card::Measurement, folder},
+    training::{
+        AdapterShape, Judge, Observer, Outcome, Output, Parameters, Progress, Run, Settings, Tensors,
+        Tokenised, TrainError, Verdict, read_journal,
+    },
+};
+
+/// Keeps the losses.
+#[derive(Default)]
+struct Losses(Vec<f64>);
+
+impl Observer for Losses {
+    fn stepped(&mut self, progress: &Progress) {
+        self.0.push(progress.loss);
+    }
+
+    fn evaluated(&mut self, _step: u64, _verdict: &Verdict, _best: bool) {}
+}
+
+/// Gives values in turn.
+struct Script(Vec<f64>);
+
+impl Judge for Script {
+    fn judge(&mut self, _adapter: LoadedAdapter) -> Result<Verdict, String> {
+        if self.0.is_empty() {
+            return Err("no more".to_owned());
+        }
+        let value = self.0.remove(0);
+        let measurement = Measurement {
+            dataset: "d".to_owned(),
+            split: None,
+            metric: "accuracy".to_owned(),
+            value,
+            interval_95: None,
+            n: 1,
+            auc: None,
+            majority: None,
+            zero_shot: None,
+            zero_shot_auc: None,
+            command: None,
+        };
+        Ok(Verdict { value, measurement })
+    }
+}
+
+struct Rig {
+    folder: tempfile::TempDir,
+    backbone: crate::training::Backbone,
+    examples: Vec<Tokenised>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let example = |at: u32| {
+            let source = (0..3 + at % 5).map(|i| 5 + (at * 7 + i * 3) % 90).chain([1]).collect();
+            Tokenised { source, target: vec![20 + at % 2, 1] }
+        };
+        let examples = (0..12).map(example).collect();
+        Self { folder: tempfile::tempdir().unwrap(), backbone: tiny("t5-v1_1"), examples }
+    }
+
+    fn open(&self, settings: Settings, restart: bool) -> Result<Run<'_>, TrainError> {
+        let shape = AdapterShape {
+            prompt_length: settings.prompt_length,
+            rank: settings.rank,
+            max_length: settings.max_length,
+            hidden: self.backbone.hidden(),
+            alpha: 8.0,
+        };
+        let mut values = Tensors::zeros(&shape);
+        let all = values.prompt.iter_mut().chain(&mut values.a);
+        all.enumerate().for_each(|(at, value)| *value = ((at * 37 % 101) as f32 - 50.0) / 60.0);
+        let output = Output {
+            folder: self.folder.path().to_owned(),
+            task: self.backbone.task(),
+            base_model: "tiny".to_owned(),
+            layers_and_heads: self.backbone.layers_and_heads(),
+            init_text: None,
+        };
+        let parameters = Parameters { shape, values };
+        Run::open((&self.backbone, &self.examples), (output, Card::default()), parameters, settings, restart)
+    }
+
+    fn finish(&self, settings: Settings, judge: &mut Script) -> (Result<Outcome, TrainError>, Vec<f64>) {
+        let mut losses = Losses::default();
+        let outcome = self.open(settings, false).unwrap().finish(Some(judge), &mut losses);
+        (outcome, losses.0)
+    }
+}
+
+fn short() -> Settings {
+    Settings { max_length: 8, steps: 12, warmup: 2, eval_every: 4, ..settings() }
+}
+
+#[test]
+fn losses_fall_and_the_best_adapter_is_kept() {
+    let rig = Rig::new();
+    let settings = Settings { steps: 60, eval_every: 20, lr_lowrank: 0.05, ..short() };
+    let (outcome, losses) = rig.finish(settings, &mut Script(vec![0.5, 0.75, 0.25]));
+    let outcome = outcome.unwrap();
+    assert_eq!((outcome.steps, outcome.best, outcome.stopped_early), (60, Some((40, 0.75)), false));
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    assert!(mean(&losses[50..]) < 0.65 * mean(&losses[..6]), "{losses:?}");
+    let card = folder::load(rig.folder.path()).unwrap().card;
+    assert_eq!(card.results[0].value, 0.75);
+}
+
+#[test]
+fn a_run_that_broke_off_goes_on_to_the_same_bits() {
+    let (whole, broken) = (Rig::new(), Rig::new());
+    let (_, expected) = whole.finish(short(), &mut Script(vec![0.1, 0.2, 0.3]));
+    // The second evaluation fails: step 8 was done and is not in the checkpoint of step 6.
+    let (outcome, first) = broken.finish(short(), &mut Script(vec![0.1]));
+    assert!(outcome.unwrap_err().to_string().contains("no more"));
+    assert_eq!(broken.open(short(), false).unwrap().done(), 6);
+    let (outcome, second) = broken.finish(short(), &mut Script(vec![0.2, 0.3]));
+    assert_eq!(outcome.unwrap().best, Some((12, 0.3)));
+    assert_eq!([&first[..6], &second[..]].concat(), expected);
+    let journal = |rig: &Rig| {
+        let entries = read_journal(&rig.folder.path().join("training/log.jsonl")).unwrap();
+        entries.into_iter().map(|entry| (entry.step, entry.loss, entry.value)).collect::<Vec<_>>()
+    };
+    assert_eq!(journal(&whole), journal(&broken));
+    let weights = |rig: &Rig| folder::load(rig.folder.path()).unwrap().weights;
+    assert_eq!(weights(&whole), weights(&broken));
+}
+
+#[test]
+fn batches_together_are_one_batch() {
+    let (one, two) = (Rig::new(), Rig::new());
+    let run = |rig: &Rig, batch_size, accumulate| {
+        rig.finish(Settings { batch_size, accumulate, ..short() }, &mut Script(vec![0.0; 3])).1
+    };
+    for (a, b) in run(&one, 4, 1).iter().zip(run(&two, 2, 2)) {
+        assert!((a - b).abs() < 2e-4 * a, "{a} {b}");
+    }
+}
+
+#[test]
+fn it_stops_when_nothing_gets_better() {
+    let rig = Rig::new();
+    let settings = Settings { steps: 40, patience: 2, ..short() };
+    let (outcome, losses) = rig.finish(settings, &mut Script(vec![0.5, 0.4, 0.5]));
+    let outcome = outcome.unwrap();
+    assert_eq!((outcome.steps, outcome.best, outcome.stopped_early), (12, Some((4, 0.5)), true));
+    assert_eq!(losses.len(), 12);
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_and_costs_nothing() {
+    let rig = Rig::new();
+    let settings = Settings { lr_prompt: 1e38, steps: 40, ..short() };
+    let mut judge = Script(vec![0.5; 10]);
+    let (outcome, _) = rig.finish(settings, &mut judge);
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, TrainError::NotFinite { .. }), "{error}");
+    assert!(error.to_string().contains("Lower --lr-prompt or --lr-lowrank"), "{error}");
+    if judge.0.len() < 10 {
+        folder::load(rig.folder.path()).unwrap();
+    }
+}
+
+#[test]
+fn another_run_is_not_overwritten_unless_asked() {
+    let rig = Rig::new();
+    rig.finish(short(), &mut Script(vec![0.0; 3])).0.unwrap();
+    let other = Settings { seed: 9, ..short() };
+    let error = rig.open(other.clone(), false).err().unwrap().to_string();
+    assert!(error.contains("seed (3 then, 9 now)") && error.contains("--restart"), "{error}");
+    assert_eq!(rig.open(other, true).unwrap().done(), 0);
+}

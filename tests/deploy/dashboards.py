@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+"""Every query of every dashboard and rule, on a real Prometheus that scrapes a real server under load.
+
+    tests/deploy/dashboards.py target/release/dept
+
+Fails when a panel is empty or a rule does not evaluate. Needs `prometheus` and `promtool` (Debian: prometheus) and nothing else.
+"""
+import hashlib
+import json
+import math
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+KEY = "dept_" + "5" * 40
+POOR = "dept_" + "6" * 40
+KEYS = """
+[tenants.rich]
+scopes = ["generate", "adapters:read", "adapters:write", "admin"]
+keys = [{{ name = "r", hash = "sha256:{rich}" }}]
+[tenants.poor]
+requests_per_minute = 60
+request_burst = 3
+keys = [{{ name = "p", hash = "sha256:{poor}" }}]
+"""
+
+
+def free_port():
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return held.getsockname()[1]
+
+
+def digest(key):
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def until(what, holds, seconds=60):
+    for _ in range(seconds * 10):
+        found = holds()
+        if found:
+            return found
+        time.sleep(0.1)
+    sys.exit(f"gave up waiting: {what}")
+
+
+def ask(url, body=None, key=None, method=None):
+    """Status and body; a refusal is an answer too."""
+    headers = {"content-type": "application/json"} if body is not None else {}
+    if key:
+        headers["authorization"] = f"Bearer {key}"
+    data = json.dumps(body).encode() if body is not None else None
+    request = urllib.request.Request(url, data, headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as refusal:
+        return refusal.code, refusal.read()
+    except (urllib.error.URLError, OSError):
+        return 0, b""
+
+
+def upload(http, name, folder):
+    """PUTs an adapter's folder as multipart."""
+    boundary, parts = "----dept", b""
+    for part, file in (("config", "adapter_config.json"), ("weights", "adapter_model.safetensors"), ("card", "card.toml")):
+        head = f'--{boundary}\r\ncontent-disposition: form-data; name="{part}"; filename="{file}"\r\n\r\n'
+        parts += head.encode() + (folder / file).read_bytes() + b"\r\n"
+    request = urllib.request.Request(
+        f"http://{http}/v1/adapters/{name}", parts + f"--{boundary}--\r\n".encode(), method="PUT",
+        headers={"content-type": f"multipart/form-data; boundary={boundary}", "authorization": f"Bearer {KEY}"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return answer.status
+
+
+class Load:
+    """Clients that make everything happen that a panel shows, until told to stop."""
+
+    def __init__(self, http):
+        self.http, self.over = http, threading.Event()
+        self.threads = [threading.Thread(target=self.generate, args=(at,), daemon=True) for at in range(16)]
+        self.threads.append(threading.Thread(target=self.change, daemon=True))
+        self.threads.append(threading.Thread(target=self.beg, daemon=True))
+        for thread in self.threads:
+            thread.start()
+
+    def generate(self, at):
+        names, turn = ["sst2", "trec", "subj", "boolq"], at
+        while not self.over.is_set():
+            turn += 1
+            body = {"adapter": names[turn % 4], "prompt": f"sentence: {turn % 5} " + "a long film . " * 20,
+                    "max_tokens": 64, "min_tokens": 64}
+            ask(f"http://{self.http}/v1/generate", body, KEY)
+
+    def change(self):
+        turn = 0
+        while not self.over.is_set():
+            turn += 1
+            upload(self.http, "changing", ROOT / "adapters" / ("sst2" if turn % 2 else "subj"))
+            self.over.wait(0.5)
+
+    def beg(self):
+        while not self.over.is_set():
+            ask(f"http://{self.http}/v1/generate", {"adapter": "sst2", "prompt": "sentence: fine ."}, POOR)
+            self.over.wait(0.1)
+
+    def stop(self):
+        self.over.set()
+        for thread in self.threads:
+            thread.join()
+
+
+class Prometheus:
+    def __init__(self, work, admin):
+        self.address = f"127.0.0.1:{free_port()}"
+        shutil.copy(ROOT / "deploy/prometheus/dept.rules.yml", work / "dept.rules.yml")
+        (work / "prometheus.yml").write_text(
+            "global: { scrape_interval: 1s, evaluation_interval: 1s }\nrule_files: [dept.rules.yml]\n"
+            f"scrape_configs: [{{ job_name: dept, static_configs: [{{ targets: ['{admin}'] }}] }}]\n")
+        self.process = subprocess.Popen(
+            ["prometheus", f"--config.file={work}/prometheus.yml", f"--storage.tsdb.path={work}/tsdb",
+             f"--web.listen-address={self.address}", "--log.level=error"])
+        until("Prometheus", lambda: ask(f"http://{self.address}/-/ready")[0] == 200)
+
+    def get(self, path):
+        status, body = ask(f"http://{self.address}{path}")
+        answer = json.loads(body)
+        if answer["status"] != "success":
+            sys.exit(f"{path}: {status} {answer}")
+        return answer["data"]
+
+    def query(self, expression):
+        """The series that have a number now."""
+        found = self.get("/api/v1/query?" + urllib.parse.urlencode({"query": expression}))["result"]
+        return [one for one in found if not math.isnan(float(one["value"][1]))]
+
+
+def panels():
+    """Dashboard, panel and query of every target, variables put in."""
+    for file in sorted((ROOT / "deploy/grafana").glob("*.json")):
+        for panel in json.loads(file.read_text())["panels"]:
+            for target in panel.get("targets", []):
+                expression = target["expr"]
+                for name, value in (("$__rate_interval", "20s"), ("$__range", "1m"), ("$job", "dept"), ("$instance", ".+"),
+                                    ("$tenant", ".+")):
+                    expression = expression.replace(name, value)
+                yield file.stem, panel["title"], expression
+
+
+def main():
+    dept = pathlib.Path(sys.argv[1]).resolve()
+    work = pathlib.Path(tempfile.mkdtemp())
+    running = []
+    try:
+        (work / "keys.toml").write_text(KEYS.format(rich=digest(KEY), poor=digest(POOR)))
+        shutil.copytree(ROOT / "adapters", work / "adapters", ignore=shutil.ignore_patterns(".store", "*.md", "*.py"))
+        server = subprocess.Popen(
+            [dept, "serve", "--http=127.0.0.1:0", "--grpc=off", "--admin=127.0.0.1:0", "--api-keys", work / "keys.toml",
+             "--adapters", work / "adapters", "--port-file", work / "ports", "--log=error",
+             # Too little of everything, so that every shortage shows.
+             "--queue-requests=6", "--max-model-len=200", "--kv-cache-bytes=14MiB", "--adapter-host-bytes=900KiB", "--max-num-seqs=8"],
+            env=os.environ | {"DEPT_HOME": str(ROOT)})
+        running.append(server)
+        until("the server", lambda: (work / "ports").is_file() or server.poll() is not None)
+        if server.poll() is not None:
+            sys.exit(f"the server ended with {server.returncode}: what it said is above")
+        ports = json.loads((work / "ports").read_text())
+        exposition = urllib.request.urlopen(f"http://{ports['admin']}/metrics").read()
+        subprocess.run(["promtool", "check", "metrics"], input=exposition, check=True)
+        print("ok  promtool finds nothing in the exposition")
+        prometheus = Prometheus(work, ports["admin"])
+        running.append(prometheus.process)
+        load = Load(ports["http"])
+        wanted = list(panels())
+        silent = wanted
+        for _ in range(60):  # a rate needs some scrapes, a preemption some luck
+            time.sleep(1)
+            silent = [one for one in silent if not prometheus.query(one[2])]
+            if not silent:
+                break
+        rules = [rule for group in prometheus.get("/api/v1/rules")["groups"] for rule in group["rules"]]
+        load.stop()
+        broken = [rule for rule in rules if rule["health"] != "ok"]
+        for board, title, expression in silent:
+            print(f"EMPTY {board} / {title}: {expression}")
+        for rule in broken:
+            print(f"BROKEN {rule['name']}: {rule.get('lastError')}")
+        if silent or broken or not rules:
+            sys.exit(1)
+        print(f"ok  {len(wanted)} queries of the dashboards have an answer, {len(rules)} rules evaluate")
+    finally:
+        for process in running:
+            process.terminate()
+            process.wait()
+        shutil.rmtree(work, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
