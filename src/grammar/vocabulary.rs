@@ -135,8 +135,15 @@ impl Alphabet {
         let writable = |&c: &char| {
             characters.contains(&c) || c.encode_utf8(&mut [0; 4]).bytes().all(|byte| bytes[usize::from(byte)])
         };
+        // A character beyond ASCII is put together from bytes only where there are first bytes of such.
+        let composes = bytes[0xC2..=0xF4].contains(&true);
+        let candidates: Vec<char> = if composes {
+            ('\0'..=char::MAX).filter(writable).collect()
+        } else {
+            characters.into_iter().collect()
+        };
         let mut ranges: Vec<RangeInclusive<char>> = Vec::new();
-        for c in ('\0'..=char::MAX).filter(writable) {
+        for c in candidates {
             match ranges.last_mut() {
                 Some(last) if (*last.end()..=c).nth(1) == Some(c) => *last = *last.start()..=c,
                 _ => ranges.push(c..=c),
