@@ -51,7 +51,7 @@ real-models:
     cargo run --release -- model fetch gemma3-270m --to {{gemma3}}
     DEPT_TEST_SMOLLM2={{smollm2}}/SmolLM2-135M-Instruct.Q4_1.gguf \
     DEPT_TEST_GEMMA3={{gemma3}}/gemma-3-270m-q4_k_m.gguf \
-    cargo test --test it real_models -- --ignored --nocapture
+    cargo test --test it -- --ignored --nocapture
 
 # Two servers on one bucket of a real S3 server (moto, through pip)
 s3:

@@ -11,14 +11,18 @@ if [ -z "${DEPT_BIN:-}" ]; then
     DEPT_BIN=${CARGO_TARGET_DIR:-target}/release/dept
 fi
 export DEPT_BIN
-cargo bench --locked --quiet --no-run --bench engine --bench dept_and_pt
+cargo bench --locked --quiet --no-run --bench engine --bench doors --bench dept_and_pt
 
 section() { printf '\n### %s\n\n' "$1"; printf '%s (%s)\n' "$1" "$(date +%T)" >&2; }
 
 section "Many adapters beside one"
 python3 benches/peers/tenants.py --dept "$DEPT_BIN" "$@"
+section "Adapters that come and go"
+python3 benches/peers/live.py --dept "$DEPT_BIN" "$@"
 section "Scheduler and engine beside the model"
 cargo bench --locked --quiet --bench engine -- "$@"
+section "HTTP and gRPC beside the engine"
+cargo bench --locked --quiet --bench doors -- "$@"
 section "DePT beside PT at equal parameters"
 cargo bench --locked --quiet --bench dept_and_pt -- "$@"
 section "Mixed load on the uncut flan-t5-small"

@@ -1,6 +1,10 @@
-//! The linear op on the shapes of flan-t5-small, against candle's f32 matmul in the same run.
+//! The linear op on the shapes of flan-t5-small and SmolLM2-135M, against candle's f32 matmul in the same run, and against what
+//! the machine can do: the share of its instructions' peak, and of its read bandwidth out of as much memory.
 //!
 //! `cargo bench --bench linear` measures on all cores and ends with a table; `-- m1/` (any part of a name) restricts it.
+
+#[path = "support/limits.rs"]
+mod limits;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,6 +18,7 @@ use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use dept::kernels::linear::{Activation, ActivationBits, Linear, LinearPart, LinearShape, LinearWeights};
 use dept::kernels::pool::ComputePool;
+use limits::Peak;
 
 /// A linear map from `k` inputs to `n` products; a gate halves its outputs.
 #[derive(Clone, Copy)]
@@ -36,19 +41,28 @@ const GATED: Map = Map { gated: true, ..WI };
 const WO: Map = map(1024, 512);
 const HEAD: Map = map(512, 12288);
 
-/// What is measured: single maps, whose weights stay in the nearest cache, and all of the decoder's in turn, which do not.
+/// A block of SmolLM2-135M: q, k and v, output, gate and up, down.
+const SMOLLM2: [Map; 4] =
+    [map(576, 960), map(576, 576), Map { k: 576, n: 3072, gated: true }, map(1536, 576)];
+
+/// What is measured: single maps, whose weights stay in the nearest cache, and all of a decoder's in turn, which do not.
 fn cases() -> Vec<(&'static str, Vec<Map>)> {
     let mut decoder = [QKV, O, Q, O, GATED, WO].repeat(8);
     decoder.push(HEAD);
     let single = [("qkv", QKV), ("o", O), ("wi", WI), ("gated", GATED), ("wo", WO), ("lm_head", HEAD)];
     let mut cases: Vec<_> = single.into_iter().map(|(name, map)| (name, vec![map])).collect();
     cases.push(("decoder", decoder));
+    let mut smollm2 = SMOLLM2.repeat(30);
+    smollm2.push(map(576, 49152));
+    cases.push(("smollm2", smollm2));
     cases
 }
 
-/// One sequence's decode step, sixteen, a prompt, a batch of prompts.
-const ROWS: [usize; 4] = [1, 16, 85, 512];
-const KINDS: [&str; 4] = ["candle_f32", "f32", "i8x8", "i8x15"];
+/// One sequence's decode step, eight, sixteen, a prompt, a batch of prompts.
+const ROWS: [usize; 5] = [1, 8, 16, 85, 512];
+const KINDS: [&str; 5] = ["candle_f32", "f32", "i8x8", "i8x15", "blocks"];
+/// Bits a weight takes in each of them.
+const WEIGHT_BITS: [f64; 5] = [32.0, 32.0, 8.0, 8.0, 8.5];
 
 /// The best time of a call by (rows, case, kind).
 type Best = RefCell<BTreeMap<(usize, usize, usize), Duration>>;
@@ -58,7 +72,7 @@ struct Subject {
     x: Tensor,
     dense: Tensor,
     gated: bool,
-    maps: Rc<[Linear; 3]>,
+    maps: Rc<[Linear; 4]>,
 }
 
 impl Subject {
@@ -106,7 +120,7 @@ fn main() {
             group.finish();
         }
     }
-    print_table(&best.into_inner(), threads);
+    print_table(&best.into_inner(), &pool);
     criterion.final_summary();
 }
 
@@ -122,13 +136,13 @@ fn operations(maps: &[Map], rows: usize) -> u64 {
 }
 
 /// A map's weights as candle's tensor and in each of our formats.
-fn build(map: &Map, pool: &ComputePool) -> (Tensor, Rc<[Linear; 3]>) {
+fn build(map: &Map, pool: &ComputePool) -> (Tensor, Rc<[Linear; 4]>) {
     let values: Vec<f32> = (0..map.n * map.k).map(noise).collect();
     let maps = Rc::new(our_maps(&values, map, pool));
     (Tensor::from_vec(values, (map.n, map.k), &Device::Cpu).expect("a tensor of the weights"), maps)
 }
 
-fn subject(map: &Map, (dense, maps): &(Tensor, Rc<[Linear; 3]>), rows: usize) -> Subject {
+fn subject(map: &Map, (dense, maps): &(Tensor, Rc<[Linear; 4]>), rows: usize) -> Subject {
     let x = (0..rows * map.k).map(noise).collect();
     let x = Tensor::from_vec(x, (rows, map.k), &Device::Cpu).expect("a tensor of the activations");
     Subject { x, dense: dense.clone(), gated: map.gated, maps: Rc::clone(maps) }
@@ -145,22 +159,24 @@ fn by_candle(x: &Tensor, dense: &Tensor, gated: bool) -> candle_core::Result<Ten
 }
 
 /// The same weights in each of our formats, in the order of [`KINDS`] after candle's.
-fn our_maps(values: &[f32], map: &Map, pool: &ComputePool) -> [Linear; 3] {
-    let part = |values: &[f32], n, bits: Option<ActivationBits>| {
+fn our_maps(values: &[f32], map: &Map, pool: &ComputePool) -> [Linear; 4] {
+    let part = |values: &[f32], n, kind| {
         let shape = LinearShape { n, k: map.k };
-        let weights = match bits {
-            None => Ok(LinearWeights::F32 { values: values.to_vec() }),
-            Some(bits) => LinearWeights::quantise(values, shape, bits),
+        let weights = match kind {
+            1 => Ok(LinearWeights::F32 { values: values.to_vec() }),
+            2 => LinearWeights::quantise(values, shape, ActivationBits::Eight),
+            3 => LinearWeights::quantise(values, shape, ActivationBits::Fifteen),
+            _ => LinearWeights::quantise_blocks(values, shape),
         };
         LinearPart { shape, weights: weights.expect("finite weights"), bias: None }
     };
-    [None, Some(ActivationBits::Eight), Some(ActivationBits::Fifteen)].map(|bits| {
+    [1, 2, 3, 4].map(|kind| {
         let built = if map.gated {
             let (gate, up) = values.split_at(values.len() / 2);
-            let (gate, up) = (part(gate, map.n / 2, bits), part(up, map.n / 2, bits));
+            let (gate, up) = (part(gate, map.n / 2, kind), part(up, map.n / 2, kind));
             Linear::gated(gate, up, Activation::GeluTanh, pool.clone())
         } else {
-            Linear::concat(vec![part(values, map.n, bits)], pool.clone())
+            Linear::concat(vec![part(values, map.n, kind)], pool.clone())
         };
         built.expect("a valid map")
     })
@@ -172,11 +188,34 @@ fn noise(index: usize) -> f32 {
     (mixed.wrapping_mul(mixed >> 15 | 1) >> 8) as f32 / (1 << 23) as f32 - 1.0
 }
 
-/// One line a case and batch size: GOP/s (2 m n k over the best time) and how many times faster than candle's f32 matmul.
-fn print_table(best: &BTreeMap<(usize, usize, usize), Duration>, threads: NonZeroUsize) {
-    println!("\n{threads} threads; microseconds, GOP/s (ratio to candle_f32)");
-    println!("{:<20}{:>26}{:>26}{:>26}{:>26}", "m x k x n", KINDS[0], KINDS[1], KINDS[2], KINDS[3]);
+/// Operations a second that the instructions of a kind could do; fifteen bits take two products.
+fn peak_of(kind: usize, peak: Peak) -> Option<f64> {
+    match kind {
+        0 | 1 => peak.floats,
+        2 => peak.products,
+        _ => peak.products.map(|products| products / 2.0),
+    }
+}
+
+/// One line a case and batch size: microseconds, GOP/s (2 m n k over the best time), their share of the peak, the weights'
+/// bytes a second as a share of the read bandwidth, and how many times faster than candle's f32 matmul.
+fn print_table(best: &BTreeMap<(usize, usize, usize), Duration>, pool: &ComputePool) {
+    let peak = Peak::measure(pool);
+    let tera = |rate: Option<f64>| rate.map_or("-".to_owned(), |rate| format!("{:.2}", rate / 1e12));
+    println!(
+        "\n{} threads; peak {} TOP/s int8, {} TFLOP/s",
+        pool.threads(),
+        tera(peak.products),
+        tera(peak.floats)
+    );
+    println!("microseconds, GOP/s, share of the peak, share of the read bandwidth, ratio to candle_f32");
+    print!("{:<20}", "m x k x n");
+    KINDS.iter().for_each(|kind| print!("{kind:>36}"));
+    println!();
     for (case, (name, maps)) in cases().into_iter().enumerate() {
+        let weights: usize = maps.iter().map(|map| map.n * map.k).sum();
+        let bandwidth = WEIGHT_BITS.map(|bits| (bits, weights as f64 * bits / 8.0));
+        let bandwidth = bandwidth.map(|(_, bytes)| (bytes, limits::read_bandwidth(pool, bytes as usize)));
         for rows in ROWS {
             let time = |kind| best.get(&(rows, case, kind)).map(Duration::as_secs_f64);
             if (0..KINDS.len()).all(|kind| time(kind).is_none()) {
@@ -188,12 +227,17 @@ fn print_table(best: &BTreeMap<(usize, usize, usize), Duration>, threads: NonZer
             }
             for kind in 0..KINDS.len() {
                 let Some(seconds) = time(kind) else {
-                    print!("{:>26}", "-");
+                    print!("{:>36}", "-");
                     continue;
                 };
-                let gops = operations(&maps, rows) as f64 / seconds / 1e9;
+                let rate = operations(&maps, rows) as f64 / seconds;
+                let of_peak = peak_of(kind, peak).map_or(f64::NAN, |peak| 1e2 * rate / peak);
+                let (bytes, most) = bandwidth[kind];
+                let of_bandwidth = 1e2 * bytes / seconds / most;
                 let ratio = time(0).map_or(f64::NAN, |candle| candle / seconds);
-                print!("{:>26}", format!("{:.1} {gops:.0} ({ratio:.1}x)", seconds * 1e6));
+                let (us, gops) = (seconds * 1e6, rate / 1e9);
+                let cell = format!("{us:.1} {gops:.0} {of_peak:.0}% {of_bandwidth:.0}% ({ratio:.1}x)");
+                print!("{cell:>36}");
             }
             println!();
         }

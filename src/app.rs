@@ -28,9 +28,10 @@ pub use trainable::Trainable;
 pub use watch::Watched;
 
 use crate::{
-    adapter::CatalogueError,
+    adapter::{CatalogueError, LoadRoot},
     api::{
         Readiness, State,
+        grpc::{self, GrpcOptions},
         http::{
             self, Hosts, HttpOptions, Origins,
             server::{self, Phase},
@@ -72,6 +73,14 @@ pub enum AppError {
     /// The place for adapters can't be used.
     #[error(transparent)]
     Adapters(#[from] CatalogueError),
+    /// The folder to load adapters from can't be used.
+    #[error("--adapter-load-root '{}': {source}; name a folder that is there", path.display())]
+    LoadRoot {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The first step failed.
     #[error("the model does not answer: {0}")]
     WarmUp(String),
@@ -100,6 +109,7 @@ impl AppError {
             | Self::Keys(_)
             | Self::Tls(_)
             | Self::Adapters(_)
+            | Self::LoadRoot { .. }
             | Self::PortFile { .. } => 78,
             Self::WarmUp(_) | Self::EngineDied | Self::System(_) => 1,
         }
@@ -118,17 +128,30 @@ pub async fn serve(config: ServeConfig, watched: Vec<Watched>) -> Result<(), App
     let gate = Arc::new(gate(&config)?);
     let certificate = config.tls.clone().map(Certificate::read).transpose()?;
     let mut limits = config.connections;
-    limits.max_connections = descriptors::room_for(limits.max_connections);
+    limits.max_connections =
+        descriptors::room_for(limits.max_connections, if config.grpc.is_some() { 2 } else { 1 });
     let http = bind("--http", config.http).await?;
+    let grpc = match config.grpc {
+        Some(address) => Some(bind("--grpc", address).await?),
+        None => None,
+    };
     let admin = bind("--admin", config.admin).await?;
-    let addresses = Addresses { http: http.local_addr()?, admin: admin.local_addr()? };
+    let addresses = Addresses {
+        http: http.local_addr()?,
+        grpc: grpc.as_ref().map(TcpListener::local_addr).transpose()?,
+        admin: admin.local_addr()?,
+    };
 
     let (metrics, readiness) = (Arc::new(Metrics::default()), Readiness::default());
     admin::spawn(admin, Arc::clone(&metrics), readiness.clone(), config.stuck_after)?;
     metrics.lora_requests.set_most(config.engine.max_num_seqs);
     let resident = Resident::start(config.engine.clone(), Arc::clone(&metrics), readiness).await?;
-    let options = http_options(&config, &gate, addresses.http);
-    let router = http::public(resident.service.clone(), Arc::clone(&gate), options);
+    let options = http_options(&config, &gate, addresses.http)?;
+    let grpc = grpc.zip(addresses.grpc).map(|(listener, address)| {
+        let options = GrpcOptions::beside(&options, hosts(&gate, address));
+        (listener, grpc::public(Arc::clone(&resident.service), Arc::clone(&gate), options))
+    });
+    let router = http::public(Arc::clone(&resident.service), Arc::clone(&gate), options);
     let files = watched.into_iter().chain(own_files(&config, &gate, certificate.as_ref()));
     let watching = watch::watch(files.collect(), metrics, hangups, watch::PERIOD);
     resident.readiness().set(State::Ready);
@@ -137,8 +160,14 @@ pub async fn serve(config: ServeConfig, watched: Vec<Watched>) -> Result<(), App
 
     let (phase, phases) = tokio::sync::watch::channel(Phase::Serving);
     let tls = certificate.as_ref().map(Certificate::acceptor);
+    let serve_http = server::serve(http, tls.clone(), router, limits, phases.clone());
+    let serve_grpc = async {
+        if let Some((listener, router)) = grpc {
+            server::serve(listener, tls, router, limits, phases).await;
+        }
+    };
     tokio::select! {
-        () = server::serve(http, tls, router, limits, phases) => {}
+        ((), ()) = async { tokio::join!(serve_http, serve_grpc) } => {}
         // A client that reads nothing must not keep the process.
         () = grace(resident.ended()) => tracing::warn!("some clients did not take their answers in time"),
         () = drain(&resident, &phase, config.drain_timeout) => tracing::warn!("what was left has been dropped"),
@@ -183,7 +212,10 @@ async fn drain(resident: &Resident, phase: &tokio::sync::watch::Sender<Phase>, t
 fn gate(config: &ServeConfig) -> Result<Gate, KeyFileError> {
     match &config.api_keys {
         Some(file) => Gate::with_keys(file.clone()),
-        None => Ok(Gate::open(if config.http.ip().is_loopback() { i32::MAX } else { 0 })),
+        None => {
+            let own = config.grpc.iter().chain([&config.http]).all(|address| address.ip().is_loopback());
+            Ok(Gate::open(if own { i32::MAX } else { 0 }))
+        }
     }
 }
 
@@ -206,20 +238,32 @@ async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, Ap
     TcpListener::bind(address).await.map_err(|source| AppError::Bind { flag, address, source })
 }
 
-fn http_options(config: &ServeConfig, gate: &Gate, address: SocketAddr) -> HttpOptions {
-    let mut options = HttpOptions::new(if gate.is_open() { Hosts::of(address) } else { Hosts::Keyed });
+fn http_options(config: &ServeConfig, gate: &Gate, address: SocketAddr) -> Result<HttpOptions, AppError> {
+    let mut options = HttpOptions::new(hosts(gate, address));
     options.origins = Origins::new(config.cors_origins.iter().cloned());
     options.max_body_bytes = config.max_body_bytes;
     options.max_adapter_bytes = config.max_adapter_bytes;
     options.metrics = config.metrics_on_http;
     options.stuck_after = config.stuck_after;
-    options
+    if let Some(path) = &config.adapter_load_root {
+        let root =
+            LoadRoot::open(path).map_err(|source| AppError::LoadRoot { path: path.clone(), source })?;
+        options.load_root = Some(Arc::new(root));
+    }
+    Ok(options)
+}
+
+/// The hosts that requests to `address` may name.
+fn hosts(gate: &Gate, address: SocketAddr) -> Hosts {
+    if gate.is_open() { Hosts::of(address) } else { Hosts::Keyed }
 }
 
 /// Where the server really listens.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
 struct Addresses {
     http: SocketAddr,
+    /// Null where there is no such door.
+    grpc: Option<SocketAddr>,
     admin: SocketAddr,
 }
 
@@ -241,6 +285,7 @@ fn announce(config: &ServeConfig, addresses: Addresses, resident: &Resident, beg
         model = resident.model().name,
         adapters = resident.service.catalogue.len(),
         threads = config.engine.threads,
+        grpc = addresses.grpc.map_or("off".to_owned(), |address| address.to_string()),
         admin = %addresses.admin,
         took_ms = began.elapsed().as_millis() as u64,
         keys = config.api_keys.is_some(),

@@ -20,7 +20,15 @@ def equal_budget_rank(m: int, d: int) -> int:
 
 def write(folder: Path, seed: int, d: int = 512, m: int = 20) -> None:
     """One adapter, another one for another seed."""
-    rng, r = random.Random(seed), equal_budget_rank(m, d)
+    config, weights = files(seed, d, m, equal_budget_rank(m, d))
+    folder.mkdir(parents=True)
+    (folder / "adapter_model.safetensors").write_bytes(weights)
+    (folder / "adapter_config.json").write_bytes(config)
+
+
+def files(seed: int, d: int, m: int, r: int) -> tuple[bytes, bytes]:
+    """An adapter's config and weights."""
+    rng = random.Random(seed)
     shapes = {
         "prompt_embeddings": (m, d, 1.0),
         "prompt_encoder.lora_embedding_A": (MAX_LENGTH, r, 0.1),
@@ -34,8 +42,7 @@ def write(folder: Path, seed: int, d: int = 512, m: int = 20) -> None:
     if sys.byteorder == "big":
         data.byteswap()
     text = json.dumps(header).encode()
-    folder.mkdir(parents=True)
-    (folder / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data.tobytes())
+    weights = struct.pack("<Q", len(text)) + text + data.tobytes()
     config = {
         "peft_type": "PROMPT_TUNING_LORA",
         "task_type": "SEQ_2_SEQ_LM",
@@ -47,7 +54,7 @@ def write(folder: Path, seed: int, d: int = 512, m: int = 20) -> None:
         "token_dim": d,
         "num_transformer_submodules": 1,
     }
-    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return json.dumps(config).encode(), weights
 
 
 def write_many(root: Path, count: int, **shape: int) -> list[str]:

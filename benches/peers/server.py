@@ -16,21 +16,30 @@ START_TIMEOUT_S = 60
 class Server:
     """Remembers no prompts: the sentences come again and again, and no other engine would answer from memory."""
 
-    def __init__(self, dept: Path, threads: int, model: Path = MODEL, adapters: Path = ROOT / "adapters"):
+    def __init__(
+        self,
+        dept: Path,
+        threads: int,
+        model: Path = MODEL,
+        adapters: Path = ROOT / "adapters",
+        flags: tuple[str, ...] = (),
+    ):
         self.dept = dept
         self.folder = tempfile.TemporaryDirectory()
         ports = Path(self.folder.name) / "ports.json"
         command = [dept, "serve", "--model", model, "--adapters", adapters, "--threads", str(threads)]
-        command += ["--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--port-file", ports, "--log", "warn"]
-        command += ["--prefix-cache", "false"]
+        command += ["--http", "127.0.0.1:0", "--grpc", "off", "--admin", "127.0.0.1:0", "--port-file", ports, "--log", "warn"]
+        command += ["--prefix-cache", "false", *flags]
         # A dept.toml or DEPT_… of the user would change what is measured.
         self.env = {key: value for key, value in os.environ.items() if not key.startswith("DEPT_")}
+        began = time.monotonic()
         self.process = subprocess.Popen(command, env=self.env, cwd=self.folder.name)
-        until = time.monotonic() + START_TIMEOUT_S
+        until = began + START_TIMEOUT_S
         while not ports.exists():
             if self.process.poll() is not None or time.monotonic() > until:
                 raise SystemExit("dept serve does not start")
-            time.sleep(0.05)
+            time.sleep(0.01)
+        self.started_in = time.monotonic() - began
         self.url = f"http://{json.loads(ports.read_text())['http']}"
 
     def __enter__(self) -> "Server":

@@ -168,21 +168,29 @@ pub fn load_task(folder: &Path, task_id: Option<usize>) -> Result<LoadedAdapter,
 /// # Errors
 /// When files are missing, too large or links out of the folder.
 pub fn read_files(folder: &Path) -> Result<(AdapterBytes, SystemTime), FolderError> {
+    read_files_within(folder, MAX_FILE_BYTES)
+}
+
+/// As [`read_files`], with weights of at most `limit` bytes.
+///
+/// # Errors
+/// As [`read_files`].
+pub fn read_files_within(folder: &Path, limit: u64) -> Result<(AdapterBytes, SystemTime), FolderError> {
     let root = fs::canonicalize(folder)
         .and_then(|root| fs::read_dir(&root).map(|_| root))
         .map_err(|source| FolderError::Folder { path: folder.to_owned(), source })?;
     let config_path = folder.join(CONFIG_FILE);
     let config = read(&root, CONFIG_FILE, MAX_CONFIG_BYTES)?.ok_or(FolderError::Missing(config_path))?.bytes;
     let card = read(&root, CARD_FILE, MAX_CARD_BYTES as u64)?.map(|file| file.bytes);
-    let (format, weights) = read_weights(&root)?
+    let (format, weights) = read_weights(&root, limit)?
         .ok_or_else(|| FolderError::Missing(folder.join(WeightsFormat::Safetensors.file_name())))?;
     Ok((AdapterBytes { config, format, weights: weights.bytes, card }, weights.written_at))
 }
 
 /// The weights in the preferred format of those there.
-fn read_weights(root: &Path) -> Result<Option<(WeightsFormat, ReadFile)>, FolderError> {
+fn read_weights(root: &Path, limit: u64) -> Result<Option<(WeightsFormat, ReadFile)>, FolderError> {
     for format in [WeightsFormat::Safetensors, WeightsFormat::TorchBin] {
-        if let Some(file) = read(root, format.file_name(), MAX_FILE_BYTES)? {
+        if let Some(file) = read(root, format.file_name(), limit.min(MAX_FILE_BYTES))? {
             return Ok(Some((format, file)));
         }
     }

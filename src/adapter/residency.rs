@@ -3,6 +3,8 @@
 //! A resident generation is found without a lock that others hold. When the budget is used up, the one that was used least
 //! recently (as a clock hand sees it) goes, unless it is pinned or leased; when all are, whoever needs room waits in line.
 
+mod pins;
+
 use std::{
     collections::{HashSet, VecDeque},
     sync::{
@@ -18,6 +20,8 @@ use futures::{
     future::{BoxFuture, Shared},
 };
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use pins::Pins;
 
 use super::generation::{AdapterLease, Generation};
 use crate::{
@@ -57,6 +61,19 @@ pub enum LoadError {
         "{0} adapters wait for memory, which those in use fill: retry later, or raise --adapter-host-bytes"
     )]
     Crowded(usize),
+    /// Too much is pinned.
+    #[error(
+        "pinning '{name}' would pin {bytes} bytes, and of --adapter-host-bytes at most {most} are pinned: unpin others, \
+         or raise it"
+    )]
+    PinsFull {
+        /// The adapter.
+        name: AdapterName,
+        /// What would be pinned with it.
+        bytes: u64,
+        /// The most.
+        most: u64,
+    },
     /// Its files can't be had or are not sound.
     #[error("adapter '{name}' can't be loaded: {reason}")]
     Failed {
@@ -75,6 +92,21 @@ enum Slot {
     Loading(Loading),
 }
 
+/// A load under way. Whether anybody still waits for it or not, its slot is free for another one when it has failed.
+struct Attempt<'a> {
+    inner: &'a Inner,
+    key: &'a ResidentKey,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if self.inner.slots.remove_if(self.key, |_, slot| matches!(slot, Slot::Loading(_))).is_some() {
+            // It has given back the memory that it had.
+            self.inner.freed.notify_waiters();
+        }
+    }
+}
+
 struct Resident {
     generation: Arc<Generation>,
     /// Used since the hand came by.
@@ -91,12 +123,14 @@ pub struct Residency {
 
 struct Inner {
     slots: DashMap<ResidentKey, Slot>,
-    pinned: DashMap<ResidentKey, ()>,
+    pinned: Mutex<Pins>,
     /// The clock: keys in the order in which the hand meets them.
     clock: Mutex<VecDeque<ResidentKey>>,
     budget: u64,
     memory: Arc<Semaphore>,
     waiting: AtomicUsize,
+    /// Who holds it is first in line for memory.
+    line: tokio::sync::Mutex<()>,
     /// Rings when a lease ends or a pin is taken off.
     freed: Arc<Notify>,
     metrics: Arc<Metrics>,
@@ -108,11 +142,12 @@ impl Residency {
         let units = usize::try_from(budget / UNIT).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let inner = Inner {
             slots: DashMap::new(),
-            pinned: DashMap::new(),
+            pinned: Mutex::new(Pins::new(budget)),
             clock: Mutex::default(),
             budget,
             memory: Arc::new(Semaphore::new(units)),
             waiting: AtomicUsize::new(0),
+            line: tokio::sync::Mutex::default(),
             freed: Arc::default(),
             metrics,
         };
@@ -150,7 +185,11 @@ impl Residency {
             Entry::Vacant(vacant) => {
                 let (this, key) = (self.clone(), key.clone());
                 // On a task of its own: who asked may go away, others wait for it too.
-                let task = tokio::spawn(async move { this.load(key, bytes, load).await });
+                let task = tokio::spawn(async move {
+                    // However it ends, the panics of `load` among it: the next one must not be told this one's failure.
+                    let _ends = Attempt { inner: &this.inner, key: &key };
+                    this.load(key.clone(), bytes, load).await
+                });
                 let name = vacant.key().1.clone();
                 let loading = task
                     .map(move |done| {
@@ -163,11 +202,7 @@ impl Residency {
                 loading
             }
         };
-        let outcome = loading.await;
-        if outcome.is_err() {
-            self.inner.slots.remove_if(key, |_, slot| matches!(slot, Slot::Loading(l) if l.peek().is_some()));
-        }
-        outcome
+        loading.await
     }
 
     async fn load(
@@ -206,7 +241,9 @@ impl Residency {
         let lease = AdapterLease::new(Arc::clone(&generation));
         let resident = Resident { generation, used: AtomicBool::new(true), _memory: memory };
         let former = self.inner.slots.insert(key.clone(), Slot::Ready(resident));
-        if !matches!(former, Some(Slot::Ready(_))) {
+        if matches!(former, Some(Slot::Ready(_))) {
+            self.inner.freed.notify_waiters();
+        } else {
             self.clock().push_back(key);
         }
         self.show();
@@ -217,25 +254,22 @@ impl Residency {
     async fn reserve(&self, name: &AdapterName, bytes: u64) -> Result<OwnedSemaphorePermit, LoadError> {
         let budget = self.inner.budget;
         let units = self.units(bytes).ok_or(LoadError::TooLarge { name: name.clone(), bytes, budget })?;
-        let place = Place::take(&self.inner.waiting)?;
-        let patience = tokio::time::sleep(PATIENCE);
-        let mut patience = std::pin::pin!(patience);
-        let mut memory = std::pin::pin!(Arc::clone(&self.inner.memory).acquire_many_owned(units));
+        let _place = Place::take(&self.inner.waiting)?;
+        let reserved = tokio::time::timeout(PATIENCE, self.reserve_in_turn(units)).await;
+        reserved.map_err(|_| LoadError::Crowded(self.inner.waiting.load(Ordering::Acquire)))
+    }
+
+    /// Only the first in line looks for room: a thousand who look at every bell would look for nothing but each other.
+    async fn reserve_in_turn(&self, units: u32) -> OwnedSemaphorePermit {
+        let _turn = self.inner.line.lock().await;
         loop {
             // Before the look at what can go: what is freed behind the look rings.
             let freed = self.inner.freed.notified();
             self.make_room(units);
-            tokio::select! {
-                biased;
-                memory = &mut memory => {
-                    drop(place);
-                    return Ok(memory.expect("the semaphore is never closed"));
-                }
-                () = freed => {}
-                () = &mut patience => {
-                    return Err(LoadError::Crowded(self.inner.waiting.load(Ordering::Acquire)));
-                }
+            if let Ok(memory) = Arc::clone(&self.inner.memory).try_acquire_many_owned(units) {
+                return memory;
             }
+            freed.await;
         }
     }
 
@@ -257,7 +291,7 @@ impl Residency {
                 Slot::Loading(_) => false,
                 Slot::Ready(resident) => {
                     let used = resident.used.swap(false, Ordering::Relaxed);
-                    !used && !resident.generation.is_leased() && !self.inner.pinned.contains_key(key)
+                    !used && !resident.generation.is_leased() && !self.pins().contains(key)
                 }
             });
             if gone.is_some() {
@@ -270,11 +304,26 @@ impl Residency {
         self.show();
     }
 
-    /// Keeps an adapter in memory once it is there, or lets it go with the others again.
-    pub fn set_pinned(&self, key: &ResidentKey, pinned: bool) {
+    /// Keeps an adapter of `bytes` in memory once it is there.
+    ///
+    /// # Errors
+    /// When too much is pinned already.
+    pub fn pin(&self, key: &ResidentKey, bytes: usize) -> Result<(), LoadError> {
+        self.pins().pin(key, bytes)
+    }
+
+    /// Whether [`Residency::pin`] would do it.
+    ///
+    /// # Errors
+    /// When too much is pinned already.
+    pub fn check_pin(&self, key: &ResidentKey, bytes: usize) -> Result<(), LoadError> {
+        self.pins().check(key, bytes).map(drop)
+    }
+
+    /// Lets an adapter go with the others again.
+    pub fn unpin(&self, key: &ResidentKey) {
+        let pinned = self.pins().unpin(key);
         if pinned {
-            self.inner.pinned.insert(key.clone(), ());
-        } else if self.inner.pinned.remove(key).is_some() {
             self.inner.freed.notify_waiters();
         }
     }
@@ -284,10 +333,16 @@ impl Residency {
         self.inner.slots.get(key).is_some_and(|slot| matches!(*slot, Slot::Ready(_)))
     }
 
+    /// Whether an adapter is on its way into memory.
+    #[cfg(test)]
+    pub fn is_loading(&self, key: &ResidentKey) -> bool {
+        self.inner.slots.get(key).is_some_and(|slot| matches!(*slot, Slot::Loading(_)))
+    }
+
     /// Forgets adapters that are no longer served; who holds a lease keeps it.
     pub fn forget(&self, keys: &HashSet<ResidentKey>) {
         for key in keys {
-            self.inner.pinned.remove(key);
+            self.unpin(key);
             self.inner.slots.remove_if(key, |_, slot| matches!(slot, Slot::Ready(_)));
         }
         self.clock().retain(|key| !keys.contains(key));
@@ -300,6 +355,10 @@ impl Residency {
             - (self.inner.memory.available_permits() as u64).min(self.inner.budget / UNIT);
         self.inner.metrics.adapters.host.set(self.clock().len() as i64);
         self.inner.metrics.adapter_bytes.host.set((used * UNIT) as i64);
+    }
+
+    fn pins(&self) -> std::sync::MutexGuard<'_, Pins> {
+        self.inner.pinned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn clock(&self) -> std::sync::MutexGuard<'_, VecDeque<ResidentKey>> {

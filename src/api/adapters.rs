@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 
-use super::{ApiError, Service};
+use super::{ApiError, ErrorCode, Service};
 use crate::{
     adapter::{
-        AdapterLease,
+        AdapterLease, CatalogueError,
         catalogue::{Change, Found, Precondition, Published},
         folder::AdapterBytes,
     },
@@ -112,8 +112,36 @@ impl Service {
         files: AdapterBytes,
         precondition: Precondition,
     ) -> Result<Published, ApiError> {
-        let namespace = writable(principal, place)?;
+        let namespace = self.home_for(principal, place, name)?;
         Ok(self.catalogue.put(&namespace, name, files, precondition).await?)
+    }
+
+    /// Makes `files` an adapter, in the manner of servers that load a name once: a name that is taken is refused unless
+    /// `replace` says otherwise. The very same files again are no change.
+    ///
+    /// # Errors
+    /// As [`Service::put_adapter`].
+    pub async fn load_adapter(
+        &self,
+        principal: &Principal,
+        (place, name): (Site, &AdapterName),
+        files: AdapterBytes,
+        replace: bool,
+    ) -> Result<Published, ApiError> {
+        let namespace = self.home_for(principal, place, name)?;
+        let checked = self.catalogue.check(name, files).await?;
+        let precondition =
+            if replace { Precondition::None } else { Precondition::AbsentOr(checked.version()) };
+        self.catalogue.publish(&namespace, checked, precondition).await.map_err(|error| match error {
+            CatalogueError::Precondition { .. } if !replace => {
+                let message = format!(
+                    "The lora adapter '{name}' has already been loaded, with other files: unload it first, or say \
+                     \"load_inplace\": true"
+                );
+                ApiError::invalid("lora_name", message)
+            }
+            error => error.into(),
+        })
     }
 
     /// Deletes an adapter, or one version of it.
@@ -127,7 +155,7 @@ impl Service {
         version: Option<&VersionPrefix>,
         precondition: Precondition,
     ) -> Result<(), ApiError> {
-        let namespace = writable(principal, place)?;
+        let namespace = changeable(principal, place, name)?;
         match version {
             None => Ok(self.catalogue.delete(&namespace, name, false, precondition).await?),
             Some(version) => {
@@ -145,9 +173,10 @@ impl Service {
         principal: &Principal,
         (place, name): (Site, &AdapterName),
         pinned: bool,
+        precondition: Precondition,
     ) -> Result<Found, ApiError> {
-        let namespace = writable(principal, place)?;
-        Ok(self.catalogue.set_pinned(&namespace, name, pinned).await?)
+        let namespace = changeable(principal, place, name)?;
+        Ok(self.catalogue.set_pinned(&namespace, name, pinned, precondition).await?)
     }
 
     /// Lets an alias stand for a version of an adapter.
@@ -161,7 +190,10 @@ impl Service {
         target: &AdapterRef,
         precondition: Precondition,
     ) -> Result<(Change, Found), ApiError> {
-        let namespace = writable(principal, place)?;
+        let namespace = self.home_for(principal, place, alias)?;
+        if place == Site::Home {
+            visible(principal, &target.name)?;
+        }
         Ok(self.catalogue.set_alias(&namespace, alias, target, precondition).await?)
     }
 
@@ -175,8 +207,24 @@ impl Service {
         (place, alias): (Site, &AdapterName),
         precondition: Precondition,
     ) -> Result<(), ApiError> {
-        let namespace = writable(principal, place)?;
+        let namespace = changeable(principal, place, alias)?;
         Ok(self.catalogue.delete(&namespace, alias, true, precondition).await?)
+    }
+}
+
+impl Service {
+    /// The namespace in which `principal` may give something the name `name`, if it may have one more.
+    fn home_for(
+        &self,
+        principal: &Principal,
+        place: Site,
+        name: &AdapterName,
+    ) -> Result<Namespace, ApiError> {
+        let namespace = writable(principal, place, name)?;
+        if place == Site::Home && !self.catalogue.has(&namespace, name) {
+            principal.check_count(self.catalogue.count(&namespace))?;
+        }
+        Ok(namespace)
     }
 }
 
@@ -185,13 +233,31 @@ fn visible(principal: &Principal, name: &AdapterName) -> Result<(), ApiError> {
     if principal.may_use(name) { Ok(()) } else { Err(ApiError::no_adapter(name)) }
 }
 
-/// The namespace of a place that `principal` may change; the scope for its own was asked for at the door.
-fn writable(principal: &Principal, place: Site) -> Result<Namespace, ApiError> {
+/// The namespace in which `principal` may give something the name `name`; the scope for its own was asked for at the door.
+fn writable(principal: &Principal, place: Site, name: &AdapterName) -> Result<Namespace, ApiError> {
     match place {
+        // It could never use it; and the answer must not depend on what others have.
+        Site::Home if !principal.may_use(name) => {
+            let message = format!(
+                "the name '{name}' is not among those that tenant '{}' may use: choose one of those, or have it added in the \
+                 key file",
+                principal.tenant().id
+            );
+            Err(ApiError::new(ErrorCode::Forbidden, message).about("name"))
+        }
         Site::Home => Ok(Namespace::home(&principal.tenant().id)),
         Site::Shared => {
             principal.require(Scope::Admin)?;
             Ok(Namespace::shared())
         }
     }
+}
+
+/// The namespace in which `principal` may change what has the name `name`, or take it away: why one can't be changed would
+/// tell that it is there.
+fn changeable(principal: &Principal, place: Site, name: &AdapterName) -> Result<Namespace, ApiError> {
+    if place == Site::Home {
+        visible(principal, name)?;
+    }
+    writable(principal, place, name)
 }

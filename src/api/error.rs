@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use tonic::Code;
+
 use crate::{
     adapter::{CatalogueError, MisfitError, residency::LoadError, store::StoreError},
     domain::{AdapterName, NameError, SamplingError, SequenceError},
@@ -68,7 +70,7 @@ pub struct ErrorRow {
     /// `error.type` in the body.
     pub kind: &'static str,
     /// The canonical gRPC code.
-    pub grpc: &'static str,
+    pub grpc: Code,
     /// Seconds in `Retry-After`, where a retry can help.
     pub retry_after: Option<u32>,
     /// `x-should-retry`, where a client library would guess wrong.
@@ -82,7 +84,7 @@ const fn row(
     name: &'static str,
     status: u16,
     kind: &'static str,
-    grpc: &'static str,
+    grpc: Code,
     meaning: &'static str,
 ) -> ErrorRow {
     ErrorRow { code, name, status, kind, grpc, retry_after: None, should_retry: None, meaning }
@@ -106,53 +108,53 @@ const UNAVAILABLE: &str = "unavailable_error";
 
 #[rustfmt::skip]
 const TABLE: [ErrorRow; 22] = [
-    row(ErrorCode::InvalidRequest, "invalid_request", 400, REQUEST, "INVALID_ARGUMENT",
+    row(ErrorCode::InvalidRequest, "invalid_request", 400, REQUEST, Code::InvalidArgument,
         "The request is malformed, names an unknown field or holds a value out of range; `param` names the field."),
-    row(ErrorCode::Unauthorized, "unauthorized", 401, "authentication_error", "UNAUTHENTICATED",
+    row(ErrorCode::Unauthorized, "unauthorized", 401, "authentication_error", Code::Unauthenticated,
         "The server has keys and the request has none, or one that is not known: send `authorization: Bearer dept_…`."),
-    row(ErrorCode::Forbidden, "forbidden", 403, "permission_error", "PERMISSION_DENIED",
+    row(ErrorCode::Forbidden, "forbidden", 403, "permission_error", Code::PermissionDenied,
         "The key has not the scope that the route needs; or the Host or Origin header names a host that a server without \
          keys does not answer to."),
-    row(ErrorCode::AdapterNotFound, "adapter_not_found", 404, "not_found_error", "NOT_FOUND",
+    row(ErrorCode::AdapterNotFound, "adapter_not_found", 404, "not_found_error", Code::NotFound,
         "No adapter has this name or version; `GET /v1/adapters` lists them."),
-    row(ErrorCode::NotFound, "not_found", 404, "not_found_error", "UNIMPLEMENTED",
-        "No such path; `GET /openapi.json` lists them."),
-    row(ErrorCode::MethodNotAllowed, "method_not_allowed", 405, REQUEST, "UNIMPLEMENTED",
+    row(ErrorCode::NotFound, "not_found", 404, "not_found_error", Code::Unimplemented,
+        "No such path or rpc; `GET /openapi.json` and server reflection list them."),
+    row(ErrorCode::MethodNotAllowed, "method_not_allowed", 405, REQUEST, Code::Unimplemented,
         "The path takes other methods; the Allow header lists them."),
-    row(ErrorCode::RequestTimeout, "request_timeout", 408, REQUEST, "DEADLINE_EXCEEDED",
+    row(ErrorCode::RequestTimeout, "request_timeout", 408, REQUEST, Code::DeadlineExceeded,
         "The request's body did not arrive in time."),
-    row(ErrorCode::Conflict, "conflict", 409, "conflict_error", "FAILED_PRECONDITION",
+    row(ErrorCode::Conflict, "conflict", 409, "conflict_error", Code::FailedPrecondition,
         "The name is an alias, comes with the server or is in use, or somebody changed it at the same moment; the message says \
          which."),
-    row(ErrorCode::PreconditionFailed, "precondition_failed", 412, "conflict_error", "ABORTED",
+    row(ErrorCode::PreconditionFailed, "precondition_failed", 412, "conflict_error", Code::Aborted,
         "If-Match or If-None-Match does not hold: somebody changed the adapter since you looked."),
-    row(ErrorCode::TooLarge, "too_large", 413, REQUEST, "RESOURCE_EXHAUSTED",
-        "The request's body is over `--max-body-bytes`, or an upload over `--max-adapter-bytes`."),
-    row(ErrorCode::UnsupportedMediaType, "unsupported_media_type", 415, REQUEST, "INVALID_ARGUMENT",
+    row(ErrorCode::TooLarge, "too_large", 413, REQUEST, Code::ResourceExhausted,
+        "The request's body or message is over `--max-body-bytes`, or an upload over `--max-adapter-bytes`."),
+    row(ErrorCode::UnsupportedMediaType, "unsupported_media_type", 415, REQUEST, Code::Unimplemented,
         "The body is not sent as `content-type: application/json` in UTF-8, or it is compressed."),
-    row(ErrorCode::InvalidAdapter, "invalid_adapter", 422, REQUEST, "INVALID_ARGUMENT",
+    row(ErrorCode::InvalidAdapter, "invalid_adapter", 422, REQUEST, Code::InvalidArgument,
         "The adapter's files are not usable with this model; the message names tensor, expected and found."),
-    row(ErrorCode::InputTooLong, "input_too_long", 422, REQUEST, "INVALID_ARGUMENT",
+    row(ErrorCode::InputTooLong, "input_too_long", 422, REQUEST, Code::InvalidArgument,
         "The prompt is longer than the adapter or the model takes; shorten it or set `truncate`."),
-    row(ErrorCode::Overloaded, "overloaded", 429, "rate_limit_error", "RESOURCE_EXHAUSTED",
+    row(ErrorCode::Overloaded, "overloaded", 429, "rate_limit_error", Code::ResourceExhausted,
         "The queue is full; retry later.").retry_after(1),
-    row(ErrorCode::QuotaExceeded, "quota_exceeded", 429, "rate_limit_error", "RESOURCE_EXHAUSTED",
+    row(ErrorCode::QuotaExceeded, "quota_exceeded", 429, "rate_limit_error", Code::ResourceExhausted,
         "The tenant has used its requests, its tokens or its places; Retry-After says when there is room again.")
         .retry_after(1),
-    row(ErrorCode::HeadTooLarge, "head_too_large", 431, REQUEST, "RESOURCE_EXHAUSTED",
+    row(ErrorCode::HeadTooLarge, "head_too_large", 431, REQUEST, Code::ResourceExhausted,
         "The request's first line and headers are over 32 KiB or 100 headers."),
-    row(ErrorCode::Internal, "internal", 500, SERVER, "INTERNAL",
+    row(ErrorCode::Internal, "internal", 500, SERVER, Code::Internal,
         "A fault of the server; its log has the cause under the request's id."),
-    row(ErrorCode::Draining, "draining", 503, UNAVAILABLE, "UNAVAILABLE",
+    row(ErrorCode::Draining, "draining", 503, UNAVAILABLE, Code::Unavailable,
         "The server is shutting down; retry on another replica.").retry_after(1),
-    row(ErrorCode::NotReady, "not_ready", 503, UNAVAILABLE, "UNAVAILABLE",
+    row(ErrorCode::NotReady, "not_ready", 503, UNAVAILABLE, Code::Unavailable,
         "The model is not loaded yet, the engine has stopped, or the adapter store does not answer.").retry_after(5),
-    row(ErrorCode::EngineStuck, "engine_stuck", 503, UNAVAILABLE, "UNAVAILABLE",
+    row(ErrorCode::EngineStuck, "engine_stuck", 503, UNAVAILABLE, Code::Unavailable,
         "On `/health/live`: a step of the engine has been running for longer than `--stuck-after`. Whoever watches the server \
          should start it anew.").retry_after(5),
-    row(ErrorCode::DeadlineExceeded, "deadline_exceeded", 504, "timeout_error", "DEADLINE_EXCEEDED",
-        "The request did not finish within its own `timeout_ms`.").never_retry(),
-    row(ErrorCode::AdapterCapacity, "adapter_capacity", 507, UNAVAILABLE, "RESOURCE_EXHAUSTED",
+    row(ErrorCode::DeadlineExceeded, "deadline_exceeded", 504, "timeout_error", Code::DeadlineExceeded,
+        "The request did not finish within its own `timeout_ms`, or its call's deadline.").never_retry(),
+    row(ErrorCode::AdapterCapacity, "adapter_capacity", 507, UNAVAILABLE, Code::ResourceExhausted,
         "Memory for adapters (`--adapter-host-bytes`) is full of adapters in use, or too small for this one.").retry_after(1),
 ];
 
@@ -305,11 +307,13 @@ impl From<CatalogueError> for ApiError {
             E::AliasOfAlias(_) | E::OtherKind(..) | E::ReadOnly(_) | E::SharedOnly(_) | E::Aliased { .. } => {
                 ErrorCode::Conflict
             }
-            E::Store(StoreError::Lost(_)) => ErrorCode::Conflict,
+            E::Store(StoreError::Lost(_) | StoreError::Full { .. }) => ErrorCode::Conflict,
             E::Precondition { .. } => ErrorCode::PreconditionFailed,
             E::Misfit(MisfitError::ModelName(_)) => ErrorCode::Conflict,
             E::Misfit(_) | E::Unsound(_) => ErrorCode::InvalidAdapter,
-            E::Load(LoadError::TooLarge { .. } | LoadError::Crowded(_)) => ErrorCode::AdapterCapacity,
+            E::Load(LoadError::TooLarge { .. } | LoadError::Crowded(_) | LoadError::PinsFull { .. }) => {
+                ErrorCode::AdapterCapacity
+            }
             E::NoStore => ErrorCode::Conflict,
             // What the operator must see to, and a client can only try again.
             E::Load(LoadError::Failed { .. })

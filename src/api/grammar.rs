@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{ApiError, ErrorCode, Service};
 use crate::{
-    domain::{GenerateRequest, Grammar},
+    domain::{Choices, GenerateRequest, Grammar, GrammarError, Pattern, Schema},
     grammar::{CompileError, Compiled},
 };
 
@@ -28,6 +28,26 @@ fn field(grammar: &Grammar) -> &'static str {
         Grammar::Regex(_) => "regex",
         Grammar::Choice(_) => "choice",
     }
+}
+
+/// A text that `regex` matches.
+pub(super) fn pattern(regex: &str, param: &str) -> Result<Grammar, ApiError> {
+    Pattern::new(regex).map(Grammar::Regex).map_err(|error| refused(param, &error))
+}
+
+/// One of `texts`.
+pub(super) fn choices(texts: Vec<String>, param: &str) -> Result<Grammar, ApiError> {
+    Choices::new(texts).map(Grammar::Choice).map_err(|error| refused(param, &error))
+}
+
+/// JSON that `schema`, itself JSON, describes.
+pub(super) fn schema(schema: &str, param: &str) -> Result<Grammar, ApiError> {
+    Schema::new(schema).map(Grammar::JsonSchema).map_err(|error| refused(param, &error))
+}
+
+fn refused(param: &str, error: &GrammarError) -> ApiError {
+    let param = error.at().map_or_else(|| param.to_owned(), |at| format!("{param}[{at}]"));
+    ApiError::invalid(param.clone(), format!("{param} can't be used: {error}"))
 }
 
 impl From<CompileError> for ApiError {

@@ -1,7 +1,4 @@
-use std::sync::{
-    Arc,
-    atomic::{AtomicU8, Ordering},
-};
+use tokio::sync::watch;
 
 use super::{ApiError, ErrorCode};
 
@@ -18,27 +15,28 @@ pub enum State {
 
 /// The state that `/health/ready` tells, shared between the application and its front doors. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Readiness(Arc<AtomicU8>);
+pub struct Readiness(watch::Sender<State>);
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self(Arc::new(AtomicU8::new(State::Starting as u8)))
+        Self(watch::Sender::new(State::Starting))
     }
 }
 
 impl Readiness {
     /// Moves on to `state`.
     pub fn set(&self, state: State) {
-        self.0.store(state as u8, Ordering::Release);
+        self.0.send_replace(state);
     }
 
     /// The state now.
     pub fn state(&self) -> State {
-        match self.0.load(Ordering::Acquire) {
-            s if s == State::Starting as u8 => State::Starting,
-            s if s == State::Ready as u8 => State::Ready,
-            _ => State::Draining,
-        }
+        *self.0.borrow()
+    }
+
+    /// The state now and as it changes.
+    pub fn watch(&self) -> watch::Receiver<State> {
+        self.0.subscribe()
     }
 
     /// Whether requests are served.

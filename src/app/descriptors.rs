@@ -1,14 +1,14 @@
 //! How many connections the system's limit on open files leaves room for.
 
-/// Descriptors that are not for the HTTP address: the admin address, adapters being read, logs, the model's files.
+/// Descriptors that are not for clients: the admin address, adapters being read, logs, the model's files.
 const RESERVE: u64 = 128;
 
-/// As many of `wanted` connections as there is room for beside the reserve, so that health and metrics answer however
+/// As many of `wanted` connections to each of `doors` addresses as there is room for beside the reserve, so that health and metrics answer however
 /// many clients there are. The soft limit is raised first, as far as the system lets a process.
-pub(super) fn room_for(wanted: usize) -> usize {
-    let needed = (wanted as u64).saturating_add(RESERVE);
+pub(super) fn room_for(wanted: usize, doors: u64) -> usize {
+    let needed = (wanted as u64).saturating_mul(doors).saturating_add(RESERVE);
     let Some(limit) = raised(needed) else { return wanted };
-    let room = usize::try_from(limit.saturating_sub(RESERVE).max(1)).unwrap_or(usize::MAX);
+    let room = usize::try_from((limit.saturating_sub(RESERVE) / doors).max(1)).unwrap_or(usize::MAX);
     if room < wanted {
         tracing::warn!(
             wanted,

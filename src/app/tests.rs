@@ -203,7 +203,8 @@ async fn a_file_is_read_anew_when_its_bytes_change_and_only_then() {
 
 #[test]
 fn some_descriptors_are_left_for_the_rest() {
-    assert_eq!(descriptors::room_for(1), 1);
-    let most = descriptors::room_for(usize::MAX);
+    assert_eq!(descriptors::room_for(1, 2), 1);
+    let most = descriptors::room_for(usize::MAX, 1);
     assert!(most > 1 && most <= usize::MAX - 128, "{most}");
+    assert_eq!(descriptors::room_for(usize::MAX, 2), most / 2);
 }

@@ -2,7 +2,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, builder::BoolishValueParser};
 
-use super::units::{Device, Dtype, bytes, count, duration, origin};
+use super::units::{Device, Door, Dtype, bytes, count, duration, origin};
 use crate::telemetry::LogFormat;
 
 /// The flags of `dept serve`: each has a `DEPT_…` variable and a key in `dept.toml`, which is its name with `_` for `-`.
@@ -20,6 +20,10 @@ pub struct ServeArgs {
     #[arg(long, env = "DEPT_HTTP", value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub http: SocketAddr,
 
+    /// The address of the gRPC API (docs/grpc.md), or off. Port 0 takes a free one.
+    #[arg(long, env = "DEPT_GRPC", value_name = "ADDR|off", default_value = "127.0.0.1:50051")]
+    pub grpc: Door,
+
     /// The address of health and metrics, which answers while the engine is busy. Port 0 takes a free one.
     #[arg(long, env = "DEPT_ADMIN", value_name = "ADDR", default_value = "127.0.0.1:8081")]
     pub admin: SocketAddr,
@@ -36,7 +40,7 @@ pub struct ServeArgs {
     )]
     pub allow_anonymous: bool,
 
-    /// The certificate chain of the HTTP address, as PEM; with --tls-key. Read anew at SIGHUP and when it changes.
+    /// The certificate chain of the HTTP and gRPC addresses, as PEM; with --tls-key. Read anew at SIGHUP and when it changes.
     #[arg(long, env = "DEPT_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
 
@@ -67,7 +71,12 @@ pub struct ServeArgs {
     #[arg(long, env = "DEPT_MAX_ADAPTER_BYTES", value_name = "SIZE", default_value = "64MiB", value_parser = bytes)]
     pub max_adapter_bytes: u64,
 
-    /// Most connections to the HTTP address; one more waits to be accepted. Lowered to what the limit on open files leaves.
+    /// Where POST /v1/load_lora_adapter may load adapters from: folders below this one, named from it or whole. Every key with
+    /// adapters:write reads all of them. Without it, adapters are only uploaded.
+    #[arg(long, env = "DEPT_ADAPTER_LOAD_ROOT", value_name = "DIR")]
+    pub adapter_load_root: Option<PathBuf>,
+
+    /// Most connections to the HTTP address, and as many to the gRPC address; one more waits to be accepted. Lowered to what the limit on open files leaves.
     #[arg(long, env = "DEPT_MAX_CONNECTIONS", value_name = "N", default_value = "4096", value_parser = count)]
     pub max_connections: usize,
 

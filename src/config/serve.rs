@@ -70,10 +70,15 @@ pub enum ConfigError {
     Adapters(#[from] LocationError),
     /// An address beyond loopback without the word that this is wanted.
     #[error(
-        "--http {0} can be reached from other machines and this server asks for no keys: \
+        "{flag} {address} can be reached from other machines and this server asks for no keys: \
          give --api-keys (docs/tenants.md), listen on 127.0.0.1, or say --allow-anonymous"
     )]
-    Anonymous(SocketAddr),
+    Anonymous {
+        /// The flag that names the address.
+        flag: &'static str,
+        /// The address.
+        address: SocketAddr,
+    },
     /// Keys, and no keys.
     #[error("--api-keys and --allow-anonymous exclude each other: take one away")]
     KeysAndAnonymous,
@@ -94,8 +99,15 @@ pub enum ConfigError {
     #[error("--{0} is 0: every connection would be cut off; give it some time")]
     NoTime(&'static str),
     /// Two doors at one address.
-    #[error("--http and --admin are both {0}: give each a port of its own")]
-    SameAddress(SocketAddr),
+    #[error("{first} and {second} are both {address}: give each a port of its own")]
+    SameAddress {
+        /// The flag of one.
+        first: &'static str,
+        /// The flag of the other.
+        second: &'static str,
+        /// The address.
+        address: SocketAddr,
+    },
 }
 
 impl ConfigError {
@@ -208,12 +220,31 @@ fn tls(cert: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<TlsFiles>, 
     }
 }
 
+/// The doors for clients, by the flags that open them.
+fn doors(args: &ServeArgs) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+    let grpc = args.grpc.address().map(|address| ("--grpc", address));
+    [("--http", args.http)].into_iter().chain(grpc)
+}
+
+/// Two doors at one address, unless the system chooses their ports.
+fn check_addresses(args: &ServeArgs) -> Result<(), ConfigError> {
+    let mut seen = Vec::new();
+    for (second, address) in doors(args).chain([("--admin", args.admin)]) {
+        if let Some(&(first, _)) = seen.iter().find(|&&(_, other)| other == address && address.port() != 0) {
+            return Err(ConfigError::SameAddress { first, second, address });
+        }
+        seen.push((second, address));
+    }
+    Ok(())
+}
+
 /// What would let in whom nobody meant to.
 fn check_openness(args: &ServeArgs) -> Result<(), ConfigError> {
-    match (&args.api_keys, args.allow_anonymous) {
-        (Some(_), true) => Err(ConfigError::KeysAndAnonymous),
-        (None, false) if !args.http.ip().is_loopback() => Err(ConfigError::Anonymous(args.http)),
-        (None, _) if args.cors_origin.iter().any(|origin| origin == "*") => Err(ConfigError::EveryOrigin),
+    let open = doors(args).find(|(_, address)| !address.ip().is_loopback());
+    match (&args.api_keys, args.allow_anonymous, open) {
+        (Some(_), true, _) => Err(ConfigError::KeysAndAnonymous),
+        (None, false, Some((flag, address))) => Err(ConfigError::Anonymous { flag, address }),
+        (None, ..) if args.cors_origin.iter().any(|origin| origin == "*") => Err(ConfigError::EveryOrigin),
         _ => Ok(()),
     }
 }
@@ -255,13 +286,15 @@ pub struct ServeConfig {
     pub engine: EngineConfig,
     /// Address of the HTTP API.
     pub http: SocketAddr,
+    /// Address of the gRPC API; `None` where there is none.
+    pub grpc: Option<SocketAddr>,
     /// Address of health and metrics.
     pub admin: SocketAddr,
     /// The key file; without it everyone is the one tenant.
     pub api_keys: Option<PathBuf>,
     /// Whether anyone may ask on an address beyond loopback.
     pub allow_anonymous: bool,
-    /// The certificate of the HTTP address.
+    /// The certificate of the HTTP and gRPC addresses.
     pub tls: Option<TlsFiles>,
     /// The origins of the web pages that may read answers, or `*`.
     pub cors_origins: Vec<String>,
@@ -275,6 +308,8 @@ pub struct ServeConfig {
     pub max_body_bytes: usize,
     /// Largest upload of an adapter, in bytes.
     pub max_adapter_bytes: usize,
+    /// Where adapters may be loaded from by their path.
+    pub adapter_load_root: Option<PathBuf>,
     /// How long running requests may take to end.
     pub drain_timeout: Duration,
     /// How long a step may take before `/health/live` says that the server is stuck.
@@ -293,12 +328,11 @@ impl ServeConfig {
     pub fn new(args: ServeArgs, places: &Places) -> Result<Self, ConfigError> {
         check_openness(&args)?;
         let connections = connections(&args)?;
-        if args.http == args.admin && args.http.port() != 0 {
-            return Err(ConfigError::SameAddress(args.http));
-        }
+        check_addresses(&args)?;
         Ok(Self {
             engine: EngineConfig::new(args.engine, places)?,
             http: args.http,
+            grpc: args.grpc.address(),
             admin: args.admin,
             api_keys: args.api_keys,
             allow_anonymous: args.allow_anonymous,
@@ -309,6 +343,7 @@ impl ServeConfig {
             port_file: args.port_file,
             max_body_bytes: usize::try_from(args.max_body_bytes).unwrap_or(usize::MAX),
             max_adapter_bytes: usize::try_from(args.max_adapter_bytes).unwrap_or(usize::MAX),
+            adapter_load_root: args.adapter_load_root,
             drain_timeout: args.drain_timeout,
             stuck_after: args.stuck_after,
             log: args.log,

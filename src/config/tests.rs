@@ -132,7 +132,7 @@ fn an_open_address_needs_the_word() {
     let home = home();
     for open in ["0.0.0.0:8080", "[::]:8080", "192.0.2.1:80"] {
         let error = checked(&["--http", open], home.path()).unwrap_err();
-        assert!(matches!(error, ConfigError::Anonymous(_)), "{error}");
+        assert!(matches!(error, ConfigError::Anonymous { flag: "--http", .. }), "{error}");
         assert!(checked(&["--http", open, "--allow-anonymous"], home.path()).is_ok());
     }
     assert!(checked(&["--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"], home.path()).is_ok());
@@ -141,7 +141,26 @@ fn an_open_address_needs_the_word() {
     let error = checked(&[&keys[..], &["--allow-anonymous"]].concat(), home.path()).unwrap_err();
     assert!(matches!(error, ConfigError::KeysAndAnonymous));
     let error = checked(&["--http", "127.0.0.1:8081"], home.path()).unwrap_err();
-    assert!(matches!(error, ConfigError::SameAddress(_)));
+    assert_eq!(error.to_string(), "--http and --admin are both 127.0.0.1:8081: give each a port of its own");
+}
+
+#[test]
+fn the_grpc_address_is_guarded_like_the_other_and_may_be_off() {
+    let home = home();
+    assert_eq!(checked(&[], home.path()).unwrap().grpc, Some("127.0.0.1:50051".parse().unwrap()));
+    assert_eq!(checked(&["--grpc", "off"], home.path()).unwrap().grpc, None);
+    for bad in ["", "on", "50051", "localhost", "127.0.0.1"] {
+        assert_eq!(read(&["--grpc", bad]).unwrap_err().exit_code(), 2, "{bad}");
+    }
+    let error = checked(&["--grpc", "0.0.0.0:50051"], home.path()).unwrap_err();
+    assert!(error.to_string().starts_with("--grpc 0.0.0.0:50051 can be reached"), "{error}");
+    assert!(checked(&["--grpc", "0.0.0.0:50051", "--allow-anonymous"], home.path()).is_ok());
+    assert!(checked(&["--grpc", "0.0.0.0:50051", "--api-keys", "keys.toml"], home.path()).is_ok());
+    for other in [["--grpc", "127.0.0.1:8080"], ["--grpc", "127.0.0.1:8081"]] {
+        let error = checked(&other, home.path()).unwrap_err();
+        assert!(error.to_string().contains("--grpc"), "{error}");
+    }
+    assert_eq!(read_file("grpc = \"off\"", &[]).unwrap().grpc, super::Door::Off);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-use std::{str::FromStr, time::Duration};
+use std::{net::SocketAddr, str::FromStr, time::Duration};
 
 /// Where the model computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,36 @@ impl FromStr for Device {
                 .and_then(|ordinal| ordinal.parse().ok())
                 .map(Self::Cuda)
                 .ok_or_else(|| "write auto, cpu or cuda:N".into()),
+        }
+    }
+}
+
+/// An address that may be left closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// It is listened on.
+    At(SocketAddr),
+    /// There is none.
+    Off,
+}
+
+impl Door {
+    /// The address, where there is one.
+    pub fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::At(address) => Some(address),
+            Self::Off => None,
+        }
+    }
+}
+
+impl FromStr for Door {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => text.parse().map(Self::At).map_err(|_| "write an address with its port, or off".into()),
         }
     }
 }

@@ -11,10 +11,10 @@ use super::{
     source,
     vocabulary::{Alphabet, LOST_SPACE_OF_BYTES, Vocabulary},
 };
-use crate::{
-    domain::{Grammar, GrammarStuck},
-    tokenizer::Beginning,
-};
+use crate::{domain::Grammar, tokenizer::Beginning};
+
+/// Bytes of a schema from which on it counts as large.
+const LARGE_SCHEMA: usize = 4096;
 
 /// A grammar that the vocabulary can follow. Sequences share it; each has a matcher of its own, so that what one of them has
 /// looked at changes nothing for another.
@@ -29,6 +29,7 @@ pub struct Compiled {
     first: Vec<u32>,
     /// The end tokens.
     end: Vec<u32>,
+    large: bool,
 }
 
 impl fmt::Debug for Compiled {
@@ -64,6 +65,7 @@ impl Compiled {
             behind_space,
             first: Vec::new(),
             end: bits(&vocabulary.eos, vocabulary.spelling.words.len()),
+            large: matches!(grammar, Grammar::JsonSchema(schema) if schema.as_str().len() > LARGE_SCHEMA),
         };
         compiled.first = compiled.beginnings();
         if compiled.first.iter().any(|&word| word != 0) {
@@ -114,11 +116,17 @@ impl Compiled {
         &self.helper
     }
 
-    /// A matcher behind the first token of a text. `None` when the text is whole then.
-    pub(super) fn begin(&self, token: u32) -> Result<Option<Matcher>, GrammarStuck> {
+    /// A matcher of its own at the start of a text that begins with `token`.
+    pub(super) fn fork(&self, token: u32) -> Matcher {
         let spaced = self.vocabulary.spelling.loses_one_space(token);
         let start = if spaced { &self.fresh } else { self.behind_space.as_ref().unwrap_or(&self.fresh) };
-        follow(start.deep_clone(), token)
+        start.deep_clone()
+    }
+
+    /// Whether the first token is better taken on the helper's thread: a matcher of a large schema takes milliseconds to copy and
+    /// to move. Not where no end token could follow.
+    pub(super) fn begins_slowly(&self) -> bool {
+        self.large && self.end.iter().any(|&word| word != 0)
     }
 }
 

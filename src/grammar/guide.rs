@@ -4,7 +4,7 @@ use llguidance::{Matcher, api::StopReason};
 
 use super::{
     Compiled,
-    helper::{Ready, Slot, stuck},
+    helper::{Ready, Slot, Work, stuck},
 };
 use crate::domain::GrammarStuck;
 
@@ -87,15 +87,19 @@ impl Guide {
     /// As [`Guide::mask`]; and for a token that the mask does not allow.
     pub fn advance(&mut self, token: u32) -> Result<Progress, GrammarStuck> {
         self.settle();
-        let begun = match mem::replace(&mut self.position, Position::Whole) {
-            Position::Start => self.grammar.begin(token),
-            Position::Here(ready) => follow(ready.matcher, token),
+        let next = match mem::replace(&mut self.position, Position::Whole) {
+            // Whether the text is whole with its first token is then found out meanwhile: the end token follows.
+            Position::Start if self.grammar.begins_slowly() => {
+                Ok(Some(Work::Begin(Arc::clone(&self.grammar), token)))
+            }
+            Position::Start => follow(self.grammar.fork(token), token).map(|matcher| matcher.map(Work::Mask)),
+            Position::Here(ready) => follow(ready.matcher, token).map(|matcher| matcher.map(Work::Mask)),
             Position::Stuck(why) => Err(why),
             Position::Whole | Position::Ahead => Err(GrammarStuck::NoToken),
         };
-        match begun {
-            Ok(Some(matcher)) => {
-                self.grammar.helper().ask(&self.slot, matcher);
+        match next {
+            Ok(Some(work)) => {
+                self.grammar.helper().ask(&self.slot, work);
                 self.position = Position::Ahead;
                 Ok(Progress::GoesOn)
             }
@@ -111,7 +115,8 @@ impl Guide {
     fn settle(&mut self) {
         if matches!(self.position, Position::Ahead) {
             self.position = match self.slot.fetch() {
-                Ok(ready) => Position::Here(Box::new(ready)),
+                Ok(Some(ready)) => Position::Here(ready),
+                Ok(None) => Position::Whole,
                 Err(why) => Position::Stuck(why),
             };
         }

@@ -3,11 +3,13 @@
 
 use std::{
     mem,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
 };
 
-use llguidance::{Matcher, api::StopReason};
+use llguidance::Matcher;
 
+use super::{Compiled, guide::follow};
 use crate::domain::GrammarStuck;
 
 /// A matcher with what it allows next.
@@ -16,6 +18,17 @@ pub(super) struct Ready {
     /// Bit `id % 32` of word `id / 32`.
     pub mask: Vec<u32>,
 }
+
+/// What is to do for a sequence.
+pub(super) enum Work {
+    /// The next mask of a matcher.
+    Mask(Matcher),
+    /// The same behind the first token of a text.
+    Begin(Arc<Compiled>, u32),
+}
+
+/// What came of it: nothing where the text is whole.
+type Outcome = Result<Option<Box<Ready>>, GrammarStuck>;
 
 /// One sequence's place for work: what is to do, or what came of it.
 #[derive(Default)]
@@ -30,10 +43,10 @@ enum State {
     #[default]
     Empty,
     /// Nobody has begun.
-    Waiting(Box<Matcher>),
+    Waiting(Box<Work>),
     /// Someone computes.
     Running,
-    Done(Result<Box<Ready>, GrammarStuck>),
+    Done(Outcome),
 }
 
 /// The thread. It ends when the last handle is gone.
@@ -50,9 +63,9 @@ impl Helper {
         Ok(Self { work })
     }
 
-    /// Asks for the next mask of `matcher`, to be fetched from `slot`.
-    pub fn ask(&self, slot: &Arc<Slot>, matcher: Matcher) {
-        *slot.lock() = State::Waiting(Box::new(matcher));
+    /// Asks for `work`, whose outcome is to be fetched from `slot`.
+    pub fn ask(&self, slot: &Arc<Slot>, work: Work) {
+        *slot.lock() = State::Waiting(Box::new(work));
         // Without the thread, who fetches the mask computes it.
         let _ = self.work.send(Arc::clone(slot));
     }
@@ -65,23 +78,24 @@ impl Slot {
         if !matches!(*state, State::Waiting(_)) {
             return;
         }
-        let State::Waiting(matcher) = mem::replace(&mut *state, State::Running) else { return };
+        let State::Waiting(work) = mem::replace(&mut *state, State::Running) else { return };
         drop(state);
-        let outcome = mask(*matcher);
-        *self.lock() = State::Done(outcome.map(Box::new));
+        // Whoever waits must not wait for ever.
+        let outcome = catch_unwind(AssertUnwindSafe(|| work.done()));
+        *self.lock() = State::Done(outcome.unwrap_or(Err(GrammarStuck::TooComplex)));
         self.done.notify_all();
     }
 
-    /// The mask that was asked for. Computes it where nobody has begun, and waits where somebody has: for milliseconds, since a
-    /// mask's cost is bounded.
-    pub fn fetch(&self) -> Result<Ready, GrammarStuck> {
+    /// What was asked for. Computes it where nobody has begun, and waits where somebody has: for milliseconds, since a mask's cost
+    /// is bounded.
+    pub fn fetch(&self) -> Outcome {
         let mut state = self.lock();
         loop {
             match mem::take(&mut *state) {
-                State::Done(outcome) => return outcome.map(|ready| *ready),
-                State::Waiting(matcher) => {
+                State::Done(outcome) => return outcome,
+                State::Waiting(work) => {
                     drop(state);
-                    return mask(*matcher);
+                    return work.done();
                 }
                 State::Running => {
                     *state = State::Running;
@@ -106,6 +120,16 @@ impl Slot {
     }
 }
 
+impl Work {
+    fn done(self) -> Outcome {
+        let matcher = match self {
+            Self::Mask(matcher) => Some(matcher),
+            Self::Begin(grammar, token) => follow(grammar.fork(token), token)?,
+        };
+        matcher.map(|matcher| mask(matcher).map(Box::new)).transpose()
+    }
+}
+
 /// What `matcher` allows next. It catches its own panics.
 pub(super) fn mask(mut matcher: Matcher) -> Result<Ready, GrammarStuck> {
     let (Ok(allowed), Ok(env)) = (matcher.compute_mask(), matcher.tok_env()) else {
@@ -123,8 +147,7 @@ pub(super) fn mask(mut matcher: Matcher) -> Result<Ready, GrammarStuck> {
 
 /// Why a matcher does not go on.
 pub(super) fn stuck(matcher: &Matcher) -> GrammarStuck {
-    match matcher.stop_reason() {
-        StopReason::NoExtensionBias | StopReason::NoExtension => GrammarStuck::NoToken,
-        _ => GrammarStuck::TooComplex,
-    }
+    // A matcher that has failed keeps its reason only as text (a test holds it).
+    let reason = matcher.get_error().unwrap_or_default();
+    if reason.starts_with("NoExtension") { GrammarStuck::NoToken } else { GrammarStuck::TooComplex }
 }

@@ -19,7 +19,7 @@ const MAX_WORD: usize = 512;
 /// ten milliseconds of computing, the states' 64 MiB of memory, on a machine of 2024; schemas of a thousand properties and
 /// choices of ten thousand texts stay below.
 pub(super) const LIMITS: ParserLimits = ParserLimits {
-    max_items_in_row: 2_000,
+    max_items_in_row: 10_000,
     initial_lexer_fuel: 1_000_000,
     step_lexer_fuel: 150_000,
     step_max_items: 50_000,

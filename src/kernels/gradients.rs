@@ -118,6 +118,25 @@ proptest! {
     }
 
     #[test]
+    fn linear_in_blocks_has_the_gradient_of_its_widened_twin(rows in 1usize..5, n in 1usize..50, k in 1usize..100) {
+        let shape = LinearShape { n, k };
+        let blocks = LinearWeights::quantise_blocks(&noise(n * k, 4), shape).unwrap();
+        let LinearWeights::Blocks { values, scales } = &blocks else { unreachable!() };
+        let row_blocks = k.div_ceil(32);
+        let scale = |index: usize| scales[index / k * row_blocks + index % k / 32].to_f32();
+        let wide = values.iter().enumerate().map(|(index, &byte)| f32::from(byte) * scale(index)).collect();
+        let gradient = |weights| {
+            let linear = Linear::differentiable(vec![LinearPart { shape, weights, bias: None }], pool()).unwrap();
+            let x = Var::from_tensor(&tensor((rows, k), 1)).unwrap();
+            let y = linear.forward(x.as_tensor()).unwrap();
+            let sum = (&y * tensor((rows, n), 6)).unwrap().sum_all().unwrap();
+            let gradient = sum.backward().unwrap().get(x.as_tensor()).unwrap().flatten_all().unwrap();
+            gradient.to_vec1::<f32>().unwrap()
+        };
+        prop_assert_eq!(gradient(blocks), gradient(LinearWeights::F32 { values: wide }));
+    }
+
+    #[test]
     fn norms(rows in 1usize..6, width in 2usize..90, layer: bool) {
         let weight = noise(width, 5);
         let norm = match layer {

@@ -57,6 +57,19 @@ pub(crate) fn width() -> Width {
     }
 }
 
+/// The widest vectors of this processor.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn width() -> Width {
+    Width::Portable
+}
+
+/// Every kind of vectors that this processor has.
+#[cfg(test)]
+pub(crate) fn widths() -> &'static [Width] {
+    const ALL: [Width; 3] = [Width::Portable, Width::Avx2, Width::Avx512];
+    &ALL[..=ALL.iter().position(|&kind| kind == width()).expect("all kinds are listed")]
+}
+
 /// Sums are kept in this many lanes and folded at the end, on every instruction set.
 const LANES: usize = 16;
 

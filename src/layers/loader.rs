@@ -3,7 +3,9 @@ use crate::{
     backbones::weights::{RawEmbedding, RawLinear, Weights, WeightsError},
     kernels::{
         dept_embed::{EmbeddingTable, TableError},
-        linear::{ActivationBits, Gate, Linear, LinearError, LinearPart, LinearShape, LinearWeights},
+        linear::{
+            ActivationBits, Gate, Linear, LinearError, LinearPart, LinearShape, LinearWeights, widen_blocks,
+        },
         norm::{Norm, NormError},
         pool::ComputePool,
     },
@@ -12,10 +14,11 @@ use crate::{
 /// The arithmetic that linear maps compute with, decided once at load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Recipe {
-    /// As stored: 8-bit checkpoints stay 8-bit, everything else becomes f32.
+    /// As stored: 8-bit checkpoints stay 8-bit, block formats (GGUF's Q8_0, Q4_K and so on) become bytes in blocks of 32,
+    /// everything else becomes f32.
     #[default]
     Stored,
-    /// Everything in f32, 8-bit weights widened: the exact twin to compare with.
+    /// Everything in f32, weights of few bits widened: the exact twin to compare with.
     F32,
     /// Everything in 8-bit weights with 15-bit activations; f32 weights are rounded, an output row a scale.
     I8,
@@ -176,7 +179,8 @@ impl Loader<'_> {
             let bias = part.bias.then(|| self.stored_bias(&module, part)).transpose()?;
             Ok(LinearPart { shape, weights, bias })
         };
-        Ok(same_recipe(parts.iter().map(read).collect::<Result<Vec<_>, LoadError>>()?))
+        let parts = parts.iter().map(read).collect::<Result<Vec<_>, LoadError>>()?;
+        Ok(same_recipe(parts))
     }
 
     fn stored_weight(&self, module: &str, part: &Part<'_>, k: usize) -> Result<RawLinear, LoadError> {
@@ -188,6 +192,7 @@ impl Loader<'_> {
             }
             Stored::NeighbourPairs { dim } => match self.weights.linear(module, part.n, k)? {
                 RawLinear::F32 { values } => RawLinear::F32 { values: part_pairs(&values, k, dim) },
+                RawLinear::Blocks { values } => RawLinear::Blocks { values: part_pairs(&values, k, dim) },
                 RawLinear::I8 { values, scales, activation_bits } => RawLinear::I8 {
                     values: part_pairs(&values, k, dim),
                     scales: part_pairs(&scales, 1, dim),
@@ -207,10 +212,11 @@ impl Loader<'_> {
 
     fn in_recipe(&self, raw: RawLinear, shape: LinearShape) -> Result<LinearWeights, LinearError> {
         Ok(match (raw, self.recipe) {
-            (RawLinear::F32 { values }, Recipe::I8) => {
+            (RawLinear::F32 { values } | RawLinear::Blocks { values }, Recipe::I8) => {
                 LinearWeights::quantise(&values, shape, ActivationBits::Fifteen)?
             }
-            (RawLinear::F32 { values }, _) => LinearWeights::F32 { values },
+            (RawLinear::Blocks { values }, Recipe::Stored) => LinearWeights::quantise_blocks(&values, shape)?,
+            (RawLinear::F32 { values } | RawLinear::Blocks { values }, _) => LinearWeights::F32 { values },
             (RawLinear::I8 { values, scales, .. }, Recipe::F32) => {
                 LinearWeights::F32 { values: widen(&values, &scales, shape.k) }
             }
@@ -247,7 +253,9 @@ impl Loader<'_> {
     /// When it is missing or has another shape.
     pub fn embedding(&self, module: &str, vocab: usize, d: usize) -> Result<EmbeddingTable, LoadError> {
         let table = match self.weights.embedding(module, vocab, d)? {
-            RawEmbedding::F32 { values } => EmbeddingTable::f32(vocab, d, values),
+            RawEmbedding::F32 { values } | RawEmbedding::Blocks { values } => {
+                EmbeddingTable::f32(vocab, d, values)
+            }
             RawEmbedding::I8 { values, scales } => EmbeddingTable::i8(vocab, d, values, scales),
         };
         table.map_err(|source| LoadError::Table { module: module.to_owned(), source })
@@ -261,6 +269,7 @@ impl Loader<'_> {
         let shape = LinearShape { n: vocab, k: d };
         let raw = match self.weights.embedding(module, vocab, d)? {
             RawEmbedding::F32 { values } => RawLinear::F32 { values },
+            RawEmbedding::Blocks { values } => RawLinear::Blocks { values },
             // Logits are what sampling compares: the finer activations cost nothing where memory is the limit.
             RawEmbedding::I8 { values, scales } => RawLinear::I8 { values, scales, activation_bits: 15 },
         };
@@ -270,8 +279,16 @@ impl Loader<'_> {
     }
 }
 
-/// Parts of one call share their recipe: where one needs finer activations, all get them.
+/// Parts of one call share their recipe: where one needs finer activations, all get them; where one is in f32, blocks
+/// beside it are widened.
 fn same_recipe(mut parts: Vec<LinearPart>) -> Vec<LinearPart> {
+    if parts.iter().any(|part| matches!(part.weights, LinearWeights::F32 { .. })) {
+        for LinearPart { weights, shape, .. } in &mut parts {
+            if let LinearWeights::Blocks { values, scales } = weights {
+                *weights = LinearWeights::F32 { values: widen_blocks(values, scales, shape.k) };
+            }
+        }
+    }
     let fine = |part: &LinearPart| {
         matches!(&part.weights, LinearWeights::I8 { activations: ActivationBits::Fifteen, .. })
     };
@@ -310,6 +327,20 @@ fn widen(values: &[i8], scales: &[f32], k: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_in_blocks_are_widened_beside_one_in_f32() {
+        let shape = LinearShape { n: 2, k: 33 };
+        let values: Vec<f32> = (0..66).map(|i| (i % 7) as f32 * 127.0 / 6.0).collect();
+        let part = |weights| LinearPart { shape, weights, bias: None };
+        let blocks = || part(LinearWeights::quantise_blocks(&values, shape).unwrap());
+        let plain = part(LinearWeights::F32 { values: values.clone() });
+        let parts = same_recipe(vec![blocks(), plain]);
+        let LinearWeights::F32 { values: widened } = &parts[0].weights else { panic!("{parts:?}") };
+        let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 0.5;
+        assert!(widened.iter().zip(&values).all(close), "{widened:?}");
+        assert_eq!(same_recipe(vec![blocks(), blocks()])[1].weights, blocks().weights);
+    }
 
     #[test]
     fn stored_orders_become_an_output_a_row() {

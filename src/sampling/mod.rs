@@ -1,9 +1,10 @@
 //! From a row of logits to a token.
 //!
 //! The order is that of the field: mask, bias and penalties, temperature, top-k, top-p, min-p, and one draw. A filter
-//! sees the distribution that the one before it left; log-probabilities are of the row as the model made it. The edges are those of Hugging Face's warpers: top-k keeps
-//! all that tie with the k-th, top-p keeps the token that crosses the bound (of equal ones the lowest ids), min-p
-//! is a fraction of the best token's probability, and the best token always stays.
+//! sees the distribution that the one before it left; log-probabilities are of the row as the model made it. The edges
+//! are those of Hugging Face's warpers: top-k keeps all that tie with the k-th, top-p keeps the token that crosses the
+//! bound (of equal ones the lowest ids), min-p is a fraction of the best token's probability, and the best token always
+//! stays.
 //!
 //! A draw depends on the logits, the seed and the position in the output, on nothing else, and its arithmetic is the
 //! same on every platform and in every release.

@@ -141,6 +141,7 @@ struct TenantForm {
     tokens_per_minute: Option<NonZeroU32>,
     token_burst: Option<NonZeroU32>,
     concurrent_requests: Option<NonZeroU32>,
+    max_adapters: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -208,6 +209,7 @@ fn keyring(form: FileForm, before: &Keyring) -> Result<Keyring, ContentError> {
         let tenant = Arc::new(Tenant {
             weight: weight(&name, form.weight)?,
             max_priority: form.max_priority,
+            max_adapters: form.max_adapters.unwrap_or(usize::MAX),
             adapters: form.adapters.map_or(AllowList::Every, AllowList::Only),
             quotas: used.get(&id).map_or_else(|| Arc::new(Quotas::new(limits)), |used| used.renewed(limits)),
             id,

@@ -1,6 +1,6 @@
 use std::{num::NonZeroU32, sync::Arc};
 
-use super::{AllowList, Denied, Quotas, Scope, Scopes, quota::Limits};
+use super::{AllowList, Denied, QuotaError, Quotas, Scope, Scopes, quota::Limits};
 use crate::domain::{AdapterName, TenantId};
 
 /// A priority above what a tenant may use.
@@ -22,6 +22,8 @@ pub struct Tenant {
     pub weight: NonZeroU32,
     /// Greatest `priority` of its requests.
     pub max_priority: i32,
+    /// Most adapters and aliases in its home.
+    pub max_adapters: usize,
     /// The adapters that it may use.
     pub adapters: AllowList,
     /// What it has used of its rates.
@@ -47,6 +49,7 @@ impl Principal {
             id: TenantId::default_tenant(),
             weight: NonZeroU32::MIN,
             max_priority,
+            max_adapters: usize::MAX,
             adapters: AllowList::Every,
             quotas: Arc::new(Quotas::new(Limits::default())),
         };
@@ -78,6 +81,15 @@ impl Principal {
     /// Whether the tenant may use, and so see, an adapter of this name.
     pub fn may_use(&self, name: &AdapterName) -> bool {
         self.tenant.adapters.contains(name)
+    }
+
+    /// Whether the tenant, which has `count` adapters and aliases, may have one more.
+    ///
+    /// # Errors
+    /// When it has as many as it may.
+    pub fn check_count(&self, count: usize) -> Result<(), QuotaError> {
+        let limit = self.tenant.max_adapters;
+        if count < limit { Ok(()) } else { Err(QuotaError::Adapters { limit }) }
     }
 
     /// Whether a request of this tenant may have `priority`.

@@ -55,6 +55,12 @@ pub enum QuotaError {
         /// What the tenant has when it has used nothing.
         burst: NonZeroU32,
     },
+    /// Too many adapters.
+    #[error("this tenant has {limit} adapters and aliases, the most it may have: delete one first")]
+    Adapters {
+        /// The most.
+        limit: usize,
+    },
     /// Too many generations at once.
     #[error("this tenant has {limit} requests under way, the most it may have: retry when one has ended")]
     Concurrent {
@@ -68,7 +74,7 @@ impl QuotaError {
     pub fn wait(&self) -> Option<Duration> {
         match self {
             Self::Requests { wait, .. } | Self::Tokens { wait, .. } => Some(*wait),
-            Self::TooManyTokens { .. } | Self::Concurrent { .. } => None,
+            Self::TooManyTokens { .. } | Self::Concurrent { .. } | Self::Adapters { .. } => None,
         }
     }
 }

@@ -158,6 +158,12 @@ impl Tokenizer {
         self.inner.tokenizer.id_to_token(id)
     }
 
+    /// The text of one token; its vocabulary entry where it has none (`</s>`).
+    pub fn text_of(&self, id: u32) -> String {
+        let text = self.decode(&[id]);
+        if text.is_empty() { self.piece(id).unwrap_or_default() } else { text }
+    }
+
     /// The id of a vocabulary entry.
     pub fn id(&self, piece: &str) -> Option<u32> {
         self.inner.tokenizer.token_to_id(piece)

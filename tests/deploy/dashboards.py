@@ -165,7 +165,7 @@ def main():
         (work / "keys.toml").write_text(KEYS.format(rich=digest(KEY), poor=digest(POOR)))
         shutil.copytree(ROOT / "adapters", work / "adapters", ignore=shutil.ignore_patterns(".store", "*.md", "*.py"))
         server = subprocess.Popen(
-            [dept, "serve", "--http=127.0.0.1:0", "--admin=127.0.0.1:0", "--api-keys", work / "keys.toml",
+            [dept, "serve", "--http=127.0.0.1:0", "--grpc=off", "--admin=127.0.0.1:0", "--api-keys", work / "keys.toml",
              "--adapters", work / "adapters", "--port-file", work / "ports", "--log=error",
              # Too little of everything, so that every shortage shows.
              "--queue-requests=6", "--max-model-len=200", "--kv-cache-bytes=14MiB", "--adapter-host-bytes=900KiB", "--max-num-seqs=8"],

@@ -49,7 +49,8 @@ impl Server {
     pub fn start(more: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         let ports = folder.path().join("ports.json");
-        let mut args = vec!["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--port-file"];
+        let mut args = vec!["serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"];
+        args.extend(["--admin", "127.0.0.1:0", "--port-file"]);
         args.push(ports.to_str().unwrap());
         args.extend_from_slice(more);
         let log = fs::File::create(folder.path().join("log")).unwrap();
@@ -173,9 +174,16 @@ async fn a_client_that_hangs_up_frees_its_place() {
 fn a_port_in_use_is_said_so() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let output = run(&["serve", "--http", &address, "--admin", "127.0.0.1:0"]);
-    assert_eq!(output.status.code(), Some(78));
-    assert!(said(&output).contains(&format!("can't listen on {address} (--http)")), "{}", said(&output));
+    let cases = [
+        ("--http", ["--http", &address, "--grpc", "off"]),
+        ("--grpc", ["--http", "127.0.0.1:0", "--grpc", &address]),
+    ];
+    for (flag, doors) in cases {
+        let output = run(&[&["serve", "--admin", "127.0.0.1:0"], &doors[..]].concat());
+        assert_eq!(output.status.code(), Some(78));
+        let message = format!("can't listen on {address} ({flag})");
+        assert!(said(&output).contains(&message), "{}", said(&output));
+    }
 }
 
 /// A copy of the golden model, to be spoiled.

@@ -10,5 +10,6 @@ mod real_models;
 mod store;
 mod structured;
 mod support;
+mod swaps;
 mod tenants;
 mod training;

@@ -72,7 +72,7 @@ fn what_would_let_everyone_in_by_mistake_does_not_start() {
         (&["--tls-cert", file, "--tls-key", file], "has no certificate"),
     ];
     for (flags, message) in cases {
-        let output = run(&[&["serve", "--admin", "127.0.0.1:0"], flags].concat());
+        let output = run(&[&["serve", "--grpc", "off", "--admin", "127.0.0.1:0"], flags].concat());
         assert_eq!(output.status.code(), Some(78), "{flags:?}: {}", said(&output));
         assert!(said(&output).contains(message), "{flags:?}: {}", said(&output));
     }

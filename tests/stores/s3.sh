@@ -23,7 +23,7 @@ wait_for curl -sf "$AWS_ENDPOINT/moto-api/"
 import boto3
 boto3.client('s3', endpoint_url='$AWS_ENDPOINT', region_name='us-east-1').create_bucket(Bucket='adapters')"
 for name in a b; do
-    "$dept" serve --adapters s3://adapters/team --adapters-interval 200ms --http 127.0.0.1:0 --admin 127.0.0.1:0 \
+    "$dept" serve --adapters s3://adapters/team --adapters-interval 200ms --http 127.0.0.1:0 --grpc off --admin 127.0.0.1:0 \
         --port-file "$work/$name.json" >"$work/$name.log" 2>&1 &
 done
 wait_for test -s "$work/a.json" -a -s "$work/b.json"

@@ -1,17 +1,10 @@
 //! Changing what names stand for. Whoever calls has the right to.
 
-use std::{
-    collections::HashSet,
-    time::{Instant, SystemTime},
-};
+use std::collections::{BTreeMap, HashSet};
 
-use super::{Catalogue, CatalogueError, Found, Source, blocking, lookup::choose, seeds::described};
+use super::{Catalogue, CatalogueError, Change, Found, Source, lookup::choose};
 use crate::{
-    adapter::{
-        archive,
-        folder::{AdapterBytes, LoadedAdapter},
-        store::{Entry, KEPT_VERSIONS, Key, Pointer, Stamp, Store, StoreError, StoredVersion},
-    },
+    adapter::store::{Entry, Key, Pointer, Stamp, Store, StoreError, StoredVersion},
     domain::{AdapterName, AdapterRef, Namespace, Version, VersionPrefix},
 };
 
@@ -30,96 +23,18 @@ pub enum Precondition {
     Present,
     /// Only if there is none yet (`If-None-Match: *`).
     Absent,
-}
-
-/// What an upload did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// There was no adapter of the name.
-    Created,
-    /// It has a new version.
-    Updated,
-    /// It had this version already.
-    Unchanged,
-}
-
-/// An upload that is served.
-#[derive(Debug, Clone)]
-pub struct Published {
-    /// What it did.
-    pub change: Change,
-    /// The adapter.
-    pub found: Found,
+    /// Only if there is none yet, or it is at this version already.
+    AbsentOr(Version),
 }
 
 /// What a change makes of a pointer.
-enum Next {
+pub(super) enum Next {
     Write(Pointer),
     Delete,
     Keep,
 }
 
 impl Catalogue {
-    /// Makes `files` the current version of `name`. Requests that run keep the version that they began with.
-    ///
-    /// # Errors
-    /// When the files are not sound or do not fit the model, the condition does not hold, or the store fails. Nothing is changed
-    /// then.
-    pub async fn put(
-        &self,
-        namespace: &Namespace,
-        name: &AdapterName,
-        files: AdapterBytes,
-        precondition: Precondition,
-    ) -> Result<Published, CatalogueError> {
-        let began = Instant::now();
-        let (own, backbone) = (name.clone(), self.backbone().clone());
-        let checked = blocking(move || {
-            let bundle = archive::pack(&files);
-            let loaded =
-                LoadedAdapter { written_at: SystemTime::now(), ..LoadedAdapter::from_bytes(files, None)? };
-            let generation = loaded.into_generation(own);
-            backbone.check(&generation)?;
-            Ok::<_, CatalogueError>((generation, bundle))
-        });
-        let (generation, bundle) = checked.await??;
-        let key = (namespace.clone(), name.clone());
-        // Before anything is written: a change that must fail leaves nothing behind.
-        let seen = self.store()?.read(&key).await?;
-        check(name, seen.as_ref().map(|(pointer, _)| pointer), precondition)?;
-        let blob = self.store()?.put_blob(bundle.into()).await?;
-        let fresh = described(&generation, blob);
-        let version = fresh.version;
-        let kept = self.aliased(&key);
-        let mut change = Change::Created;
-        self.change(&key, precondition, |pointer| {
-            let (mut versions, pinned) = match pointer.map(|pointer| &pointer.entry) {
-                Some(Entry::Adapter { versions, pinned }) => (versions.clone(), *pinned),
-                Some(Entry::Alias { .. }) => return Err(CatalogueError::OtherKind(name.clone(), "an alias")),
-                Some(Entry::Deleted) | None => (Vec::new(), false),
-            };
-            change = match versions.last() {
-                None => Change::Created,
-                Some(current) if current.version == version => Change::Unchanged,
-                Some(_) => Change::Updated,
-            };
-            if change == Change::Unchanged {
-                return Ok(Next::Keep);
-            }
-            // Content that was there before is taken up again, not kept twice.
-            versions.retain(|known| known.version != version);
-            versions.push(fresh.clone());
-            drop_oldest(&mut versions, &kept);
-            Ok(Next::Write(Pointer::new(Entry::Adapter { versions, pinned })))
-        })
-        .await?;
-        self.inner.residency.offer((namespace.clone(), name.clone(), version), generation);
-        self.inner.metrics.adapter_swap_duration.observe(began.elapsed());
-        let found = self.known_in(namespace, &AdapterRef { name: name.clone(), version: None })?;
-        let found = found.ok_or_else(|| CatalogueError::Unknown { name: name.clone() })?;
-        Ok(Published { change, found })
-    }
-
     /// Deletes an adapter with all its versions, or an alias where `alias` says so.
     ///
     /// # Errors
@@ -132,6 +47,7 @@ impl Catalogue {
         precondition: Precondition,
     ) -> Result<(), CatalogueError> {
         let key = (namespace.clone(), name.clone());
+        let _turn = self.inner.changes.lock(namespace).await;
         if let Some((alias, version)) = self.aliases(&key).into_iter().next() {
             return Err(CatalogueError::Aliased { name: name.clone(), version, alias });
         }
@@ -141,7 +57,8 @@ impl Catalogue {
             (Some(Entry::Alias { .. }), false) => Err(CatalogueError::OtherKind(name.clone(), "an alias")),
             (Some(Entry::Deleted) | None, _) => Err(self.absent(&key)),
         })
-        .await
+        .await?;
+        Ok(())
     }
 
     /// Deletes one version of an adapter. The newest of those left is current then; with its last version the adapter goes.
@@ -156,6 +73,7 @@ impl Catalogue {
         precondition: Precondition,
     ) -> Result<(), CatalogueError> {
         let key = (namespace.clone(), name.clone());
+        let _turn = self.inner.changes.lock(namespace).await;
         let aliases = self.aliases(&key);
         let reference = AdapterRef { name: name.clone(), version: Some(wanted.clone()) };
         let mut gone = None;
@@ -163,7 +81,7 @@ impl Catalogue {
             let Some(pointer) = pointer else { return Err(self.absent(&key)) };
             let Entry::Adapter { versions, pinned } = &pointer.entry else { return Err(self.absent(&key)) };
             let version = choose(pointer, &reference)?.version;
-            if let Some((alias, _)) = aliases.iter().find(|(_, aliased)| *aliased == version) {
+            if let Some((alias, _)) = aliases.iter().find(|(_, aliased)| **aliased == version) {
                 return Err(CatalogueError::Aliased { name: name.clone(), version, alias: alias.clone() });
             }
             gone = Some(version);
@@ -184,28 +102,36 @@ impl Catalogue {
     /// Keeps an adapter's current version in memory from now on, or not. Loads it if need be.
     ///
     /// # Errors
-    /// When there is none in this namespace or it can't be loaded.
+    /// When there is none in this namespace, the condition does not hold, too much is pinned already, or it can't be loaded.
     pub async fn set_pinned(
         &self,
         namespace: &Namespace,
         name: &AdapterName,
         pinned: bool,
+        precondition: Precondition,
     ) -> Result<Found, CatalogueError> {
         let key = (namespace.clone(), name.clone());
-        self.change(&key, Precondition::None, |pointer| match pointer.map(|pointer| &pointer.entry) {
+        self.change(&key, precondition, |pointer| match pointer.map(|pointer| &pointer.entry) {
             Some(Entry::Adapter { pinned: now, .. }) if *now == pinned => Ok(Next::Keep),
             Some(Entry::Adapter { versions, .. }) => {
+                if let Some(current) = versions.last().filter(|_| pinned) {
+                    let resident = (namespace.clone(), name.clone(), current.version);
+                    self.inner.residency.check_pin(&resident, current.bytes)?;
+                }
                 Ok(Next::Write(Pointer::new(Entry::Adapter { versions: versions.clone(), pinned })))
             }
             Some(Entry::Alias { .. }) => Err(CatalogueError::OtherKind(name.clone(), "an alias")),
             Some(Entry::Deleted) | None => Err(self.absent(&key)),
         })
         .await?;
-        if pinned {
-            self.load_pinned().await;
+        let wanted = AdapterRef { name: name.clone(), version: None };
+        let found = self.known_in(namespace, &wanted)?;
+        let mut found = found.ok_or_else(|| CatalogueError::Unknown { name: name.clone() })?;
+        if pinned && !found.resident {
+            self.load_found(&found).await?;
+            found.resident = true;
         }
-        let found = self.known_in(namespace, &AdapterRef { name: name.clone(), version: None })?;
-        found.ok_or_else(|| CatalogueError::Unknown { name: name.clone() })
+        Ok(found)
     }
 
     /// Lets `alias` stand for a version of an adapter in the same namespace; the current one is meant where none is said. The
@@ -221,6 +147,7 @@ impl Catalogue {
         precondition: Precondition,
     ) -> Result<(Change, Found), CatalogueError> {
         let key = (namespace.clone(), target.name.clone());
+        let _turn = self.inner.changes.lock(namespace).await;
         self.reread(&key).await?;
         let found = self.known_in(namespace, target)?;
         let found = found.ok_or_else(|| CatalogueError::Unknown { name: target.name.clone() })?;
@@ -252,13 +179,14 @@ impl Catalogue {
         Ok((change, found))
     }
 
-    /// Reads a pointer, changes it and writes it, again where somebody else was faster.
-    async fn change(
+    /// Reads a pointer, changes it and writes it, again where somebody else was faster. Returns the state that it is in
+    /// then, `None` where there is none left.
+    pub(super) async fn change(
         &self,
         key: &Key,
         precondition: Precondition,
         mut next: impl FnMut(Option<&Pointer>) -> Result<Next, CatalogueError>,
-    ) -> Result<(), CatalogueError> {
+    ) -> Result<Option<Stamp>, CatalogueError> {
         let store = self.store()?;
         for _ in 0..TRIES {
             let seen = store.read(key).await?;
@@ -279,16 +207,18 @@ impl Catalogue {
         key: &Key,
         next: Next,
         seen: Option<&Stamp>,
-    ) -> Result<(), CatalogueError> {
-        match (next, seen) {
-            (Next::Write(pointer), seen) => {
-                store.write(key, &pointer, seen).await?;
+    ) -> Result<Option<Stamp>, CatalogueError> {
+        let stamp = match (next, seen) {
+            (Next::Write(pointer), seen) => Some(store.write(key, &pointer, seen).await?),
+            (Next::Delete, Some(seen)) => {
+                store.delete(key, seen).await?;
+                None
             }
-            (Next::Delete, Some(seen)) => store.delete(key, seen).await?,
-            (Next::Delete | Next::Keep, _) => {}
-        }
+            (Next::Delete | Next::Keep, seen) => seen.cloned(),
+        };
         // As the store has it now, with the stamp that the next look will compare.
-        self.reread(key).await.map(drop)
+        self.reread(key).await?;
+        Ok(stamp)
     }
 
     /// Why there is nothing to change.
@@ -302,36 +232,17 @@ impl Catalogue {
     }
 
     /// The aliases of an adapter, and the versions that they stand for.
-    fn aliases(&self, (namespace, name): &Key) -> Vec<(AdapterName, Version)> {
-        let alias = |entry: dashmap::mapref::multiple::RefMulti<'_, Key, std::sync::Arc<super::Name>>| match (
-            &entry.key().0 == namespace,
-            &entry.pointer.entry,
-        ) {
-            (true, Entry::Alias { name: target, version }) if target == name => {
-                Some((entry.key().1.clone(), *version))
-            }
-            _ => None,
-        };
-        self.inner.names.iter().filter_map(alias).collect()
+    fn aliases(&self, key: &Key) -> BTreeMap<AdapterName, Version> {
+        self.inner.aliases.get(key).map(|aliases| aliases.clone()).unwrap_or_default()
     }
 
-    fn aliased(&self, key: &Key) -> HashSet<Version> {
+    pub(super) fn aliased(&self, key: &Key) -> HashSet<Version> {
         self.aliases(key).into_iter().map(|(_, version)| version).collect()
     }
 }
 
-/// Lets the oldest versions go, until at most [`KEPT_VERSIONS`] are left beside those that aliases stand for.
-fn drop_oldest(versions: &mut Vec<StoredVersion>, kept: &HashSet<Version>) {
-    let mut surplus = versions.len().saturating_sub(KEPT_VERSIONS);
-    versions.retain(|known| {
-        let goes = surplus > 0 && !kept.contains(&known.version);
-        surplus -= usize::from(goes);
-        !goes
-    });
-}
-
 /// Whether the condition of a change holds.
-fn check(
+pub(super) fn check(
     name: &AdapterName,
     pointer: Option<&Pointer>,
     precondition: Precondition,
@@ -345,8 +256,11 @@ fn check(
         (Precondition::None, _) | (Precondition::Absent, None) | (Precondition::Present, Some(_)) => {
             return Ok(());
         }
-        (Precondition::Is(wanted), Some(current)) if wanted == current => return Ok(()),
-        (Precondition::Absent, Some(_)) => "is not there",
+        (Precondition::Is(wanted) | Precondition::AbsentOr(wanted), Some(current)) if wanted == current => {
+            return Ok(());
+        }
+        (Precondition::AbsentOr(_), None) => return Ok(()),
+        (Precondition::Absent | Precondition::AbsentOr(_), Some(_)) => "is not there",
         (Precondition::Present, None) => "is there",
         (Precondition::Is(_), _) => "is at the version of If-Match",
     };

@@ -20,7 +20,14 @@ impl Catalogue {
         match self.known(tenant, wanted) {
             // Another server may have it already.
             Err(error) if error.is_unknown() && self.look_again(tenant, wanted).await? => {
-                self.known(tenant, wanted)
+                let found = self.known(tenant, wanted);
+                if found.as_ref().is_err_and(CatalogueError::is_unknown) {
+                    // The name is there and the version is not: whoever goes on asking must not keep the store busy.
+                    for namespace in [Namespace::home(tenant), Namespace::shared()] {
+                        self.remember_miss((namespace, wanted.name.clone()));
+                    }
+                }
+                found
             }
             found => found,
         }

@@ -6,21 +6,24 @@
 
 mod changes;
 mod error;
+mod locks;
 mod lookup;
 mod seeds;
 mod sync;
+mod uploads;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
 use dashmap::DashMap;
 
-pub use changes::{Change, Precondition, Published};
+pub use changes::Precondition;
 pub use error::CatalogueError;
 pub use seeds::{ScanError, ScanFailure};
+pub use uploads::{Change, Checked, Published};
 
 use super::{
     archive::{self, Limits},
@@ -32,9 +35,11 @@ use super::{
 };
 use crate::{
     config::Location,
-    domain::{AdapterName, AdapterRef, Namespace, TenantId},
+    domain::{AdapterName, AdapterRef, Namespace, TenantId, Version},
     telemetry::Metrics,
 };
+
+use locks::Locks;
 
 /// Names that were looked for in vain and are not looked for again for a while: at most so many are remembered.
 const MAX_MISSES: usize = 4096;
@@ -83,6 +88,12 @@ struct Inner {
     /// Folders that an upload of the same name hides.
     hidden: DashMap<Key, Arc<Name>>,
     misses: DashMap<Key, Instant>,
+    /// The aliases of an adapter and the versions that they stand for, so that nobody looks through all names for them.
+    aliases: DashMap<Key, BTreeMap<AdapterName, Version>>,
+    /// Held from reading a pointer to taking it up: what was read earlier is never taken up later.
+    looks: Locks<Key>,
+    /// Held while names of a namespace change: an alias and what it stands for are two names.
+    changes: Locks<Namespace>,
     refused: seeds::Refused,
     residency: Residency,
     metrics: Arc<Metrics>,
@@ -137,6 +148,9 @@ impl Catalogue {
             sorted: RwLock::default(),
             hidden: DashMap::new(),
             misses: DashMap::new(),
+            aliases: DashMap::new(),
+            looks: Locks::default(),
+            changes: Locks::default(),
             refused: seeds::Refused::default(),
             residency,
             metrics,
@@ -159,6 +173,11 @@ impl Catalogue {
         wanted: &AdapterRef,
     ) -> Result<AdapterLease, CatalogueError> {
         let found = self.find(tenant, wanted).await?;
+        Ok(self.load_found(&found).await?)
+    }
+
+    /// A lease on a found version, loaded if need be.
+    async fn load_found(&self, found: &Found) -> Result<AdapterLease, LoadError> {
         let key = found.key();
         if let Some(lease) = self.inner.residency.get(&key) {
             return Ok(lease);
@@ -166,12 +185,23 @@ impl Catalogue {
         let this = self.clone();
         let (bytes, loaded) = (found.version.bytes, found.clone());
         let load = async move { this.load(loaded).await };
-        Ok(self.inner.residency.acquire(&key, bytes, load).await?)
+        self.inner.residency.acquire(&key, bytes, load).await
     }
 
     /// Number of names, of all namespaces.
     pub fn len(&self) -> usize {
         self.inner.names.len()
+    }
+
+    /// Number of names in a namespace.
+    pub fn count(&self, namespace: &Namespace) -> usize {
+        let sorted = self.inner.sorted.read().unwrap_or_else(PoisonError::into_inner);
+        sorted.get(namespace).map_or(0, BTreeSet::len)
+    }
+
+    /// Whether a name is known in a namespace.
+    pub fn has(&self, namespace: &Namespace, name: &AdapterName) -> bool {
+        self.inner.names.contains_key(&(namespace.clone(), name.clone()))
     }
 
     /// Whether there are none.
@@ -253,7 +283,12 @@ impl Catalogue {
         }
         self.inner.misses.remove(&key);
         let name = Arc::new(Name { pointer, source });
-        self.inner.names.insert(key.clone(), Arc::clone(&name));
+        let former = self.inner.names.insert(key.clone(), Arc::clone(&name));
+        self.drop_alias(&key, former.as_ref());
+        if let Entry::Alias { name: target, version } = &name.pointer.entry {
+            let mut aliases = self.inner.aliases.entry((key.0.clone(), target.clone())).or_default();
+            aliases.insert(key.1.clone(), *version);
+        }
         self.sorted_mut().entry(key.0.clone()).or_default().insert(key.1.clone());
         self.update_pins(&key, &name.pointer);
         self.inner.metrics.adapters.store.set(self.len() as i64);
@@ -262,6 +297,7 @@ impl Catalogue {
     /// Drops a name. A folder that it hid comes back.
     fn drop_name(&self, key: &Key) {
         let former = self.inner.names.remove(key);
+        self.drop_alias(key, former.as_ref().map(|(_, former)| former));
         if let Some(names) = self.sorted_mut().get_mut(&key.0) {
             names.remove(&key.1);
         }
@@ -277,6 +313,18 @@ impl Catalogue {
         self.inner.metrics.adapters.store.set(self.len() as i64);
     }
 
+    /// Forgets which adapter the alias `key` stood for, if it was one.
+    fn drop_alias(&self, key: &Key, former: Option<&Arc<Name>>) {
+        let Some(Entry::Alias { name: target, .. }) = former.map(|former| &former.pointer.entry) else {
+            return;
+        };
+        let target = (key.0.clone(), target.clone());
+        if let Some(mut aliases) = self.inner.aliases.get_mut(&target) {
+            aliases.remove(&key.1);
+        }
+        self.inner.aliases.remove_if(&target, |_, aliases| aliases.is_empty());
+    }
+
     fn sorted_mut(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<Namespace, BTreeSet<AdapterName>>> {
         self.inner.sorted.write().unwrap_or_else(PoisonError::into_inner)
     }
@@ -284,9 +332,14 @@ impl Catalogue {
     /// The current version of a pinned adapter stays in memory, and no other of it.
     fn update_pins(&self, key: &Key, pointer: &Pointer) {
         let Entry::Adapter { versions, pinned } = &pointer.entry else { return };
-        for (at, version) in versions.iter().rev().enumerate() {
+        for (at, version) in versions.iter().enumerate() {
             let resident = (key.0.clone(), key.1.clone(), version.version);
-            self.inner.residency.set_pinned(&resident, *pinned && at == 0);
+            if !*pinned || at + 1 < versions.len() {
+                self.inner.residency.unpin(&resident);
+            } else if let Err(error) = self.inner.residency.pin(&resident, version.bytes) {
+                // Another server's pin, or a new version that is larger: it is served like one that is not pinned.
+                tracing::warn!(adapter = %key.1, namespace = %key.0, %error, "an adapter does not stay in memory");
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Folders under the adapters' root: only read, for all tenants.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -147,12 +147,12 @@ fn scan(
         }
     }
     paths.sort();
+    let known: HashMap<&Path, &(AdapterName, Folder)> =
+        known.iter().map(|entry| (&*entry.1.path, entry)).collect();
     let mut scan = Scan { read: Vec::new(), there: HashSet::new(), failures: Vec::new() };
     for path in paths {
         let state = state_of(&path);
-        if let Some((name, _)) =
-            known.iter().find(|(_, folder)| *folder.path == *path && folder.state == state)
-        {
+        if let Some((name, _)) = known.get(&*path).filter(|(_, folder)| folder.state == state) {
             scan.there.insert(name.clone());
             continue;
         }

@@ -60,7 +60,12 @@ impl Catalogue {
             let known = self.inner.names.get(key);
             !known.is_some_and(|name| matches!(&name.source, Source::Store(seen) if seen.same(stamp)))
         });
-        let changed: Vec<Key> = changed.map(|(key, _)| key).collect();
+        let mut changed: Vec<Key> = changed.map(|(key, _)| key).collect();
+        // One that came after the list was made is not gone: its pointer says.
+        let of_store = |name: &Source| matches!(name, Source::Store(_));
+        let gone =
+            self.inner.names.iter().filter(|name| of_store(&name.source) && !there.contains(name.key()));
+        changed.extend(gone.map(|name| name.key().clone()));
         stream::iter(changed)
             .for_each_concurrent(READS, async |key| {
                 if let Err(error) = self.reread(&key).await {
@@ -68,21 +73,13 @@ impl Catalogue {
                 }
             })
             .await;
-        let of_store = |name: &Source| matches!(name, Source::Store(_));
-        let gone: Vec<Key> = self
-            .inner
-            .names
-            .iter()
-            .filter(|entry| of_store(&entry.source) && !there.contains(entry.key()))
-            .map(|entry| entry.key().clone())
-            .collect();
-        gone.iter().for_each(|key| self.drop_name(key));
         Ok(())
     }
 
     /// Takes up the state of one name. Returns whether there is one.
     pub(super) async fn reread(&self, key: &Key) -> Result<bool, CatalogueError> {
         let Some(store) = &self.inner.store else { return Ok(false) };
+        let _turn = self.inner.looks.lock(key).await;
         match store.read(key).await? {
             Some((pointer, stamp)) if pointer.entry != Entry::Deleted => {
                 self.learn(key.clone(), pointer, Source::Store(stamp));
@@ -119,14 +116,19 @@ impl Catalogue {
             if self.reread(&key).await? {
                 found = true;
             } else {
-                // Names that nobody has must not fill the memory.
-                if self.inner.misses.len() >= MAX_MISSES {
-                    self.inner.misses.clear();
-                }
-                self.inner.misses.insert(key, Instant::now());
+                self.remember_miss(key);
             }
         }
         Ok(found)
+    }
+
+    /// What was looked for in vain is not looked for again for a while.
+    pub(super) fn remember_miss(&self, key: Key) {
+        // Names that nobody has must not fill the memory.
+        if self.inner.misses.len() >= MAX_MISSES {
+            self.inner.misses.clear();
+        }
+        self.inner.misses.insert(key, Instant::now());
     }
 
     /// Loads pinned adapters that are not in memory. What can't be loaded is logged.
@@ -137,12 +139,11 @@ impl Catalogue {
         for (namespace, name) in keys {
             let wanted = AdapterRef { name, version: None };
             let Ok(Some(found)) = self.known_in(&namespace, &wanted) else { continue };
-            if found.resident {
+            // One pin too many, of another server perhaps: loading it would only drive out others.
+            if found.resident || self.inner.residency.pin(&found.key(), found.version.bytes).is_err() {
                 continue;
             }
-            let (this, loaded, key) = (self.clone(), found.clone(), found.key());
-            let load = async move { this.load(loaded).await };
-            if let Err(error) = self.inner.residency.acquire(&key, found.version.bytes, load).await {
+            if let Err(error) = self.load_found(&found).await {
                 tracing::warn!(adapter = %found.name, %error, "a pinned adapter can't be loaded");
             }
         }

@@ -1,3 +1,5 @@
+mod attacks;
+
 use std::{collections::HashSet, path::Path};
 
 use proptest::prelude::*;
@@ -374,7 +376,7 @@ async fn many_who_ask_for_one_adapter_load_it_once_and_pins_stay() {
     for number in 0..9 {
         put(&first, &home("a"), &format!("task-{number}"), number as f32).await;
     }
-    let pinned = first.set_pinned(&home("a"), &name("task-0"), true).await.unwrap();
+    let pinned = first.set_pinned(&home("a"), &name("task-0"), true, Precondition::None).await.unwrap();
     assert!(pinned.pinned && pinned.resident);
     let metrics = Arc::new(Metrics::default());
     let (catalogue, _) =

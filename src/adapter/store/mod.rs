@@ -21,7 +21,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use object_store::{
     Error as ObjectError, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, UpdateVersion,
     path::Path,
@@ -51,6 +51,17 @@ pub enum StoreError {
     /// Somebody else changed the pointer since it was read.
     #[error("'{0}' was changed by somebody else at the same moment: try again")]
     Lost(AdapterName),
+    /// The versions of a name, with their cards, are more than a pointer may be.
+    #[error(
+        "the versions of '{name}' and their cards would take {bytes} bytes together, at most {MAX_POINTER_BYTES} are kept: \
+         delete old versions, and aliases that hold them, or send a shorter card"
+    )]
+    Full {
+        /// The adapter.
+        name: AdapterName,
+        /// What they would take.
+        bytes: u64,
+    },
     /// A pointer is not one.
     #[error("the store's object '{path}' is damaged: {reason}; restore it from a backup or delete it")]
     Damaged {
@@ -91,6 +102,12 @@ impl Stamp {
     }
 }
 
+/// A file system's lock, in this process and among processes. The file before the turn: fields drop in order.
+struct Held {
+    _file: File,
+    _turn: tokio::sync::OwnedMutexGuard<()>,
+}
+
 /// Names an adapter in the store.
 pub type Key = (Namespace, AdapterName);
 
@@ -102,6 +119,8 @@ pub struct Store {
     root: Path,
     /// A file system's own lock file: it has no conditional writes.
     lock: Option<PathBuf>,
+    /// The first in line for it here; a thread a waiter would leave none for loads.
+    line: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Store {
@@ -112,7 +131,12 @@ impl Store {
     pub fn open(location: &Location) -> Result<Self, OpenError> {
         let (objects, prefix, lock) = location::open(location)?;
         let root = prefix.join(".store").join("v1");
-        Ok(Self { objects, root, lock })
+        Ok(Self { objects, root, lock, line: Arc::default() })
+    }
+
+    /// The name that a blob of these bytes has.
+    pub fn blob_name(bytes: &[u8]) -> String {
+        hex(&Sha256::digest(bytes))
     }
 
     /// Writes a blob; returns its name. Writing it again keeps it from being collected for a while.
@@ -120,7 +144,7 @@ impl Store {
     /// # Errors
     /// When the store does not answer.
     pub async fn put_blob(&self, bytes: Bytes) -> Result<String, StoreError> {
-        let name = hex(&Sha256::digest(&bytes));
+        let name = Self::blob_name(&bytes);
         self.objects.put(&self.blob(&name), bytes.into()).await?;
         Ok(name)
     }
@@ -132,7 +156,7 @@ impl Store {
     pub async fn get_blob(&self, name: &str) -> Result<Bytes, StoreError> {
         let path = self.blob(name);
         let bytes = self.objects.get(&path).await?.bytes().await?;
-        let found = hex(&Sha256::digest(&bytes));
+        let found = Self::blob_name(&bytes);
         if found == name {
             return Ok(bytes);
         }
@@ -180,7 +204,8 @@ impl Store {
         pointer: &Pointer,
         seen: Option<&Stamp>,
     ) -> Result<Stamp, StoreError> {
-        let (path, bytes) = (self.name(key), pointer.to_bytes());
+        // What could not be read again must not be written.
+        let (path, bytes) = (self.name(key), pointer.check_size(&key.1)?);
         let size = bytes.len() as u64;
         let _held = self.locked().await?;
         let mode = match seen {
@@ -243,9 +268,20 @@ impl Store {
             let name = meta.location.filename().unwrap_or_default();
             !named.contains(name) && old(meta)
         });
-        let gone =
-            futures::stream::iter(unnamed).then(async |meta| self.objects.delete(&meta.location).await);
-        Ok(gone.try_collect::<Vec<()>>().await?.len())
+        let mut gone = 0;
+        for blob in unnamed {
+            gone += usize::from(self.delete_old(&blob.location, &old).await?);
+        }
+        Ok(gone)
+    }
+
+    /// Deletes a blob that is still `old`: whoever uploads the same content again while others are looked through renews it.
+    async fn delete_old(&self, path: &Path, old: impl Fn(&ObjectMeta) -> bool) -> Result<bool, StoreError> {
+        match self.objects.head(path).await {
+            Ok(meta) if old(&meta) => Ok(self.objects.delete(path).await.map(|()| true)?),
+            Ok(_) | Err(ObjectError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Whether the object at `path` is still in the state `seen`.
@@ -258,8 +294,9 @@ impl Store {
     }
 
     /// The lock of a file system's store, released when it is dropped. Other processes wait for it.
-    async fn locked(&self) -> Result<Option<File>, StoreError> {
+    async fn locked(&self) -> Result<Option<Held>, StoreError> {
         let Some(path) = self.lock.clone() else { return Ok(None) };
+        let turn = Arc::clone(&self.line).lock_owned().await;
         let lock = move || {
             if let Some(folder) = path.parent() {
                 std::fs::create_dir_all(folder)?;
@@ -269,7 +306,7 @@ impl Store {
             Ok::<_, std::io::Error>(file)
         };
         let file = tokio::task::spawn_blocking(lock).await.map_err(std::io::Error::other)??;
-        Ok(Some(file))
+        Ok(Some(Held { _file: file, _turn: turn }))
     }
 
     fn blob(&self, name: &str) -> Path {

@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 
+use super::{MAX_POINTER_BYTES, StoreError};
 use crate::{
     adapter::manifest::{Method, Task},
     domain::{AdapterName, Version, namespace::text},
@@ -99,8 +100,19 @@ impl Pointer {
         Ok(pointer)
     }
 
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
-        serde_json::to_vec_pretty(self).expect("a pointer is strings, finite numbers and lists of them")
+    /// The pointer as it is stored, if it is not too large for that; `name` is whose it is.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`].
+    pub fn check_size(&self, name: &AdapterName) -> Result<Vec<u8>, StoreError> {
+        let json =
+            serde_json::to_vec_pretty(self).expect("a pointer is strings, finite numbers and lists of them");
+        let bytes = json.len() as u64;
+        if bytes <= MAX_POINTER_BYTES {
+            Ok(json)
+        } else {
+            Err(StoreError::Full { name: name.clone(), bytes })
+        }
     }
 
     /// The versions of an adapter, the current one last.

@@ -3,6 +3,8 @@ mod card;
 mod corpus;
 mod folder;
 mod golden;
+#[cfg(unix)]
+mod load_root;
 mod manifest;
 mod never_panics;
 mod safetensors;

@@ -1,28 +1,9 @@
-//! Who may use which route.
+//! What every route of the HTTP address asks of a client.
 
-use std::sync::Arc;
+use axum::http::Method;
 
-use axum::{
-    extract::{FromRequestParts, MatchedPath, Request, State},
-    http::{Method, header, request::Parts},
-    middleware::Next,
-    response::Response,
-};
-
-use super::{Door, account::Account};
-use crate::{
-    api::ApiError,
-    tenancy::{Principal, Scope},
-};
-
-/// What a route asks of a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Access {
-    /// Nothing: no key is looked at.
-    Free,
-    /// A key with this scope.
-    Needs(Scope),
-}
+pub(super) use crate::api::frame::access::Access;
+use crate::tenancy::Scope;
 
 use Access::{Free, Needs};
 
@@ -46,6 +27,8 @@ const ROUTES: &[(Method, &str, Access)] = &[
     (Method::GET, "/v1/adapters/{name}/content", Needs(Scope::AdaptersRead)),
     (Method::PUT, "/v1/aliases/{alias}", Needs(Scope::AdaptersWrite)),
     (Method::DELETE, "/v1/aliases/{alias}", Needs(Scope::AdaptersWrite)),
+    (Method::POST, "/v1/load_lora_adapter", Needs(Scope::AdaptersWrite)),
+    (Method::POST, "/v1/unload_lora_adapter", Needs(Scope::AdaptersWrite)),
     (Method::GET, "/openapi.json", Free),
     // Files that are the same for everyone; what they show, they ask for with the visitor's key.
     (Method::GET, "/", Free),
@@ -63,37 +46,4 @@ pub(super) fn declared(method: &Method, path: &str) -> Option<Access> {
     let method = if method == Method::HEAD { &Method::GET } else { method };
     let route = ROUTES.iter().find(|(of, route, _)| of == method && *route == path);
     route.map(|&(_, _, access)| access)
-}
-
-/// Lets a request in, with its [`Principal`], or refuses it. A route that nothing is said of is the admin's alone.
-pub(super) async fn authorise(
-    State(door): State<Door>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    let path = request.extensions().get::<MatchedPath>();
-    let access = path.and_then(|path| declared(request.method(), path.as_str()));
-    if let Needs(scope) = access.unwrap_or(Needs(Scope::Admin)) {
-        let sent = request.headers().get_all(header::AUTHORIZATION).iter().map(|value| value.as_bytes());
-        let principal = door.gate.admit(sent)?;
-        if let Some(account) = request.extensions().get::<Arc<Account>>() {
-            account.charge(&principal.tenant().id);
-        }
-        principal.require(scope)?;
-        principal.tenant().quotas.request()?;
-        request.extensions_mut().insert(principal);
-    }
-    Ok(next.run(request).await)
-}
-
-/// Who was let in.
-impl<S: Sync> FromRequestParts<S> for Principal {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        parts.extensions.get::<Self>().cloned().ok_or_else(|| {
-            tracing::error!(path = parts.uri.path(), "a route that asks for nobody wants to know who asks");
-            ApiError::internal()
-        })
-    }
 }

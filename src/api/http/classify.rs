@@ -3,8 +3,8 @@ use axum::{Extension, Json as Answer, extract::State};
 use super::{
     Door,
     dto::{ClassifyBody, ClassifyResponse},
-    generate::off_the_loop,
     json::Json,
+    off_the_loop,
     request_id::RequestId,
 };
 use crate::{api::ApiError, domain::ClassifyRequest, tenancy::Principal};

@@ -11,6 +11,7 @@ use super::{
     account::Account,
     dto::{GenerateBody, GenerateResponse, ServerSentEvent, Writer},
     json::Json,
+    off_the_loop,
     request_id::RequestId,
     stream,
 };
@@ -57,12 +58,4 @@ pub(super) async fn generate(
     }
     let results = collect(events, gathering).await?;
     Ok(Answer(writer.response(results)).into_response())
-}
-
-/// Runs work that may take milliseconds (a long prompt's tokens) off the thread that serves connections.
-pub(super) async fn off_the_loop<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    // The task fails only by a panic, which has been reported by then.
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(ApiError::internal()))
 }

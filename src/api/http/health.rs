@@ -36,7 +36,7 @@ where
 /// For a liveness probe: it answers while the model loads and while the server drains, and is 503 once a step of the engine has been
 /// running for longer than `--stuck-after`.
 #[utoipa::path(
-    get, path = "/health/live", tag = "health",
+    get, path = "/health/live", operation_id = "health_live", tag = "health",
     responses((status = 200, description = "It is", body = Health), super::openapi::EngineStuck)
 )]
 pub(super) async fn live(State(frame): State<Frame>) -> Result<Json<Health>, ApiError> {
@@ -55,7 +55,7 @@ pub(super) async fn live(State(frame): State<Frame>) -> Result<Json<Health>, Api
 ///
 /// For a readiness probe: 503 while the model loads and while the server drains.
 #[utoipa::path(
-    get, path = "/health/ready", tag = "health",
+    get, path = "/health/ready", operation_id = "health_ready", tag = "health",
     responses((status = 200, description = "They are", body = Health), super::openapi::NotReady)
 )]
 pub(super) async fn ready(State(frame): State<Frame>) -> Result<Json<Health>, ApiError> {

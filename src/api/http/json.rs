@@ -129,7 +129,11 @@ fn blamed(error: &PathError) -> Option<String> {
         .find_map(|start| message.strip_prefix(start)?.split_once('`'))
         .map(|(field, _)| field.to_owned());
     match (path(error), named) {
-        (Some(path), Some(field)) if path != field => Some(format!("{path}.{field}")),
+        // The path to an unknown field ends with it.
+        (Some(path), Some(field)) if path != field && !path.ends_with(&format!(".{field}")) => {
+            Some(format!("{path}.{field}"))
+        }
+        (Some(path), Some(_)) => Some(path),
         (path, field) => path.or(field),
     }
 }

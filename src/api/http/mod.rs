@@ -1,18 +1,16 @@
 //! The HTTP door: routes, JSON, server-sent events.
 
 mod access;
-mod account;
 mod adapters;
 mod classify;
 pub mod dto;
+mod failure;
 mod generate;
-mod guard;
 mod health;
 mod json;
 mod openai;
 mod openapi;
 mod page;
-mod request_id;
 pub mod server;
 mod stream;
 mod tokens;
@@ -24,26 +22,32 @@ use std::{
 
 use axum::{
     Router,
-    error_handling::HandleErrorLayer,
     extract::{FromRef, OriginalUri, Request},
     http::Method,
-    middleware::{from_fn, from_fn_with_state},
-    response::IntoResponse,
+    middleware::from_fn_with_state,
     routing::{delete, get, post, put},
 };
-use tokio::sync::Semaphore;
-use tower::{BoxError, ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed::LoadShedLayer};
-use tower_http::catch_panic::CatchPanicLayer;
 
-use access::authorise;
-pub use guard::{Hosts, Origins};
+pub use super::frame::{Hosts, Origins};
 pub use openapi::openapi;
 
-use super::{ApiError, ErrorCode, Readiness, Service};
-use crate::{telemetry::Metrics, tenancy::Gate};
+use super::{
+    ApiError, ErrorCode, Readiness, Service,
+    frame::{
+        self, Frame,
+        access::{Doorkeeper, authorise},
+        account, limited, off_the_loop, request_id,
+        turns::Turns,
+    },
+};
+use crate::{adapter::LoadRoot, telemetry::Metrics, tenancy::Gate};
+use adapters::by_path;
 
-/// Uploads that are read at once; the next ones wait. With the largest upload it bounds the memory that uploads take.
+/// Uploads that are read and stored at once; the next ones wait. With the largest upload it bounds the memory that they take.
 const UPLOADS: usize = 4;
+
+/// The same of downloads.
+const DOWNLOADS: usize = 8;
 
 /// What the HTTP door is told.
 #[derive(Debug, Clone)]
@@ -58,6 +62,8 @@ pub struct HttpOptions {
     pub ping_interval: Duration,
     /// Most API requests in work at once; a stream counts until its head is sent. Health is not counted.
     pub max_requests: usize,
+    /// Where adapters may be loaded from by their path; nowhere where there is none.
+    pub load_root: Option<Arc<LoadRoot>>,
     /// How long a step may take before the server counts as stuck.
     pub stuck_after: Duration,
     /// Whether `/metrics` answers here too.
@@ -66,6 +72,8 @@ pub struct HttpOptions {
     pub hosts: Hosts,
     /// The pages that may read the answers.
     pub origins: Origins,
+    /// Whose uploads are in memory, of all doors together.
+    pub uploads: Arc<Turns>,
 }
 
 impl HttpOptions {
@@ -77,32 +85,23 @@ impl HttpOptions {
             body_timeout: Duration::from_secs(30),
             ping_interval: Duration::from_secs(15),
             max_requests: 1024,
+            load_root: None,
             stuck_after: Duration::from_secs(120),
             metrics: false,
             hosts,
             origins: Origins::default(),
+            uploads: Arc::new(Turns::new(UPLOADS)),
         }
     }
-}
-
-/// What every route has around it, with a model behind it or not. Cheap to clone.
-#[derive(Clone)]
-struct Frame {
-    metrics: Arc<Metrics>,
-    readiness: Readiness,
-    stuck_after: Duration,
-    hosts: Hosts,
-    origins: Origins,
 }
 
 /// What handlers share. Cheap to clone.
 #[derive(Clone)]
 struct Door {
     service: Arc<Service>,
-    gate: Arc<Gate>,
     options: Arc<HttpOptions>,
-    /// Uploads that may be read at once.
-    uploads: Arc<Semaphore>,
+    /// Whose downloads are in memory.
+    downloads: Arc<Turns>,
     /// Since when it is open.
     started: SystemTime,
     frame: Frame,
@@ -123,19 +122,12 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
         stuck_after: options.stuck_after,
         hosts: options.hosts,
         origins: options.origins.clone(),
+        written: failure::written,
     };
     let pages = options.origins.layer();
-    let uploads = Arc::new(Semaphore::new(UPLOADS));
-    let started = SystemTime::now();
-    let door = Door { service, gate, options: Arc::new(options), uploads, started, frame: frame.clone() };
-    let busy = move |_: BoxError| async move {
-        let message = format!("{most} requests are in work, the most this server takes: retry later");
-        ApiError::new(ErrorCode::Overloaded, message)
-    };
-    let limits = ServiceBuilder::new()
-        .layer(HandleErrorLayer::new(busy))
-        .layer(LoadShedLayer::new())
-        .layer(GlobalConcurrencyLimitLayer::new(most));
+    let (started, downloads) = (SystemTime::now(), Arc::new(Turns::new(DOWNLOADS)));
+    let door = Door { service, options: Arc::new(options), downloads, started, frame: frame.clone() };
+    let keeper = Doorkeeper { gate, declared: access::declared };
     let api = Router::new()
         .route("/v1/generate", post(generate::generate))
         .route("/v1/classify", post(classify::classify))
@@ -154,10 +146,11 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
         .route("/v1/adapters/{name}/versions/{version}", delete(adapters::delete_version))
         .route("/v1/adapters/{name}/content", get(adapters::content))
         .route("/v1/aliases/{alias}", put(adapters::set_alias).delete(adapters::delete_alias))
-        .route("/openapi.json", get(openapi::serve))
-        .layer(limits);
-    let routes = api.merge(health::routes(metrics)).merge(page::routes());
-    let routes = routes.route_layer(from_fn_with_state(door.clone(), authorise));
+        .route("/v1/load_lora_adapter", post(by_path::load))
+        .route("/v1/unload_lora_adapter", post(by_path::unload))
+        .route("/openapi.json", get(openapi::serve));
+    let routes = limited(api, most).merge(health::routes(metrics)).merge(page::routes());
+    let routes = routes.route_layer(from_fn_with_state(keeper, authorise));
     let routes = dressed(routes, frame).with_state(door);
     // Outermost, so that pages can read failures too.
     match pages {
@@ -168,19 +161,14 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
 
 /// The routes of the admin address: health and metrics, which answer before the model is there.
 pub fn admin(metrics: Arc<Metrics>, readiness: Readiness, stuck_after: Duration, hosts: Hosts) -> Router {
-    let frame = Frame { metrics, readiness, stuck_after, hosts, origins: Origins::default() };
+    let (origins, written) = (Origins::default(), failure::written);
+    let frame = Frame { metrics, readiness, stuck_after, hosts, origins, written };
     dressed(health::routes::<Frame>(true), frame.clone()).with_state(frame)
 }
 
-/// `routes` with what every answer has: an id, its account, the one shape of errors, a check of the host.
+/// `routes` with what every answer has.
 fn dressed<S: Clone + Send + Sync + 'static>(routes: Router<S>, frame: Frame) -> Router<S> {
-    routes
-        .fallback(no_such_path)
-        .method_not_allowed_fallback(no_such_method)
-        .layer(from_fn_with_state(frame.clone(), guard::check))
-        .layer(CatchPanicLayer::custom(|_| ApiError::internal().into_response()))
-        .layer(from_fn_with_state(frame, account::account))
-        .layer(from_fn(request_id::identify))
+    frame::dressed(routes.fallback(no_such_path).method_not_allowed_fallback(no_such_method), frame)
 }
 
 async fn no_such_path(OriginalUri(uri): OriginalUri) -> ApiError {
@@ -197,4 +185,4 @@ async fn no_such_method(method: Method, request: Request) -> ApiError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::api) mod tests;

@@ -18,7 +18,8 @@ use utoipa::{
 
 use super::{
     access::{self, Access},
-    adapters, classify, dto, generate, health, openai, tokens,
+    adapters::{self, by_path},
+    classify, dto, generate, health, openai, tokens,
 };
 use crate::api::ErrorCode;
 
@@ -34,10 +35,10 @@ use crate::api::ErrorCode;
         generate::generate, classify::classify, tokens::tokenize, tokens::detokenize,
         openai::completions, openai::chat_completions, openai::models::list, openai::models::show, adapters::list, adapters::show,
         adapters::put, adapters::patch, adapters::delete, adapters::versions, adapters::delete_version, adapters::content,
-        adapters::set_alias, adapters::delete_alias, health::live,
+        adapters::set_alias, adapters::delete_alias, by_path::load, by_path::unload, health::live,
         health::ready,
     ),
-    components(schemas(dto::ErrorBody, dto::StreamEvent)),
+    components(schemas(dto::ErrorBody, dto::StreamEvent, openai::ChatChunk)),
     modifiers(&Failures, &Keys),
     tags(
         (name = "generate", description = "Text from prompts"),
@@ -184,6 +185,9 @@ failures! {
         TooLarge UnsupportedMediaType Overloaded QuotaExceeded Internal NotReady AdapterCapacity;
     /// What can be wrong with an upload.
     UploadFailures: InvalidRequest Unauthorized Forbidden RequestTimeout Conflict PreconditionFailed TooLarge
+        UnsupportedMediaType InvalidAdapter Overloaded QuotaExceeded Internal NotReady;
+    /// What can be wrong with a folder of the server.
+    LoadFailures: InvalidRequest Unauthorized Forbidden AdapterNotFound RequestTimeout Conflict TooLarge
         UnsupportedMediaType InvalidAdapter Overloaded QuotaExceeded Internal NotReady;
     /// What can be wrong with a body.
     BodyFailures: InvalidRequest Unauthorized Forbidden RequestTimeout TooLarge UnsupportedMediaType Overloaded

@@ -3,8 +3,8 @@ use axum::{Json as Answer, extract::State};
 use super::{
     Door,
     dto::{DetokenizeBody, DetokenizeResponse, TokenizeBody, TokenizeResponse},
-    generate::off_the_loop,
     json::Json,
+    off_the_loop,
 };
 use crate::{api::ApiError, tenancy::Principal};
 

@@ -42,6 +42,11 @@ pub enum RawLinear {
         /// `n * k` values.
         values: Vec<f32>,
     },
+    /// Floats that the file holds in a GGML block format, widened: few bits each, blocks of at least 16 with a scale.
+    Blocks {
+        /// `n * k` values.
+        values: Vec<f32>,
+    },
     /// Symmetric signed bytes, one scale an output row.
     I8 {
         /// `n * k` values.
@@ -58,6 +63,11 @@ pub enum RawLinear {
 pub enum RawEmbedding {
     /// Plain floats.
     F32 {
+        /// `n * d` values.
+        values: Vec<f32>,
+    },
+    /// Floats that the file holds in a GGML block format, widened.
+    Blocks {
         /// `n * d` values.
         values: Vec<f32>,
     },
@@ -197,8 +207,10 @@ impl Weights {
     /// folder stores it so (`{module}.weight_scale`, shape `(n, 1)`).
     pub fn linear(&self, module: &str, n: usize, k: usize) -> Result<RawLinear, WeightsError> {
         let name = format!("{module}.weight");
-        if self.shaped(&name, &[n, k])?.0.format != Format::I8 {
-            return Ok(RawLinear::F32 { values: self.tensor_f32(&name, &[n, k])? });
+        match self.shaped(&name, &[n, k])?.0.format {
+            Format::I8 => {}
+            Format::Ggml(_) => return Ok(RawLinear::Blocks { values: self.tensor_f32(&name, &[n, k])? }),
+            _ => return Ok(RawLinear::F32 { values: self.tensor_f32(&name, &[n, k])? }),
         }
         let quantization = self.quantization.as_ref();
         let activation_bits = quantization
@@ -212,8 +224,10 @@ impl Weights {
     /// The table `{module}.weight`, shape `(n, d)`; as bytes and scales where the folder stores it so.
     pub fn embedding(&self, module: &str, n: usize, d: usize) -> Result<RawEmbedding, WeightsError> {
         let name = format!("{module}.weight");
-        if self.shaped(&name, &[n, d])?.0.format != Format::I8 {
-            return Ok(RawEmbedding::F32 { values: self.tensor_f32(&name, &[n, d])? });
+        match self.shaped(&name, &[n, d])?.0.format {
+            Format::I8 => {}
+            Format::Ggml(_) => return Ok(RawEmbedding::Blocks { values: self.tensor_f32(&name, &[n, d])? }),
+            _ => return Ok(RawEmbedding::F32 { values: self.tensor_f32(&name, &[n, d])? }),
         }
         let targeted = self.quantization.as_ref().is_some_and(|q| q.targets_embedding(module));
         if !targeted {

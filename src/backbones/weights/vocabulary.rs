@@ -34,9 +34,10 @@ impl Weights {
     }
 }
 
-fn chat_template(metadata: &Metadata) -> Result<Option<ChatTemplate>, ChatTemplateError> {
+pub(super) fn chat_template(metadata: &Metadata) -> Result<Option<ChatTemplate>, ChatTemplateError> {
     let Some(source) = metadata.text("tokenizer.chat_template") else { return Ok(None) };
     let tokens = metadata.texts("tokenizer.ggml.tokens").unwrap_or_default();
+    // The last one is spelt so in the format.
     let named =
         [("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"), ("sep", "seperator")];
     let specials = named.iter().filter_map(|(name, key)| {

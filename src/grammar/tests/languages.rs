@@ -57,6 +57,20 @@ fn json_is_written_in_the_order_of_the_schema_with_bounded_space() {
 }
 
 #[test]
+fn a_large_schema_begins_aside_and_ends_with_the_end_token_where_its_first_token_is_all() {
+    let names: Vec<String> = (0..400).map(|at| format!("property {at}")).collect();
+    let grammar = schema(json!({"enum": names}));
+    assert_eq!(writes(&grammar, "\"property 399\""), Some(true));
+    assert_eq!(writes(&grammar, "\"property 400"), None);
+    let whole = vocabulary(&["7", "\"", "p"], Beginning::AsIs);
+    let long = json!({"description": "x".repeat(5000), "enum": [7]});
+    let mut guide = Guide::new(compile(&schema(long), &whole).unwrap());
+    assert_eq!(guide.advance(1), Ok(Progress::GoesOn), "not looked at yet");
+    assert!(!guide.has_more());
+    assert_eq!(allowed(guide.mask().unwrap(), 4), [END]);
+}
+
+#[test]
 fn an_object_without_a_schema_is_any_object() {
     for text in [r#"{}"#, r#"{"a": [1, -2.5e3, null, {"b": "c"}]}"#] {
         assert_eq!(writes(&Grammar::JsonObject, text), Some(true), "{text}");

@@ -10,6 +10,7 @@ use std::{
 
 use candle_core::{
     CudaDevice, CudaStorage, DType, Layout, Result,
+    backend::BackendStorage,
     cuda::{WrapErr, cudarc},
 };
 use cudarc::{
@@ -47,8 +48,8 @@ pub(in crate::kernels) unsafe fn launch<A: Plain>(
     if launch.blocks == 0 {
         return Ok(());
     }
-    let function =
-        device.get_or_load_custom_func(launch.kernel, launch.kernel, &code(device, launch.kernel)?)?;
+    let (module, code) = code(device, launch.kernel)?;
+    let function = device.get_or_load_custom_func(launch.kernel, module, &code)?;
     if launch.shared_bytes > SHARED_BYTES {
         let attribute = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         function.set_attribute(attribute, launch.shared_bytes as i32).w()?;
@@ -66,8 +67,8 @@ pub(in crate::kernels) unsafe fn launch<A: Plain>(
     Ok(())
 }
 
-/// The PTX of the source that holds `kernel`, for this device.
-fn code(device: &CudaDevice, kernel: &str) -> Result<Arc<str>> {
+/// The source that holds `kernel`, by name, and its PTX for this device.
+fn code(device: &CudaDevice, kernel: &str) -> Result<(&'static str, Arc<str>)> {
     /// By compute capability and name of the source: a pure function of both, computed once.
     static COMPILED: Mutex<BTreeMap<(i32, &str), Arc<str>>> = Mutex::new(BTreeMap::new());
     let context = device.cuda_stream().context().clone();
@@ -79,7 +80,7 @@ fn code(device: &CudaDevice, kernel: &str) -> Result<Arc<str>> {
     let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
     let capability = major * 10 + minor;
     if let Some(code) = compiled.get(&(capability, source.name)) {
-        return Ok(code.clone());
+        return Ok((source.name, code.clone()));
     }
     let options = CompileOptions {
         fmad: Some(false),
@@ -89,7 +90,7 @@ fn code(device: &CudaDevice, kernel: &str) -> Result<Arc<str>> {
     };
     let code: Arc<str> = compile_ptx_with_opts(source.whole(), options).w()?.to_src().into();
     compiled.insert((capability, source.name), code.clone());
-    Ok(code)
+    Ok((source.name, code))
 }
 
 /// Copies values to the device, in the order of its stream.
@@ -99,7 +100,7 @@ fn code(device: &CudaDevice, kernel: &str) -> Result<Arc<str>> {
 pub(in crate::kernels) fn upload<T: Plain>(device: &CudaDevice, values: &[T]) -> Result<CudaSlice<u8>> {
     // An empty copy would have no address.
     let bytes = bytes_of(values);
-    device.clone_htod(if bytes.is_empty() { &[0] } else { bytes })
+    device.clone_htod(if bytes.is_empty() { &[0u8][..] } else { bytes })
 }
 
 /// Where a slice lies on its device.

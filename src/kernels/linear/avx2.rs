@@ -1,18 +1,22 @@
 //! The micro-kernels for AVX2 with FMA, which has 16 registers: a block is done in slices, a tile of rows in parts.
 
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, _mm_loadu_si128, _mm_set1_epi32, _mm256_add_epi32, _mm256_cvtepi8_epi16,
-    _mm256_cvtepu8_epi16, _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_load_ps, _mm256_madd_epi16,
-    _mm256_permute4x64_epi64, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_storeu_ps,
+    __m128i, __m256, __m256i, _mm_loadu_si128, _mm_set1_epi32, _mm256_add_epi16, _mm256_add_epi32,
+    _mm256_cvtepi8_epi16, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi16, _mm256_cvtph_ps, _mm256_fmadd_ps,
+    _mm256_hadd_epi32, _mm256_load_ps, _mm256_madd_epi16, _mm256_permute4x64_epi64, _mm256_set1_epi32,
+    _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_slli_epi16, _mm256_storeu_ps,
     _mm256_storeu_si256,
 };
 
+use half::f16;
+
 use super::activation::Epilogue;
-use super::isa::ROWS;
+use super::blocks::{Activations, GROUPS, Step};
+use super::isa::{BLOCK_ROWS, ROWS};
 use super::pack::{BLOCK, F32Line, I8Columns, I8Line, LANES, LINES};
 use super::quantise::Group;
 use super::weights::ActivationBits;
-use super::{activation, portable, quantise};
+use super::{activation, blocks, portable, quantise};
 
 /// See [`super::isa::Kernels::sums_i8`].
 #[target_feature(enable = "avx2,fma")]
@@ -56,9 +60,16 @@ fn tile_i8<const R: usize>(rows: [&[Group]; R], lines: &[I8Line], line: usize, s
 /// Adds neighbours: eight sums out of two accumulators of four outputs each.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-fn store_pairs(a: __m256i, b: __m256i, out: &mut [i32]) {
+fn add_pairs(a: __m256i, b: __m256i) -> __m256i {
     // The horizontal add works in 128-bit halves: a's low, b's low, a's high, b's high.
-    let sums = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(a, b));
+    _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(a, b))
+}
+
+/// [`add_pairs`], stored.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn store_pairs(a: __m256i, b: __m256i, out: &mut [i32]) {
+    let sums = add_pairs(a, b);
     let out: &mut [i32] = &mut out[..8];
     // SAFETY: `out` is 8 i32, the 32 bytes that are stored; the store asks for no alignment.
     unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), sums) };
@@ -71,6 +82,55 @@ fn widen(bytes: &[i8; 16]) -> __m256i {
     // SAFETY: the array is the 16 bytes that are loaded; the load asks for no alignment.
     let bytes: __m128i = unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
     _mm256_cvtepi8_epi16(bytes)
+}
+
+/// See [`super::isa::Kernels::sums_blocks`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn sums_blocks(rows: &[&[Activations]], steps: &[Step], sums: &mut [[f32; BLOCK]; BLOCK_ROWS]) {
+    for (row, sums) in rows.iter().zip(sums) {
+        for (line, sums) in sums.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            line_blocks(&row[..steps.len()], steps, line, sums);
+        }
+    }
+}
+
+/// One row by one line, 16 outputs. Activations are put together again to 15 bits, which i16 holds.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn line_blocks(row: &[Activations], steps: &[Step], line: usize, sums: &mut [f32; LANES]) {
+    let mut acc = [_mm256_setzero_ps(); 2];
+    for (x, step) in row.iter().zip(steps) {
+        let mut products = [_mm256_setzero_si256(); 4];
+        for group in 0..GROUPS {
+            let wide = |group: Group| _mm256_cvtepi8_epi16(_mm_set1_epi32(i32::from_ne_bytes(group)));
+            let x = _mm256_add_epi16(_mm256_slli_epi16::<7>(wide(x.high[group])), wide(x.low[group]));
+            let weights = step.weights[group][line].as_chunks::<16>().0;
+            for (products, weights) in products.iter_mut().zip(weights) {
+                // SAFETY: the array is the 16 bytes that are loaded; the load asks for no alignment.
+                let weights = unsafe { _mm_loadu_si128(weights.as_ptr().cast()) };
+                *products = _mm256_add_epi32(*products, _mm256_madd_epi16(x, _mm256_cvtepu8_epi16(weights)));
+            }
+        }
+        let correction = _mm256_set1_epi32(x.correction);
+        for (half, acc) in acc.iter_mut().enumerate() {
+            let sum = add_pairs(products[2 * half], products[2 * half + 1]);
+            let sum = _mm256_cvtepi32_ps(_mm256_add_epi32(sum, correction));
+            let scales: &[f16] = &step.scales[line * LANES + half * 8..][..8];
+            // SAFETY: `scales` is 8 numbers of 2 bytes, the 16 bytes that are loaded; the load asks for no alignment.
+            let scales = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(scales.as_ptr().cast()) });
+            *acc = _mm256_fmadd_ps(sum, scales, *acc);
+        }
+    }
+    for (acc, sums) in acc.into_iter().zip(sums.as_chunks_mut::<8>().0) {
+        // SAFETY: `sums` is 8 f32, the 32 bytes that are stored; the store asks for no alignment.
+        unsafe { _mm256_storeu_ps(sums.as_mut_ptr(), acc) };
+    }
+}
+
+/// See [`super::blocks`].
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn quantise_blocks(x: &[f32], record: &mut [Activations]) {
+    blocks::quantise_blocks(x, record);
 }
 
 /// See [`super::isa::Kernels::sums_f32`].

@@ -1,17 +1,21 @@
 //! The micro-kernels for AVX-512 with VNNI: six rows by 64 outputs in 24 accumulators.
 
 use std::arch::x86_64::{
-    __m512, __m512i, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps,
+    __m512, __m512i, _mm256_loadu_si256, _mm512_add_epi32, _mm512_cvtepi32_ps, _mm512_cvtph_ps,
+    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_storeu_ps,
     _mm512_storeu_si512,
 };
 
+use half::f16;
+
 use super::activation::Epilogue;
-use super::isa::ROWS;
+use super::blocks::{Activations, GROUPS, Step};
+use super::isa::{BLOCK_ROWS, ROWS};
 use super::pack::{BLOCK, F32Line, I8Columns, I8Line, LANES, LINES};
 use super::quantise::Group;
 use super::weights::ActivationBits;
-use super::{activation, portable, quantise};
+use super::{activation, blocks, portable, quantise};
 
 /// See [`super::isa::Kernels::sums_i8`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
@@ -49,6 +53,74 @@ fn tile_i8<const R: usize>(rows: [&[Group]; R], lines: &[I8Line], sums: &mut [[i
             unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), acc[r][p]) };
         }
     }
+}
+
+/// See [`super::isa::Kernels::sums_blocks`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn sums_blocks(rows: &[&[Activations]], steps: &[Step], sums: &mut [[f32; BLOCK]; BLOCK_ROWS]) {
+    match *rows {
+        [a] => tile_blocks::<1, 4>([a], steps, sums),
+        [a, b] => tile_blocks::<2, 4>([a, b], steps, sums),
+        [a, b, c] => tile_blocks::<3, 2>([a, b, c], steps, sums),
+        [a, b, c, d] => tile_blocks::<4, 2>([a, b, c, d], steps, sums),
+        _ => unreachable!("a micro-kernel of blocks takes 1 to {BLOCK_ROWS} rows"),
+    }
+}
+
+/// R rows by L lines of 16 outputs at a time: as many running sums and twice as many sums of the block at hand.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn tile_blocks<const R: usize, const L: usize>(
+    rows: [&[Activations]; R],
+    steps: &[Step],
+    sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
+) {
+    let rows = rows.map(|row| &row[..steps.len()]);
+    for first in (0..LINES).step_by(L) {
+        let mut acc = [[_mm512_setzero_ps(); L]; R];
+        for (index, step) in steps.iter().enumerate() {
+            let mut high = [[_mm512_setzero_si512(); L]; R];
+            let mut low = [[_mm512_setzero_si512(); L]; R];
+            for r in 0..R {
+                low[r] = [_mm512_set1_epi32(rows[r][index].correction); L];
+            }
+            for group in 0..GROUPS {
+                for l in 0..L {
+                    let line: &[u8; 64] = &step.weights[group][first + l];
+                    // SAFETY: a line is 64 bytes, at a multiple of 64 in a step that is aligned to 64.
+                    let weights = unsafe { _mm512_load_si512(line.as_ptr().cast()) };
+                    for r in 0..R {
+                        let x = &rows[r][index];
+                        let (h, l_) = (i32::from_ne_bytes(x.high[group]), i32::from_ne_bytes(x.low[group]));
+                        high[r][l] = _mm512_dpbusd_epi32(high[r][l], weights, _mm512_set1_epi32(h));
+                        low[r][l] = _mm512_dpbusd_epi32(low[r][l], weights, _mm512_set1_epi32(l_));
+                    }
+                }
+            }
+            for l in 0..L {
+                let scales: &[f16] = &step.scales[(first + l) * LANES..][..LANES];
+                // SAFETY: `scales` is 16 numbers of 2 bytes, the 32 bytes that are loaded; the load asks for no alignment.
+                let scales = _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(scales.as_ptr().cast()) });
+                for r in 0..R {
+                    let sum = _mm512_add_epi32(_mm512_slli_epi32::<7>(high[r][l]), low[r][l]);
+                    acc[r][l] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scales, acc[r][l]);
+                }
+            }
+        }
+        for r in 0..R {
+            for l in 0..L {
+                let out: &mut [f32] = &mut sums[r][(first + l) * LANES..(first + l + 1) * LANES];
+                // SAFETY: `out` is 16 f32, the 64 bytes that are stored; the store asks for no alignment.
+                unsafe { _mm512_storeu_ps(out.as_mut_ptr(), acc[r][l]) };
+            }
+        }
+    }
+}
+
+/// See [`super::blocks`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn quantise_blocks(x: &[f32], record: &mut [Activations]) {
+    blocks::quantise_blocks(x, record);
 }
 
 /// See [`super::isa::Kernels::sums_f32`].

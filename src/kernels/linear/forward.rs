@@ -1,9 +1,11 @@
 //! One call of the op: quantise the rows, cut the output into tiles, run the micro-kernels over them.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use super::activation::Epilogue;
-use super::isa::{Kernels, ROWS};
+use super::blocks::{Activations, PackedBlocks, SPAN};
+use super::isa::{BLOCK_ROWS, Kernels, ROWS};
 use super::pack::{BLOCK, Packed, PackedF32, PackedI8};
 use super::quantise::{Group, RowLayout};
 use super::weights::LinearShape;
@@ -19,6 +21,8 @@ const QUANTISE_ALONE: usize = 1 << 14;
 thread_local! {
     /// Quantised rows, kept from call to call.
     static RECORDS: Cell<Vec<Group>> = const { Cell::new(Vec::new()) };
+    /// The same for weights in blocks.
+    static BLOCK_RECORDS: Cell<Vec<Activations>> = const { Cell::new(Vec::new()) };
 }
 
 /// A linear map as one call sees it.
@@ -46,6 +50,14 @@ impl Call<'_> {
                 self.quantise(layout, x, &mut records);
                 self.pool.for_each_tile(out, grid, |tile| self.tile_i8(packed, layout, &records, tile));
                 RECORDS.set(records);
+            }
+            Packed::Blocks(packed) => {
+                let mut records = BLOCK_RECORDS.take();
+                let len = self.shape.k.div_ceil(SPAN);
+                records.resize(grid.rows * len, Activations::default());
+                self.quantise_blocks(len, x, &mut records);
+                self.pool.for_each_tile(out, grid, |tile| self.tile_blocks(packed, &records, tile));
+                BLOCK_RECORDS.set(records);
             }
         }
     }
@@ -80,14 +92,50 @@ impl Call<'_> {
         });
     }
 
+    /// Quantises all rows into `records` of `len` blocks each.
+    fn quantise_blocks(self, len: usize, x: &[f32], records: &mut [Activations]) {
+        let k = self.shape.k;
+        let tile_rows = (QUANTISE_ALONE / k).max(1);
+        let grid = TileGrid { rows: x.len() / k, columns: len, tile_rows, tile_columns: len };
+        self.pool.for_each_tile(records, grid, |mut tile| {
+            for row in tile.rows() {
+                self.kernels.quantise_blocks(&x[row * k..(row + 1) * k], tile.row_mut(row, 0..len));
+            }
+        });
+    }
+
+    /// One tile of outputs from weights in blocks.
+    fn tile_blocks(self, packed: &PackedBlocks, records: &[Activations], mut tile: TileMut<'_, f32>) {
+        let len = self.shape.k.div_ceil(SPAN);
+        let mut sums = [[0.0; BLOCK]; BLOCK_ROWS];
+        for first in tile.columns().step_by(self.epilogue.block_outputs()) {
+            let (steps, bias) = packed.block(first / self.epilogue.block_outputs());
+            for rows in even(tile.rows(), BLOCK_ROWS) {
+                let mut activations: [&[Activations]; BLOCK_ROWS] = [&[]; BLOCK_ROWS];
+                for (activations, row) in activations.iter_mut().zip(rows.clone()) {
+                    *activations = &records[row * len..(row + 1) * len];
+                }
+                self.kernels.sums_blocks(&activations[..rows.len()], steps, &mut sums);
+                for ((row, sums), x) in rows.zip(&sums).zip(activations) {
+                    let scale = x[0].scale;
+                    self.write_row(&mut tile, row, first, |out| {
+                        for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
+                            *out = sum * scale + bias;
+                        }
+                    });
+                }
+            }
+        }
+    }
+
     /// One tile of outputs from int8 products.
     fn tile_i8(self, packed: &PackedI8, layout: RowLayout, records: &[Group], mut tile: TileMut<'_, f32>) {
         let planes = layout.bits.planes();
         let mut sums = [[0; BLOCK]; ROWS];
         for first in tile.columns().step_by(self.epilogue.block_outputs()) {
             let (lines, columns) = packed.block(first / self.epilogue.block_outputs());
-            for start in tile.rows().step_by(ROWS / planes) {
-                let rows = start..tile.rows().end.min(start + ROWS / planes);
+            for rows in even(tile.rows(), ROWS / planes) {
+                let start = rows.start;
                 let mut activations: [&[Group]; ROWS] = [&[]; ROWS];
                 for (index, activations) in activations[..rows.len() * planes].iter_mut().enumerate() {
                     *activations = layout.plane(records, start + index / planes, index % planes);
@@ -109,8 +157,7 @@ impl Call<'_> {
         let mut sums = [[0.0; BLOCK]; ROWS];
         for first in tile.columns().step_by(self.epilogue.block_outputs()) {
             let (lines, bias) = packed.block(first / self.epilogue.block_outputs());
-            for start in tile.rows().step_by(ROWS) {
-                let rows = start..tile.rows().end.min(start + ROWS);
+            for rows in even(tile.rows(), ROWS) {
                 let mut activations: [&[f32]; ROWS] = [&[]; ROWS];
                 for (activations, row) in activations.iter_mut().zip(rows.clone()) {
                     *activations = &x[row * k..(row + 1) * k];
@@ -148,4 +195,12 @@ impl Call<'_> {
         self.kernels.finish(self.epilogue, &mut block);
         out.copy_from_slice(&block[..out.len()]);
     }
+}
+
+/// Cuts `rows` into as few parts of at most `most` as it takes, nearly equal ones: a micro-kernel of few rows waits for
+/// loads, so 8 rows are better done as 4 and 4 than as 6 and 2.
+fn even(rows: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let parts = rows.len().div_ceil(most);
+    let step = rows.len().div_ceil(parts.max(1)).max(1);
+    rows.clone().step_by(step).map(move |start| start..rows.end.min(start + step))
 }

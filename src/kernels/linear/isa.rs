@@ -1,6 +1,7 @@
 //! The instruction sets with micro-kernels of their own, and the choice among them at run time.
 
 use super::activation::Epilogue;
+use super::blocks::{Activations, Step};
 use super::pack::{BLOCK, F32Line, I8Columns, I8Line};
 use super::portable;
 use super::quantise::Group;
@@ -13,7 +14,7 @@ use super::{avx2, avx512};
 pub enum Isa {
     /// Plain Rust, for any machine.
     Portable,
-    /// x86-64 with AVX2 and FMA.
+    /// x86-64 with AVX2, FMA and F16C.
     Avx2,
     /// x86-64 with AVX-512 (F, BW, DQ, VL) and its VNNI integer products.
     Avx512Vnni,
@@ -28,7 +29,11 @@ impl Isa {
         match self {
             Isa::Portable => true,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Isa::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => {
                 is_x86_feature_detected!("avx512f")
@@ -45,6 +50,9 @@ impl Isa {
 
 /// Rows of activations that a micro-kernel takes at once; a row of 15 bits counts twice.
 pub(super) const ROWS: usize = 6;
+
+/// Rows of activations that a micro-kernel of block formats takes at once.
+pub(super) const BLOCK_ROWS: usize = 4;
 
 /// The micro-kernels of an instruction set that this machine is known to have.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +99,21 @@ impl Kernels {
     /// Sums over k, in order, of at most [`ROWS`] rows with a block's weights.
     pub(super) fn sums_f32(self, rows: &[&[f32]], lines: &[F32Line], sums: &mut [[f32; BLOCK]; ROWS]) {
         dispatch!(self, sums_f32(rows, lines, sums));
+    }
+
+    /// Scaled sums over k of at most [`BLOCK_ROWS`] rows with a block of outputs, see [`super::blocks`].
+    pub(super) fn sums_blocks(
+        self,
+        rows: &[&[Activations]],
+        steps: &[Step],
+        sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
+    ) {
+        dispatch!(self, sums_blocks(rows, steps, sums));
+    }
+
+    /// Quantises one row of activations for weights in blocks.
+    pub(super) fn quantise_blocks(self, x: &[f32], record: &mut [Activations]) {
+        dispatch!(self, quantise_blocks(x, record));
     }
 
     /// Turns the sums of one row's planes into f32 and adds the bias.

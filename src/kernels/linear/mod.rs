@@ -5,6 +5,8 @@
 //!
 //! - `I8`: activations are quantised by row, products are summed exactly as integers, and an output is
 //!   `sum as f32 * activation_scale * weight_scale + bias`, rounded at each of these steps.
+//! - `Blocks`: activations are quantised by row to 15 bits, products are summed exactly as integers in blocks of 32 inputs,
+//!   and each block's sum times its scale is added in order by a fused multiply-add; then as `I8`.
 //! - `F32`: one fused multiply-add per input, in order, from zero; then the bias is added.
 //!
 //! An activation or a gate can be part of the map: it costs a tenth of the map, where separate ops cost several of them.
@@ -15,6 +17,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod backward;
+mod blocks;
 mod forward;
 mod gate;
 mod isa;
@@ -34,12 +37,14 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 pub use self::activation::Activation;
 use self::activation::Epilogue;
 use self::backward::Backward;
+use self::blocks::PackedBlocks;
 use self::forward::Call;
 pub use self::gate::Gate;
 pub use self::isa::Isa;
 use self::isa::Kernels;
 use self::pack::{BLOCK, I8Values, Packed, PackedF32, PackedI8};
 use self::weights::MAX_K;
+pub(crate) use self::weights::widen_blocks;
 pub use self::weights::{ActivationBits, LinearPart, LinearShape, LinearWeights};
 use super::pool::ComputePool;
 
@@ -179,6 +184,9 @@ impl Linear {
             LinearWeights::I8 { values, scales, activations } => {
                 let values = I8Values { values: &values, scales: &scales, activations };
                 Packed::I8(PackedI8::pack(values, shape, bias, order))
+            }
+            LinearWeights::Blocks { values, scales } => {
+                Packed::Blocks(PackedBlocks::pack((&values, &scales), shape, bias, order))
             }
         };
         let shape = LinearShape { n: shape.n * epilogue.block_outputs() / BLOCK, ..shape };

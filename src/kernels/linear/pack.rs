@@ -4,6 +4,7 @@
 //! lines. For int8, four lines hold four inputs of the 64 outputs: line `p` holds outputs `16 p..16 p + 16`, and of each
 //! its four inputs side by side. For f32, four lines hold one input of the 64 outputs.
 
+use super::blocks::PackedBlocks;
 use super::weights::{ActivationBits, LinearShape};
 
 /// Outputs in a block.
@@ -34,7 +35,7 @@ impl Order {
     }
 
     /// The block of an output among `n`, and its place there.
-    fn place(self, row: usize, n: usize) -> (usize, usize) {
+    pub(super) fn place(self, row: usize, n: usize) -> (usize, usize) {
         const HALF: usize = BLOCK / 2;
         match self {
             Order::Rows => (row / BLOCK, row % BLOCK),
@@ -44,7 +45,7 @@ impl Order {
     }
 
     /// A vector over outputs by block, padded with zeros.
-    fn columns(self, values: Option<&[f32]>, n: usize) -> Vec<[f32; BLOCK]> {
+    pub(super) fn columns(self, values: Option<&[f32]>, n: usize) -> Vec<[f32; BLOCK]> {
         let mut columns = vec![[0.0; BLOCK]; self.blocks(n)];
         for (row, &value) in values.into_iter().flatten().enumerate() {
             let (block, column) = self.place(row, n);
@@ -69,6 +70,7 @@ pub(super) type F32Line = Line<f32, LANES>;
 pub(super) enum Packed {
     F32(PackedF32),
     I8(PackedI8),
+    Blocks(PackedBlocks),
 }
 
 impl Packed {
@@ -77,6 +79,7 @@ impl Packed {
         match self {
             Packed::F32(packed) => packed.bias.len(),
             Packed::I8(packed) => packed.columns.len(),
+            Packed::Blocks(packed) => packed.blocks(),
         }
     }
 }

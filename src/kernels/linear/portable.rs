@@ -1,7 +1,9 @@
 //! The micro-kernels in plain Rust, and the parts that every instruction set compiles for itself.
 
 pub(super) use super::activation::finish;
-use super::isa::ROWS;
+pub(super) use super::blocks::quantise_blocks;
+use super::blocks::{Activations, Step};
+use super::isa::{BLOCK_ROWS, ROWS};
 use super::pack::{BLOCK, F32Line, GROUP, I8Columns, I8Line, LANES, LINES};
 use super::quantise::Group;
 pub(super) use super::quantise::quantise_row;
@@ -29,6 +31,27 @@ pub(super) fn sums_f32(rows: &[&[f32]], lines: &[F32Line], sums: &mut [[f32; BLO
                 for (sum, &w) in sums.iter_mut().zip(&line.0) {
                     *sum = x.mul_add(w, *sum);
                 }
+            }
+        }
+    }
+}
+
+/// See [`super::isa::Kernels::sums_blocks`].
+pub(super) fn sums_blocks(rows: &[&[Activations]], steps: &[Step], sums: &mut [[f32; BLOCK]; BLOCK_ROWS]) {
+    for (row, sums) in rows.iter().zip(sums) {
+        *sums = [0.0; BLOCK];
+        for (x, step) in row.iter().zip(steps) {
+            let mut products = [x.correction; BLOCK];
+            for ((high, low), lines) in x.high.iter().zip(&x.low).zip(&step.weights) {
+                let weights = lines.as_flattened().as_chunks::<GROUP>().0;
+                for (sum, weights) in products.iter_mut().zip(weights) {
+                    for ((&high, &low), &w) in high.iter().zip(low).zip(weights) {
+                        *sum += (128 * i32::from(high.cast_signed()) + i32::from(low)) * i32::from(w);
+                    }
+                }
+            }
+            for ((sum, product), scale) in sums.iter_mut().zip(products).zip(step.scales) {
+                *sum = (product as f32).mul_add(scale.to_f32(), *sum);
             }
         }
     }

@@ -87,7 +87,7 @@ pub(super) fn quantise_row(x: &[f32], bits: ActivationBits, record: &mut [Group]
 
 /// The scale of a row and its inverse; the inverse is 0 where all activations are to become 0.
 #[inline(always)]
-fn scale_of(x: &[f32], limit: f32) -> (f32, f32) {
+pub(super) fn scale_of(x: &[f32], limit: f32) -> (f32, f32) {
     // Magnitudes order like their bits, and anything not finite comes above all that is.
     let largest = x.iter().fold(0i32, |largest, value| largest.max((value.to_bits() & 0x7fff_ffff) as i32));
     let largest = f32::from_bits(largest as u32);

@@ -23,6 +23,16 @@ pub(super) fn forward(
                         .sum();
                     sum as f32 * scale * scales[j]
                 }
+                LinearWeights::Blocks { values, scales } => {
+                    let (q, scale) = quantise(x, ActivationBits::Fifteen);
+                    let blocks = q.chunks(32).zip(values[j * shape.k..][..shape.k].chunks(32));
+                    let scales = &scales[j * shape.k.div_ceil(32)..];
+                    let sum = blocks.zip(scales).fold(0f32, |sum, ((q, w), block_scale)| {
+                        let exact: i32 = q.iter().zip(w).map(|(&q, &w)| q * i32::from(w)).sum();
+                        (exact as f32).mul_add(block_scale.to_f32(), sum)
+                    });
+                    sum * scale
+                }
             };
             out.push(product + bias.map_or(0.0, |bias| bias[j]));
         }

@@ -1,6 +1,9 @@
 //! Weights as they come from a file: row-major, one row per output, before packing.
 
+use half::f16;
+
 use super::LinearError;
+use super::blocks::SPAN;
 
 /// 1.5 * 2^52. Adding it rounds to an integer, ties to even, and leaves the integer in the low bits, two's complement.
 const ROUND: f64 = 6_755_399_441_055_744.0;
@@ -59,9 +62,41 @@ pub enum LinearWeights {
         /// How activations are quantised on their way in.
         activations: ActivationBits,
     },
+    /// int8 in blocks of 32 inputs with a scale each, as GGML's Q8_0: activations have 15 bits, a block's sum is exact,
+    /// blocks are added in order.
+    Blocks {
+        /// (n, k)
+        values: Vec<i8>,
+        /// (n, k / 32, rounded up): a block's weights are `values * scale`.
+        scales: Vec<f16>,
+    },
 }
 
 impl LinearWeights {
+    /// Rounds f32 weights to int8 in blocks of 32 by each block's own largest magnitude. What a Q8_0 file holds comes back
+    /// unchanged.
+    ///
+    /// # Errors
+    /// When `values` is not (n, k), holds an infinity or a NaN, or so large a number that its scale overflows f16.
+    pub fn quantise_blocks(values: &[f32], shape: LinearShape) -> Result<LinearWeights, LinearError> {
+        check_values(values, shape)?;
+        let mut quantised = Vec::with_capacity(values.len());
+        let mut scales = Vec::with_capacity(shape.n * shape.k.div_ceil(SPAN));
+        for block in values.chunks_exact(shape.k).flat_map(|row| row.chunks(SPAN)) {
+            let largest = block.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+            let scale = f16::from_f32(largest / 127.0);
+            let inverse = if scale > f16::ZERO { 1.0 / f64::from(scale) } else { 0.0 };
+            // The scale may have been rounded down, so that the largest weight would come out at 128.
+            let round =
+                |&value: &f32| (f64::from(value) * inverse).round_ties_even().clamp(-127.0, 127.0) as i8;
+            quantised.extend(block.iter().map(round));
+            scales.push(scale);
+        }
+        let weights = LinearWeights::Blocks { values: quantised, scales };
+        weights.check(shape)?;
+        Ok(weights)
+    }
+
     /// Rounds f32 weights to int8, symmetric about zero, each output row by its own largest magnitude.
     ///
     /// # Errors
@@ -95,8 +130,25 @@ impl LinearWeights {
                 check_length("scales", scales.len(), shape.n)?;
                 check_finite("scales", scales)
             }
+            LinearWeights::Blocks { values, scales } => {
+                check_shape(shape)?;
+                check_length("weights", values.len(), shape.n * shape.k)?;
+                check_length("scales", scales.len(), shape.n * shape.k.div_ceil(SPAN))?;
+                match scales.iter().position(|scale| !scale.is_finite()) {
+                    Some(index) => {
+                        Err(LinearError::NotFinite { what: "scales", index, value: scales[index].to_f32() })
+                    }
+                    None => Ok(()),
+                }
+            }
         }
     }
+}
+
+/// Weights in blocks, each times its scale. `(n, k)`
+pub(crate) fn widen_blocks(values: &[i8], scales: &[f16], k: usize) -> Vec<f32> {
+    let blocks = values.chunks_exact(k).flat_map(|row| row.chunks(SPAN)).zip(scales);
+    blocks.flat_map(|(block, scale)| block.iter().map(move |&v| f32::from(v) * scale.to_f32())).collect()
 }
 
 /// One of several maps of the same input that are computed as one, such as q, k and v.
@@ -138,6 +190,13 @@ impl LinearPart {
                 LinearWeights::I8 { values, scales, activations },
                 LinearWeights::I8 { values: more, scales: more_scales, activations: same },
             ) if *activations == same => {
+                values.extend(more);
+                scales.extend(more_scales);
+            }
+            (
+                LinearWeights::Blocks { values, scales },
+                LinearWeights::Blocks { values: more, scales: more_scales },
+            ) => {
                 values.extend(more);
                 scales.extend(more_scales);
             }

@@ -6,7 +6,7 @@
 mod backward;
 #[cfg(test)]
 mod device_tests;
-#[cfg(any(test, feature = "cuda"))]
+#[cfg(test)]
 mod plan;
 #[cfg(test)]
 mod reference;

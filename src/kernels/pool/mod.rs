@@ -12,7 +12,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use self::crew::Crew;
-pub use self::tiles::{TileGrid, TileMut};
+pub use self::tiles::{Bands, TileGrid, TileMut};
 
 /// A fixed number of threads, the caller among them, that run one op's chunks. A clone shares the threads, which end with
 /// the last clone.

@@ -42,6 +42,23 @@ fn tiles_cover_the_matrix_once() {
 }
 
 #[test]
+fn bands_cover_the_matrix_once() {
+    for (ends, columns, tile_columns) in [(&[2, 2, 5][..], 7, 3), (&[1], 4, 4), (&[], 3, 2), (&[0, 3], 1, 1)]
+    {
+        let rows = ends.last().copied().unwrap_or(0);
+        let mut out = vec![0usize; rows * columns];
+        pool(2).for_each_band(&mut out, &Bands { ends, columns, tile_columns }, |band, mut tile| {
+            for row in tile.rows() {
+                let columns = tile.columns();
+                tile.row_mut(row, columns).iter_mut().for_each(|cell| *cell += band + 1);
+            }
+        });
+        let band_of = |row: usize| ends.iter().position(|&end| row < end).unwrap() + 1;
+        assert_eq!(out, (0..rows * columns).map(|cell| band_of(cell / columns)).collect::<Vec<_>>());
+    }
+}
+
+#[test]
 #[should_panic(expected = "outside of the tile")]
 fn a_tile_does_not_lend_its_neighbours() {
     let mut out = vec![0u32; 4];

@@ -28,6 +28,38 @@ impl ComputePool {
     }
 }
 
+impl ComputePool {
+    /// Cuts `out`, a row-major matrix, into the tiles of `bands` and calls `work` with a band's index once for each of them.
+    ///
+    /// # Panics
+    /// When the bands do not cover the rows of `out` in order, or a tile has no columns.
+    pub fn for_each_band<T: Send>(
+        &self,
+        out: &mut [T],
+        bands: &Bands<'_>,
+        work: impl Fn(usize, TileMut<'_, T>) + Sync,
+    ) {
+        let Bands { ends, columns, tile_columns } = *bands;
+        assert!(ends.is_sorted(), "bands lie one behind the other");
+        assert_eq!(out.len(), ends.last().copied().unwrap_or(0) * columns, "the bands cover the output");
+        let across = columns.div_ceil(tile_columns);
+        let base = SharedBase(out.as_mut_ptr());
+        self.run(across * ends.len(), |index| {
+            let band = index / across;
+            let rows = if band == 0 { 0 } else { ends[band - 1] }..ends[band];
+            let columns_of_tile = span(index % across, tile_columns, columns);
+            let tile = TileMut {
+                base: base.get(),
+                stride: columns,
+                rows,
+                columns: columns_of_tile,
+                borrow: PhantomData,
+            };
+            work(band, tile);
+        });
+    }
+}
+
 /// The `index`-th span of length `step` in `0..end`.
 fn span(index: usize, step: usize, end: usize) -> Range<usize> {
     index * step..((index + 1) * step).min(end)
@@ -43,6 +75,17 @@ pub struct TileGrid {
     /// Rows of a tile, at least 1.
     pub tile_rows: usize,
     /// Columns of a tile, at least 1.
+    pub tile_columns: usize,
+}
+
+/// How an output matrix is cut into bands of rows of any height, and these into tiles.
+#[derive(Clone, Copy, Debug)]
+pub struct Bands<'a> {
+    /// Where each band ends, in ascending order; the first starts at row 0 and the last ends with the matrix.
+    pub ends: &'a [usize],
+    /// Columns of the matrix.
+    pub columns: usize,
+    /// Columns of a tile, at least 1; the last tile of a band may have less.
     pub tile_columns: usize,
 }
 
@@ -82,7 +125,7 @@ impl<T> TileMut<'_, T> {
             self.columns
         );
         // SAFETY: `base` starts a live, exclusively borrowed matrix (lifetime 'a) of which row and columns are part, as
-        // asserted above and by `for_each_tile`. The tiles of a grid are disjoint and each is made once, and `&mut self`
+        // asserted above and by `for_each_tile` or `for_each_band`. The tiles of a cut are disjoint and each is made once, and `&mut self`
         // allows one slice of this tile at a time, so no other reference to these elements exists.
         unsafe {
             std::slice::from_raw_parts_mut(self.base.add(row * self.stride + columns.start), columns.len())

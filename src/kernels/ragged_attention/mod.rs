@@ -11,9 +11,11 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 
 #[cfg(feature = "cuda")]
 use super::cuda::device::Matrix;
-use super::pool::ComputePool;
+use super::{pool::ComputePool, simd};
 use crate::kv::BlockId;
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod backward;
 mod bias;
 mod cpu;
@@ -21,6 +23,7 @@ mod cpu;
 mod cuda;
 #[cfg(any(test, feature = "cuda"))]
 mod plan;
+mod portable;
 mod slab;
 
 pub mod reference;
@@ -273,7 +276,7 @@ impl Attention<'_> {
         self.check(rows, kv.rows()).map_err(candle_core::Error::wrap)?;
         let width = self.heads.query_width();
         let mut out = vec![0f32; rows * width]; // (rows, heads * dim)
-        cpu::attend(self, q, kv, &mut out);
+        cpu::attend(self, simd::width(), (q, kv), &mut out);
         Ok((CpuStorage::F32(out), Shape::from((rows, width))))
     }
 }

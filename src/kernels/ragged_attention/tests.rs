@@ -21,6 +21,75 @@ fn shape() -> impl Strategy<Value = HeadShape> {
         .prop_map(|(kv_heads, group, dim)| HeadShape { heads: kv_heads * group, kv_heads, dim })
 }
 
+/// A sequence of a batch: its block table, where its queries start, how many there are, and what it sees.
+struct Case {
+    table: Vec<BlockId>,
+    queries: Range<usize>,
+    past: usize,
+    causal: bool,
+}
+
+/// Sequences of (queries, past positions), whose tables run backwards through a slab and never touch.
+fn cases(sequences: &[(usize, usize, bool)], block_size: usize) -> (Vec<Case>, usize) {
+    let mut free = 0;
+    let mut start = 0;
+    let cases = sequences.iter().map(|&(queries, past, causal)| {
+        let blocks = (queries + past).div_ceil(block_size);
+        let table = (free..free + blocks).rev().map(|block| BlockId::new(block as u32)).collect();
+        free += blocks;
+        start += queries;
+        Case { table, queries: start - queries..start, past, causal }
+    });
+    (cases.collect(), free * block_size)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn every_width_gives_the_same_bits_and_the_references_values(
+        (heads, dim) in (
+            (1usize..4, prop_oneof![Just(1usize), Just(2), Just(3), Just(5), Just(7)]),
+            prop_oneof![Just(64usize), Just(32), Just(80), Just(96), Just(128), 1usize..150],
+        ),
+        sequences in prop::collection::vec((prop_oneof![Just(1usize), 1usize..40], 0usize..90, any::<bool>()), 1..5),
+        block_size in prop_oneof![Just(16usize), 1usize..20],
+        window in prop::option::of(1usize..60),
+        biased: bool,
+    ) {
+        let heads = HeadShape { heads: heads.0 * heads.1, kv_heads: heads.0, dim };
+        let (cases, slots) = cases(&sequences, block_size);
+        let spans: Vec<Span<'_>> = cases.iter().map(|case| Span {
+            queries: case.queries.clone(),
+            first_position: case.past,
+            context: case.past + case.queries.len(),
+            keys: Keys::Blocks { blocks: &case.table, block_size },
+            causal: case.causal,
+        }).collect();
+        let bias = biased.then(|| relative(heads.heads, Direction::Both, 160));
+        let pool = ComputePool::new(NonZeroUsize::new(2).unwrap()).unwrap();
+        let attention = Attention { heads, scale: 0.3, bias: bias.as_ref(), window, spans: &spans, pool: &pool };
+        let rows = spans.last().unwrap().queries.end;
+        let (q_width, kv_width) = (heads.query_width(), heads.kv_width());
+        let (q, slab) = (noise(rows * q_width, 2), noise(slots * 2 * kv_width, 3));
+        let part = |offset| cpu::Rows { values: &slab, stride: 2 * kv_width, offset };
+        let kv = cpu::KeyValues { keys: part(0), values: part(kv_width) };
+        let run = |width| {
+            let mut out = vec![f32::NAN; rows * q_width];
+            cpu::attend(&attention, width, (cpu::Rows { values: &q, stride: q_width, offset: 0 }, kv), &mut out);
+            out
+        };
+        let plain = run(simd::Width::Portable);
+        for &width in simd::widths() {
+            let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            prop_assert_eq!(bits(&run(width)), bits(&plain), "{:?}", width);
+        }
+        let part = |values, stride, offset| reference::Part { values, stride, offset };
+        let (k, v) = (part(&slab[..], 2 * kv_width, 0), part(&slab[..], 2 * kv_width, kv_width));
+        close(&plain, &reference::attend(&attention, part(&q[..], q_width, 0), k, v));
+    }
+}
+
 fn relative(heads: usize, direction: Direction, reach: usize) -> RelativeBias {
     let shape = BiasShape { buckets: 8, max_distance: 20, heads, direction };
     RelativeBias::new(shape, &noise(8 * heads, 5), reach)

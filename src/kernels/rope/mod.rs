@@ -18,7 +18,7 @@ use super::{
 mod backward;
 #[cfg(test)]
 mod device_tests;
-#[cfg(any(test, feature = "cuda"))]
+#[cfg(test)]
 mod plan;
 #[cfg(test)]
 mod reference;

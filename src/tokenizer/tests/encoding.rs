@@ -56,3 +56,11 @@ fn a_broken_file_is_refused() {
         assert!(matches!(error, TokenizerError::Malformed { .. }), "{content}: {error}");
     }
 }
+
+#[test]
+fn a_token_has_its_bytes() {
+    let tokenizer = t5_like();
+    let bytes = |id| tokenizer.token_bytes(id);
+    assert_eq!((bytes(5), bytes(6), bytes(11)), (b" cat".to_vec(), b"s".to_vec(), b"  ".to_vec()));
+    assert_eq!((bytes(1), bytes(10), bytes(99)), (b"</s>".to_vec(), "é".into(), Vec::new()));
+}

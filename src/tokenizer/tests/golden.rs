@@ -91,3 +91,16 @@ fn decoder_families_cut_and_join_texts_as_the_reference() {
         }
     }
 }
+
+#[test]
+fn the_bytes_of_a_text_s_tokens_are_the_text() {
+    let text = "It's 42: naïve 世界 🌍\n\tok";
+    for family in DECODERS {
+        let tokenizer = Tokenizer::from_file(&golden(&format!("{family}/tokenizer.json"))).unwrap();
+        let ids = tokenizer.encode_bare(text).unwrap();
+        let bytes: Vec<u8> = ids.iter().flat_map(|&id| tokenizer.token_bytes(id)).collect();
+        let read = String::from_utf8(bytes).unwrap();
+        // SentencePiece puts a space in front.
+        assert_eq!(read.strip_prefix(' ').unwrap_or(&read), text, "{family}");
+    }
+}

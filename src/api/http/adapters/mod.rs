@@ -1,6 +1,8 @@
 //! Adapters over HTTP.
 
+pub(super) mod by_path;
 mod conditions;
+mod download;
 mod upload;
 
 use std::fmt::Display;
@@ -74,7 +76,7 @@ impl Where {
 ///
 /// A page at a time: give `next` of one page as `after` for the next.
 #[utoipa::path(
-    get, path = "/v1/adapters", tag = "adapters", params(Page),
+    get, path = "/v1/adapters", operation_id = "list_adapters", tag = "adapters", params(Page),
     responses((status = 200, description = "A page of them", body = AdapterList), super::openapi::QueryFailures)
 )]
 pub(super) async fn list(
@@ -100,7 +102,7 @@ pub(super) async fn list(
 ///
 /// With its card and its measured results. `name@version` is an older version, by 12 or more of its digits.
 #[utoipa::path(
-    get, path = "/v1/adapters/{name}", tag = "adapters",
+    get, path = "/v1/adapters/{name}", operation_id = "get_adapter", tag = "adapters",
     params(("name" = String, Path, description = "The adapter's name, or `name@version`", pattern = "^[a-z0-9][a-z0-9._-]{0,63}(@(sha256:)?[0-9a-f]{12,64})?$", example = "sst2")),
     responses((status = 200, description = "What it is", body = AdapterObject), super::openapi::AdapterFailures)
 )]
@@ -119,7 +121,7 @@ pub(super) async fn show(
 /// The body is multipart (`config`, `weights`, and maybe `card`), a zip or a gzipped tar archive of the files. Every tensor is
 /// checked before anything is stored. `If-Match: "sha256:…"` and `If-None-Match: *` make the upload conditional.
 #[utoipa::path(
-    put, path = "/v1/adapters/{name}", tag = "adapters",
+    put, path = "/v1/adapters/{name}", operation_id = "put_adapter", tag = "adapters",
     params(("name" = String, Path, description = "The adapter's name", pattern = "^[a-z0-9][a-z0-9._-]{0,63}$", example = "my-task"), Where),
     request_body(content(
         (upload::Parts = "multipart/form-data"), (Vec<u8> = "application/zip"), (Vec<u8> = "application/gzip"),
@@ -139,6 +141,8 @@ pub(super) async fn put(
 ) -> Result<Response, ApiError> {
     let (name, place) = (own_name(name)?, place.map_err(bad_query)?.place()?);
     let precondition = conditions::of(request.headers())?;
+    // Until it is stored: so long its bytes are in memory.
+    let _turn = door.options.uploads.take(&principal.tenant().id).await;
     let files = upload::read(&door, request).await?;
     let published = door.service.put_adapter(&principal, (place, &name), files, precondition).await?;
     let status = if published.change == Change::Created { StatusCode::CREATED } else { StatusCode::OK };
@@ -149,7 +153,7 @@ pub(super) async fn put(
 ///
 /// A pinned adapter is loaded at once and answers its first request without waiting for the store.
 #[utoipa::path(
-    patch, path = "/v1/adapters/{name}", tag = "adapters", request_body = PatchAdapterBody,
+    patch, path = "/v1/adapters/{name}", operation_id = "patch_adapter", tag = "adapters", request_body = PatchAdapterBody,
     params(("name" = String, Path, description = "The adapter's name", pattern = "^[a-z0-9][a-z0-9._-]{0,63}$", example = "my-task"), Where),
     responses((status = 200, description = "What it is now", body = AdapterObject), super::openapi::ChangeFailures)
 )]
@@ -158,10 +162,12 @@ pub(super) async fn patch(
     principal: Principal,
     name: Result<Path<String>, PathRejection>,
     place: Result<Query<Where>, QueryRejection>,
+    headers: HeaderMap,
     Json(body): Json<PatchAdapterBody>,
 ) -> Result<Response, ApiError> {
     let (name, place) = (own_name(name)?, place.map_err(bad_query)?.place()?);
-    let found = door.service.pin_adapter(&principal, (place, &name), body.pinned).await?;
+    let precondition = conditions::of(&headers)?;
+    let found = door.service.pin_adapter(&principal, (place, &name), body.pinned, precondition).await?;
     Ok(tagged(StatusCode::OK, &found, Answer(AdapterObject::new(&name, &found))))
 }
 
@@ -170,7 +176,7 @@ pub(super) async fn patch(
 /// Adapters that come with the server can't be deleted here, nor one that an alias stands for (409). `If-Match` makes it
 /// conditional.
 #[utoipa::path(
-    delete, path = "/v1/adapters/{name}", tag = "adapters",
+    delete, path = "/v1/adapters/{name}", operation_id = "delete_adapter", tag = "adapters",
     params(("name" = String, Path, description = "The adapter's name", pattern = "^[a-z0-9][a-z0-9._-]{0,63}$", example = "my-task"), Where),
     responses((status = 204, description = "It is gone"), super::openapi::ChangeFailures)
 )]
@@ -191,7 +197,7 @@ pub(super) async fn delete(
 ///
 /// Each is used as `name@version`.
 #[utoipa::path(
-    get, path = "/v1/adapters/{name}/versions", tag = "adapters",
+    get, path = "/v1/adapters/{name}/versions", operation_id = "list_adapter_versions", tag = "adapters",
     params(("name" = String, Path, description = "The adapter's name", pattern = "^[a-z0-9][a-z0-9._-]{0,63}$", example = "sst2")),
     responses((status = 200, description = "Its versions", body = VersionList), super::openapi::AdapterFailures)
 )]
@@ -211,7 +217,7 @@ pub(super) async fn versions(
 ///
 /// With the last version the adapter is gone. A version that an alias stands for stays (409).
 #[utoipa::path(
-    delete, path = "/v1/adapters/{name}/versions/{version}", tag = "adapters",
+    delete, path = "/v1/adapters/{name}/versions/{version}", operation_id = "delete_adapter_version", tag = "adapters",
     params(
         ("name" = String, Path, description = "The adapter's name", pattern = "^[a-z0-9][a-z0-9._-]{0,63}$", example = "my-task"),
         ("version" = String, Path, description = "12 or more digits of the version", pattern = "^(sha256:)?[0-9a-f]{12,64}$", example = "9f86d081884c"),
@@ -238,7 +244,7 @@ pub(super) async fn delete_version(
 ///
 /// What the server keeps, as it was uploaded: config, weights and card. The ETag is the version.
 #[utoipa::path(
-    get, path = "/v1/adapters/{name}/content", tag = "adapters",
+    get, path = "/v1/adapters/{name}/content", operation_id = "get_adapter_content", tag = "adapters",
     params(("name" = String, Path, description = "The adapter's name, or `name@version`", pattern = "^[a-z0-9][a-z0-9._-]{0,63}(@(sha256:)?[0-9a-f]{12,64})?$", example = "sst2")),
     responses(
         (status = 200, description = "The archive", body = Vec<u8>, content_type = "application/zip"),
@@ -251,10 +257,13 @@ pub(super) async fn content(
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let wanted = reference(name)?;
+    let turn = door.downloads.take(&principal.tenant().id).await;
     let (found, bytes) = door.service.adapter_content(&principal, &wanted).await?;
+    let length = HeaderValue::from(bytes.len());
     let file = HeaderValue::try_from(format!("attachment; filename=\"{}.zip\"", wanted.name));
-    let mut response = tagged(StatusCode::OK, &found, bytes);
+    let mut response = tagged(StatusCode::OK, &found, download::body(bytes, turn));
     let headers = response.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, length);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/zip"));
     headers.insert(header::CONTENT_DISPOSITION, file.expect("a name is letters and digits"));
     Ok(response)

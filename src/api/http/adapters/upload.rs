@@ -2,21 +2,19 @@
 
 use axum::{
     body::{Body, Bytes},
-    extract::{FromRequest, Multipart, Request, multipart::Field},
+    extract::{FromRequest, Multipart, Request},
     http::header,
 };
 use http_body_util::{BodyExt, Limited};
 use utoipa::ToSchema;
 
 use crate::{
-    adapter::{
-        archive::{self, Limits},
-        card::MAX_CARD_BYTES,
-        folder::{AdapterBytes, MAX_CONFIG_BYTES},
-        tensor_file::{MAX_FILE_BYTES, WeightsFormat},
+    adapter::folder::AdapterBytes,
+    api::{
+        ApiError, ErrorCode,
+        http::{Door, off_the_loop},
+        upload::{self, Part, too_large, unpack},
     },
-    api::http::{Door, generate::off_the_loop},
-    api::{ApiError, ErrorCode},
 };
 
 /// The parts of a multipart upload.
@@ -34,12 +32,12 @@ pub(super) struct Parts {
     card: Option<String>,
 }
 
-/// Reads the body of an upload, a few uploads at a time: memory is bounded by their number and the largest one.
+/// Reads the body of an upload. Who calls holds a turn until the upload is stored: memory is bounded by their number and the
+/// largest one.
 ///
 /// # Errors
 /// When it is too large, too slow, not one of the forms, or a part is missing.
 pub(super) async fn read(door: &Door, request: Request) -> Result<AdapterBytes, ApiError> {
-    let _turn = door.uploads.acquire().await.map_err(|_| ApiError::internal())?;
     let reading = tokio::time::timeout(door.options.body_timeout, read_body(door, request));
     let slow = |_| {
         let seconds = door.options.body_timeout.as_secs();
@@ -48,9 +46,8 @@ pub(super) async fn read(door: &Door, request: Request) -> Result<AdapterBytes, 
     match reading.await.map_err(slow)?? {
         Form::Parts(files) => Ok(files),
         Form::Archive(bytes) => {
-            // What is packed may not take more memory than what is sent as it is.
-            let limits = Limits { bytes: door.options.max_adapter_bytes as u64, ..Limits::default() };
-            off_the_loop(move || unpack(&bytes, &limits)).await
+            let most = door.options.max_adapter_bytes;
+            off_the_loop(move || unpack(&bytes, most)).await
         }
     }
 }
@@ -97,42 +94,24 @@ async fn read_parts(door: &Door, request: Request) -> Result<AdapterBytes, ApiEr
         |error: String| ApiError::invalid("body", format!("the multipart body is malformed: {error}"));
     let mut parts =
         Multipart::from_request(request, &()).await.map_err(|error| malformed(error.body_text()))?;
-    let (mut config, mut weights, mut card) = (None, None, None);
-    while let Some(part) = parts.next_field().await.map_err(|error| failed(&error, most))? {
-        let name = part.name().unwrap_or_default().to_owned();
-        let (place, limit) = match name.as_str() {
-            "config" => (&mut config, MAX_CONFIG_BYTES),
-            "weights" => (&mut weights, MAX_FILE_BYTES),
-            "card" => (&mut card, MAX_CARD_BYTES as u64),
+    let mut files = upload::Parts::new(most);
+    while let Some(mut field) = parts.next_field().await.map_err(|error| failed(&error, most))? {
+        let part = match field.name().unwrap_or_default() {
+            "config" => Part::Config,
+            "weights" => Part::Weights,
+            "card" => Part::Card,
             other => {
                 let message =
                     format!("'{other}' is not a part of an adapter: send config, weights and maybe card");
                 return Err(ApiError::invalid(other, message));
             }
         };
-        let bytes = read_part(part, &name, usize::try_from(limit).unwrap_or(usize::MAX).min(most)).await?;
-        if place.replace(bytes).is_some() {
-            return Err(ApiError::invalid(&name, format!("the part '{name}' is there twice: send it once")));
+        files.begin(part)?;
+        while let Some(chunk) = field.chunk().await.map_err(|error| failed(&error, most))? {
+            files.extend(part, &chunk)?;
         }
     }
-    let missing = |name: &str| ApiError::invalid(name, format!("the part '{name}' is missing: send it"));
-    let weights = weights.ok_or_else(|| missing("weights"))?;
-    let config = config.ok_or_else(|| missing("config"))?;
-    // A torch file is a zip archive; a safetensors file begins with the length of its header.
-    let format =
-        if weights.starts_with(b"PK\x03\x04") { WeightsFormat::TorchBin } else { WeightsFormat::Safetensors };
-    Ok(AdapterBytes { config, format, weights, card })
-}
-
-async fn read_part(mut part: Field<'_>, name: &str, limit: usize) -> Result<Vec<u8>, ApiError> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = part.chunk().await.map_err(|error| failed(&error, limit))? {
-        if bytes.len() + chunk.len() > limit {
-            return Err(too_large(&format!("the part '{name}'"), limit));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
+    files.files()
 }
 
 fn failed(error: &axum::extract::multipart::MultipartError, limit: usize) -> ApiError {
@@ -145,15 +124,4 @@ fn failed(error: &axum::extract::multipart::MultipartError, limit: usize) -> Api
 /// Whether a body ended because it was over its limit, however deep that is said.
 fn is_length_limit(error: &(dyn std::error::Error + 'static)) -> bool {
     error.is::<http_body_util::LengthLimitError>() || error.source().is_some_and(is_length_limit)
-}
-
-fn too_large(what: &str, limit: usize) -> ApiError {
-    ApiError::new(ErrorCode::TooLarge, format!("{what} is over {limit} bytes, the most this server takes"))
-}
-
-fn unpack(bytes: &[u8], limits: &Limits) -> Result<AdapterBytes, ApiError> {
-    archive::read(bytes, limits).map_err(|error| {
-        let code = if error.is_too_large() { ErrorCode::TooLarge } else { ErrorCode::InvalidAdapter };
-        ApiError::new(code, error.to_string()).about("body")
-    })
 }

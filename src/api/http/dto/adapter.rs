@@ -124,6 +124,28 @@ pub struct AliasObject {
     pub target: String,
 }
 
+/// The body of `POST /v1/load_lora_adapter`, as vLLM takes it.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct LoadLoraBody {
+    /// The adapter's name here.
+    #[schema(example = "my-task")]
+    pub lora_name: String,
+    /// Its folder, from `--adapter-load-root` or whole and below that.
+    #[schema(example = "teams/search/my-task")]
+    pub lora_path: String,
+    /// Whether an adapter of the name may be replaced.
+    #[serde(default)]
+    pub load_inplace: bool,
+}
+
+/// The body of `POST /v1/unload_lora_adapter`, as vLLM takes it.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct UnloadLoraBody {
+    /// The adapter's name.
+    #[schema(example = "my-task")]
+    pub lora_name: String,
+}
+
 /// `2026-11-23T15:00:00Z`; times before 1970 read as its start.
 fn rfc3339(time: SystemTime) -> String {
     let UtcTime { year, month, day, hour, minute, second, .. } = time.into();

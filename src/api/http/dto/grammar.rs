@@ -5,8 +5,11 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::{
-    api::ApiError,
-    domain::{Choices, Grammar, GrammarError, Pattern, Schema},
+    api::{
+        ApiError,
+        grammar::{choices, pattern, schema},
+    },
+    domain::Grammar,
 };
 
 /// `response_format`, in OpenAI's form: any text, a JSON object, or JSON that a schema describes.
@@ -67,27 +70,12 @@ pub(in crate::api::http) fn grammar(
     }
 }
 
-/// A text that `regex` matches.
-pub(in crate::api::http) fn pattern(regex: &str, param: &str) -> Result<Grammar, ApiError> {
-    Pattern::new(regex).map(Grammar::Regex).map_err(|error| refused(param, &error))
-}
-
-/// One of `texts`.
-pub(in crate::api::http) fn choices(texts: Vec<String>, param: &str) -> Result<Grammar, ApiError> {
-    Choices::new(texts).map(Grammar::Choice).map_err(|error| refused(param, &error))
-}
-
-/// JSON that `schema` describes.
-pub(in crate::api::http) fn schema(schema: &Value, param: &str) -> Result<Grammar, ApiError> {
-    Schema::new(&schema.to_string()).map(Grammar::JsonSchema).map_err(|error| refused(param, &error))
-}
-
 fn formatted(format: ResponseFormat) -> Result<Option<Grammar>, ApiError> {
     match (format.kind, format.json_schema) {
         (FormatKind::Text, None) => Ok(None),
         (FormatKind::JsonObject, None) => Ok(Some(Grammar::JsonObject)),
         (FormatKind::JsonSchema, Some(JsonSchemaFormat { schema: Some(found), .. })) => {
-            schema(&found, "response_format.json_schema.schema").map(Some)
+            schema(&found.to_string(), "response_format.json_schema.schema").map(Some)
         }
         (FormatKind::JsonSchema, _) => {
             let param = "response_format.json_schema.schema";
@@ -98,9 +86,4 @@ fn formatted(format: ResponseFormat) -> Result<Option<Grammar>, ApiError> {
             Err(ApiError::invalid("response_format.json_schema", message))
         }
     }
-}
-
-fn refused(param: &str, error: &GrammarError) -> ApiError {
-    let param = error.at().map_or_else(|| param.to_owned(), |at| format!("{param}[{at}]"));
-    ApiError::invalid(param.clone(), format!("{param} can't be used: {error}"))
 }

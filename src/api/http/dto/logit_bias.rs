@@ -5,10 +5,7 @@ use serde::{
     de::{self, MapAccess, Visitor},
 };
 
-use crate::domain::LogitBias;
-
-/// Most tokens whose logits a request may change: each costs every step a little.
-const MAX_BIASED: usize = 1024;
+use crate::{api::bounds::MAX_BIASED, domain::LogitBias};
 
 /// `logit_bias`: an object from token ids, written as text, to what is added.
 #[derive(Debug, Clone, Default)]

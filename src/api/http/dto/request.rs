@@ -9,16 +9,9 @@ use utoipa::ToSchema;
 use super::LogitBiasField;
 use super::grammar::{ResponseFormat, grammar};
 use crate::{
-    api::{ApiError, DEFAULT_MAX_TOKENS},
+    api::{ApiError, DEFAULT_MAX_TOKENS, bounds},
     domain::{GenerateRequest, OverLength, Prompt, RawSampling, SamplingParams, TenantId},
 };
-
-/// Most choices for one prompt.
-const MAX_CHOICES: u32 = 64;
-
-/// Most stop strings, and most bytes of one.
-const MAX_STOPS: usize = 16;
-const MAX_STOP_BYTES: usize = 256;
 
 /// `prompt`: a text, a list of texts (a batch), token ids, or a list of lists of them.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -164,20 +157,18 @@ impl TryFrom<GenerateBody> for GenerateRequest {
 
     fn try_from(body: GenerateBody) -> Result<Self, ApiError> {
         let sampling = body.sampling()?;
-        let n = choices(body.n)?;
-        if body.max_tokens == Some(0) {
-            return Err(ApiError::invalid("max_tokens", "max_tokens is 0: ask for at least 1 token"));
-        }
+        let n = bounds::choices(body.n)?;
+        let max_tokens = bounds::max_tokens(body.max_tokens)?;
         Ok(Self {
             tenant: TenantId::default_tenant(),
             adapter: body.adapter.as_deref().map(str::parse).transpose()?,
             prompts: prompts(body.prompt, body.inputs)?,
-            max_tokens: body.max_tokens,
+            max_tokens,
             usual_tokens: Some(DEFAULT_MAX_TOKENS),
             scores_prompts: false,
             min_tokens: body.min_tokens.unwrap_or(0),
             sampling,
-            stop: stop(body.stop.unwrap_or_default())?,
+            stop: bounds::stop(body.stop.unwrap_or_default())?,
             grammar: grammar(body.response_format, body.regex.as_deref(), body.choice)?,
             n,
             truncate: body.truncate.map(OverLength::from),
@@ -185,15 +176,6 @@ impl TryFrom<GenerateBody> for GenerateRequest {
             timeout: timeout(body.timeout_ms),
         })
     }
-}
-
-/// How many choices.
-pub(in crate::api::http) fn choices(n: Option<u32>) -> Result<u32, ApiError> {
-    let n = n.unwrap_or(1);
-    if (1..=MAX_CHOICES).contains(&n) {
-        return Ok(n);
-    }
-    Err(ApiError::invalid("n", format!("n is {n}: use 1 to {MAX_CHOICES}")))
 }
 
 /// How long to wait; 0 is for ever.
@@ -216,42 +198,21 @@ pub(in crate::api::http) fn prompts(
     prompt: Option<PromptField>,
     inputs: Option<BTreeMap<String, String>>,
 ) -> Result<Vec<Prompt>, ApiError> {
-    let empty = |param: String| ApiError::invalid(param.clone(), format!("{param} is empty: send some text"));
     match (prompt, inputs) {
         (Some(_), Some(_)) => {
             Err(ApiError::invalid("inputs", "prompt and inputs exclude each other: send one"))
         }
         (None, None) => Err(ApiError::invalid("prompt", "prompt is missing: send a prompt, or inputs")),
-        (None, Some(inputs)) if inputs.is_empty() => Err(empty("inputs".into())),
-        (None, Some(inputs)) => Ok(vec![Prompt::Inputs(inputs)]),
-        (Some(PromptField::Text(text)), None) if text.is_empty() => Err(empty("prompt".into())),
-        (Some(PromptField::Text(text)), None) => Ok(vec![Prompt::Text(text)]),
+        (None, Some(inputs)) => Ok(vec![bounds::inputs(inputs)?]),
+        (Some(PromptField::Text(text)), None) => Ok(vec![bounds::text(text, "prompt")?]),
         (Some(PromptField::Ids(ids)), None) => Ok(vec![Prompt::Ids(ids)]),
         (Some(PromptField::IdLists(lists)), None) => Ok(lists.into_iter().map(Prompt::Ids).collect()),
-        (Some(PromptField::Texts(texts)), None) if texts.is_empty() => Err(empty("prompt".into())),
+        (Some(PromptField::Texts(texts)), None) if texts.is_empty() => Err(bounds::empty("prompt")),
         (Some(PromptField::Texts(texts)), None) => {
-            let checked = |(at, text): (usize, String)| match text.is_empty() {
-                true => Err(empty(format!("prompt[{at}]"))),
-                false => Ok(Prompt::Text(text)),
-            };
+            let checked = |(at, text)| bounds::text(text, &format!("prompt[{at}]"));
             texts.into_iter().enumerate().map(checked).collect()
         }
     }
-}
-
-/// What generation ends in front of.
-pub(in crate::api::http) fn stop(stop: Vec<String>) -> Result<Vec<String>, ApiError> {
-    if stop.len() > MAX_STOPS {
-        let message = format!("stop has {} strings: use at most {MAX_STOPS}", stop.len());
-        return Err(ApiError::invalid("stop", message));
-    }
-    for (at, text) in stop.iter().enumerate() {
-        if text.is_empty() || text.len() > MAX_STOP_BYTES {
-            let message = format!("stop[{at}] has {} bytes: use 1 to {MAX_STOP_BYTES}", text.len());
-            return Err(ApiError::invalid(format!("stop[{at}]"), message));
-        }
-    }
-    Ok(stop)
 }
 
 /// Written out so that a wrong type is named, which an untagged enum cannot do.

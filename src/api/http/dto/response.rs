@@ -168,16 +168,20 @@ pub struct ServerSentEvent {
     data: String,
 }
 
-/// A text that has JSON inside, which plain JSON Schema can only hint at.
 fn event_data() -> Object {
-    let inside = ["StreamEvent", "GenerateResponse", "ErrorBody"].map(Ref::from_schema_name);
+    packed_json(
+        &["StreamEvent", "GenerateResponse", "ErrorBody"],
+        "The JSON of a `StreamEvent` for each token, then of the whole `GenerateResponse`, then `[DONE]`; or of an `ErrorBody` \
+         where it failed, which ends the stream.",
+    )
+}
+
+/// A text with the JSON of one of the schemas `inside`, which plain JSON Schema can only hint at.
+pub fn packed_json(inside: &[&str], description: &str) -> Object {
+    let inside: Vec<Ref> = inside.iter().map(|&name| Ref::from_schema_name(name)).collect();
     ObjectBuilder::new()
         .schema_type(Type::String)
-        .description(Some(
-            "The JSON of a `StreamEvent` for each token, then of the whole `GenerateResponse`, then `[DONE]`; or of an \
-             `ErrorBody` where it failed, which ends the stream.",
-        ))
-        .examples([r#"{"index":0,"position":0,"token":{"id":1465,"text":"positive"}}"#])
+        .description(Some(description))
         .content_media_type("application/json")
         .extensions(Some(Extensions::from_iter([("x-content-schema", json!({"oneOf": inside}))])))
         .build()

@@ -102,15 +102,9 @@ impl Writer {
     fn top(&self, token: &GeneratedToken) -> Vec<TopToken> {
         let named = token.top.iter().map(|scored| TopToken {
             id: scored.id,
-            text: self.text(scored.id),
+            text: self.tokenizer.text_of(scored.id),
             logprob: scored.logprob,
         });
         named.collect()
-    }
-
-    /// The text of one token; its vocabulary entry where it has none (`</s>`).
-    fn text(&self, id: u32) -> String {
-        let text = self.tokenizer.decode(&[id]);
-        if text.is_empty() { self.tokenizer.piece(id).unwrap_or_default() } else { text }
     }
 }

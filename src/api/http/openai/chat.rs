@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::{
     Ask, Form,
     errors::unsupported,
-    fields::{Own, ResponseFormat, StopField, StreamOptions, body, object, refuse},
+    fields::{Own, StopField, StreamOptions, body, object, refuse},
     ignored::{Fields, Lenient},
 };
 use crate::{

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{
     Ask, Form,
     errors::unsupported,
-    fields::{Own, ResponseFormat, StopField, StreamOptions, body, refuse},
+    fields::{Own, StopField, StreamOptions, body, refuse},
     ignored::{Fields, Lenient},
 };
 use crate::api::{

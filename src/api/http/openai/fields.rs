@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 use super::{errors::unsupported, ignored::Fields};
 use crate::{
     api::{
-        ApiError,
-        http::dto::{LogitBiasField, Truncate, request as native},
+        ApiError, bounds,
+        http::dto::{LogitBiasField, ResponseFormat, Truncate, grammar::grammar, request as native},
     },
     domain::{GenerateRequest, OverLength, Prompt, RawSampling, SamplingParams, TenantId},
 };
@@ -51,7 +51,7 @@ macro_rules! body {
                 /// How it is streamed; only with `stream`.
                 stream_options: Option<StreamOptions>,
                 /// The form of the answer: `{"type": "text"}`.
-                response_format: Option<ResponseFormat>,
+                response_format: Option<$crate::api::http::dto::ResponseFormat>,
                 /// Who the request is for, in the client's words. Taken, neither stored nor logged.
                 #[expect(dead_code, reason = "it is taken and nothing is done with it")]
                 user: Option<String>,
@@ -139,25 +139,6 @@ impl StreamOptions {
     pub(super) const FIELDS: Fields = Fields { names: Self::NAMES, inside: &[] };
 }
 
-/// The form of the answer.
-#[derive(Debug, Deserialize, ToSchema)]
-pub struct ResponseFormat {
-    /// `text`.
-    #[serde(rename = "type")]
-    #[schema(example = "text")]
-    pub kind: String,
-}
-
-impl ResponseFormat {
-    /// The one place where a wanted form becomes what the sampler is held to. Text needs nothing.
-    fn check(&self) -> Result<(), ApiError> {
-        match self.kind.as_str() {
-            "text" => Ok(()),
-            kind => Err(unsupported("response_format", &format!("type '{kind}'"), "send type 'text'")),
-        }
-    }
-}
-
 /// `stop`: one text or a list of them.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged, expecting = "expected a string or a list of strings")]
@@ -234,9 +215,6 @@ impl Common {
 
     /// The request.
     pub fn request(self, own: Own) -> Result<GenerateRequest, ApiError> {
-        if let Some(format) = &self.response_format {
-            format.check()?;
-        }
         let sampling = self.sampling(own.logprobs)?;
         let stop = match self.stop {
             None => Vec::new(),
@@ -252,8 +230,9 @@ impl Common {
             scores_prompts: own.scores_prompts,
             min_tokens: self.min_tokens.unwrap_or(0),
             sampling,
-            stop: native::stop(stop)?,
-            n: native::choices(self.n)?,
+            stop: bounds::stop(stop)?,
+            grammar: grammar(self.response_format, None, None)?,
+            n: bounds::choices(self.n)?,
             truncate: self.truncate.map(OverLength::from),
             priority: self.priority.unwrap_or(0),
             timeout: native::timeout(self.timeout_ms),

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{ToSchema, openapi::Object};
+
+use crate::api::http::dto::packed_json;
 
 /// The answer of `POST /v1/completions`, and each chunk of it when it is streamed.
 #[derive(Debug, Serialize, ToSchema)]
@@ -232,4 +234,34 @@ pub struct ModelObject {
     /// Not OpenAI's: the backbone that an adapter changes; null for the backbone itself.
     #[schema(example = "flan-t5-small-en")]
     pub parent: Option<String>,
+}
+
+/// A server-sent event of streamed completions.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "it describes what the frames of a stream are; they are written by axum")]
+pub struct CompletionEvent {
+    #[schema(schema_with = completion_data)]
+    data: String,
+}
+
+fn completion_data() -> Object {
+    packed_json(
+        &["Completion", "ErrorBody"],
+        "The JSON of a piece of a `Completion`, at last `[DONE]`; or of an `ErrorBody`.",
+    )
+}
+
+/// A server-sent event of a streamed chat completion.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "it describes what the frames of a stream are; they are written by axum")]
+pub struct ChatEvent {
+    #[schema(schema_with = chat_data)]
+    data: String,
+}
+
+fn chat_data() -> Object {
+    packed_json(
+        &["ChatChunk", "ErrorBody"],
+        "The JSON of a `ChatChunk`, at last `[DONE]`; or of an `ErrorBody`.",
+    )
 }

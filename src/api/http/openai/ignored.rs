@@ -4,18 +4,16 @@ use std::{collections::BTreeSet, fmt};
 
 use axum::{
     extract::{FromRequest, Request},
-    http::{HeaderName, HeaderValue},
+    http::HeaderValue,
     response::Response,
 };
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::api::{
     ApiError,
+    frame::DEPT_IGNORED,
     http::{Door, json},
 };
-
-/// The header that names them.
-pub(in crate::api::http) const DEPT_IGNORED: HeaderName = HeaderName::from_static("dept-ignored");
 
 /// Most fields that are named, and most characters of one.
 const MAX_NAMES: usize = 32;

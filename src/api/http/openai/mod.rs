@@ -23,15 +23,17 @@ use axum::{
 pub(super) use chat::ChatBody;
 pub(super) use completion::CompletionBody;
 use fields::Delivery;
-pub(super) use forms::{ChatChunk, ChatCompletion, Completion};
+pub(super) use forms::{ChatChunk, ChatCompletion, ChatEvent, Completion, CompletionEvent};
 use ignored::Body;
-pub(super) use ignored::DEPT_IGNORED;
 use stream::{ChatStream, TextStream};
 use writer::{Head, Writer};
 
-use super::{Door, account::Account, generate::off_the_loop, request_id::RequestId, stream::respond};
+use super::{Door, stream::respond};
 use crate::{
-    api::{Accepted, ApiError, collect},
+    api::{
+        Accepted, ApiError, collect,
+        frame::{account::Account, off_the_loop, request_id::RequestId},
+    },
     domain::{GenerateRequest, Prompt},
     tenancy::Principal,
     tokenizer::Tokenizer,
@@ -83,7 +85,7 @@ struct Caller {
     responses(
         (status = 200, description = "The texts, whole or as a stream of chunks",
          headers(("dept-ignored" = Option<String>, description = "The fields of the body that were ignored")),
-         content((Completion = "application/json"), (Completion = "text/event-stream"))),
+         content((Completion = "application/json"), (CompletionEvent = "text/event-stream"))),
         super::openapi::GenerateFailures,
     )
 )]
@@ -108,7 +110,7 @@ pub(super) async fn completions(
     responses(
         (status = 200, description = "The answer, whole or as a stream of chunks",
          headers(("dept-ignored" = Option<String>, description = "The fields of the body that were ignored")),
-         content((ChatCompletion = "application/json"), (ChatChunk = "text/event-stream"))),
+         content((ChatCompletion = "application/json"), (ChatEvent = "text/event-stream"))),
         super::openapi::GenerateFailures,
     )
 )]

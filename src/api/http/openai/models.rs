@@ -34,8 +34,10 @@ pub(super) async fn resolve(
 }
 
 /// What can be asked for as `model`: the backbone, and the adapters and aliases that the key may use.
+///
+/// All on one page, as OpenAI's clients expect.
 #[utoipa::path(
-    get, path = "/v1/models", tag = "openai",
+    get, path = "/v1/models", operation_id = "list_models", tag = "openai",
     responses(
         (status = 200, description = "All of them", body = ModelList), crate::api::http::openapi::QueryFailures,
     )
@@ -48,9 +50,11 @@ pub(in crate::api::http) async fn list(State(door): State<Door>, principal: Prin
     Answer(ModelList { object: "list", data: [backbone].into_iter().chain(adapters).collect() })
 }
 
-/// One of them.
+/// One of the models.
+///
+/// The backbone, an adapter, one version of it, or an alias.
 #[utoipa::path(
-    get, path = "/v1/models/{model}", tag = "openai",
+    get, path = "/v1/models/{model}", operation_id = "get_model", tag = "openai",
     params(("model" = String, Path, description = "An adapter's name, `name@version` or the backbone's", example = "sst2")),
     responses(
         (status = 200, description = "What it is", body = ModelObject), crate::api::http::openapi::AdapterFailures,

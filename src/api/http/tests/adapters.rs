@@ -14,6 +14,7 @@ use axum::{
     http::{Request, header},
 };
 use serde_json::{Value, json};
+use tower::ServiceExt;
 
 use super::kit::{Answer, Stage, ask, get, post};
 use crate::{
@@ -21,34 +22,46 @@ use crate::{
         BackboneShape, Catalogue, CatalogueConfig, Task, archive, folder::AdapterBytes,
         tensor_file::WeightsFormat,
     },
+    api::http::HttpOptions,
     config::Location,
 };
 
-struct Shop {
+pub struct Shop {
     root: tempfile::TempDir,
-    app: Router,
+    pub app: Router,
     /// Keeps the engine's end open.
     _inbox: std::sync::mpsc::Receiver<crate::engine::Command>,
 }
 
-async fn shop() -> Shop {
-    let root = tempfile::tempdir().unwrap();
+/// A catalogue over a store in `root`.
+pub async fn stored(root: &Path) -> Catalogue {
     let backbone = BackboneShape { hidden: 4, task: Task::Seq2SeqLm, name: "tiny".into(), fingerprint: None };
     let config = CatalogueConfig {
-        location: Some(Location::Folder(root.path().to_owned())),
+        location: Some(Location::Folder(root.to_owned())),
         backbone,
         host_bytes: 1 << 20,
         interval: Duration::from_secs(3600),
     };
+    Catalogue::open(config, Arc::default()).await.unwrap().0
+}
+
+async fn shop() -> Shop {
+    shop_with(|_| {}).await
+}
+
+/// A server on a store of its own, with other options.
+pub async fn shop_with(change: impl FnOnce(&mut HttpOptions)) -> Shop {
+    let root = tempfile::tempdir().unwrap();
     let mut stage = Stage::new();
     stage.options.max_adapter_bytes = 20_000;
-    stage.service.catalogue = Catalogue::open(config, Arc::default()).await.unwrap().0;
+    change(&mut stage.options);
+    stage.service.catalogue = stored(root.path()).await;
     let (app, inbox) = stage.quiet();
     Shop { root, app, _inbox: inbox }
 }
 
 /// The files of a soft prompt whose every number is `value`.
-fn files(value: f32) -> AdapterBytes {
+pub fn files(value: f32) -> AdapterBytes {
     let config = json!({"peft_type": "PROMPT_TUNING", "task_type": "SEQ_2_SEQ_LM", "num_virtual_tokens": 2,
                         "token_dim": 4, "num_transformer_submodules": 1});
     let data: Vec<u8> = std::iter::repeat_n(value, 8).flat_map(f32::to_le_bytes).collect();
@@ -97,12 +110,12 @@ impl Shop {
             .await
     }
 
-    async fn send(&self, method: &str, path: &str, body: &str) -> Answer {
+    pub async fn send(&self, method: &str, path: &str, body: &str) -> Answer {
         ask(&self.app, request(method, path, &[JSON], body.to_owned())).await
     }
 
     /// Every file under the root, with its bytes.
-    fn contents(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+    pub fn contents(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         fn walk(folder: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
             for entry in fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
@@ -236,6 +249,7 @@ async fn what_all_share_is_changed_there_only() {
 async fn a_refused_upload_leaves_the_store_as_it_was() {
     let shop = shop().await;
     shop.put("task", 1.0).await;
+    shop.send("PUT", "/v1/aliases/live", r#"{"target": "task"}"#).await;
     let before = shop.contents();
     let sound = files(2.0);
     let (config, weights) = (&sound.config[..], &sound.weights[..]);
@@ -302,7 +316,9 @@ async fn a_refused_upload_leaves_the_store_as_it_was() {
         assert_eq!((found, found_code.as_str()), (status, code), "{message}");
         assert!(message.to_lowercase().contains(&said.to_lowercase()), "{said}: {message}");
     }
-    for (name, status) in [("UPPER", 400), ("tiny", 409), (".x", 400), ("a@b", 400), (&"a".repeat(65), 400)] {
+    for (name, status) in
+        [("UPPER", 400), ("live", 409), ("tiny", 409), (".x", 400), ("a@b", 400), (&"a".repeat(65), 400)]
+    {
         let path = format!("/v1/adapters/{name}");
         let answer = ask(&shop.app, request("PUT", &path, &[FORM], parts_of(&sound))).await;
         assert_eq!(answer.error().0, status, "{name}: {}", answer.text());
@@ -311,4 +327,29 @@ async fn a_refused_upload_leaves_the_store_as_it_was() {
     let none =
         Request::put("/v1/adapters/new").header(header::CONTENT_LENGTH, "0").body(Body::empty()).unwrap();
     assert_eq!(ask(&shop.app, none).await.error().0, 415);
+}
+
+/// A client that reads nothing of what it downloads holds its turn, not the server's memory.
+#[tokio::test]
+async fn downloads_are_a_few_at_a_time() {
+    let shop = shop().await;
+    shop.put("task", 1.0).await;
+    let path = "/v1/adapters/task/content";
+    let expected = archive::pack(&files(1.0));
+    let mut unread = Vec::new();
+    for _ in 0..4 {
+        unread.push(shop.app.clone().oneshot(get(path)).await.unwrap());
+    }
+    let app = shop.app.clone();
+    let waiting = tokio::spawn(async move { ask(&app, get(path)).await });
+    for _ in 0..20 {
+        assert_eq!(ask(&shop.app, get("/v1/adapters/task")).await.status, 200, "others are served");
+    }
+    assert!(!waiting.is_finished());
+    let read = Answer::of(unread.remove(0)).await;
+    assert_eq!(
+        (read.header("content-length"), &read.body[..]),
+        (Some(&*expected.len().to_string()), &expected[..])
+    );
+    assert_eq!(waiting.await.unwrap().body, expected);
 }

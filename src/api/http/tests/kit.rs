@@ -94,6 +94,12 @@ impl Stage {
 
     /// The routes, with an engine that does `script` with every sequence.
     pub fn with_engine(self, script: impl Fn(Arrival) + Send + 'static) -> Router {
+        let (service, gate, options) = self.parts(script);
+        public(service, gate, options)
+    }
+
+    /// What a door is made of, with an engine that does `script` with every sequence.
+    pub fn parts(self, script: impl Fn(Arrival) + Send + 'static) -> (Arc<Service>, Arc<Gate>, HttpOptions) {
         let Self { service, inbox, options, gate } = self;
         let load = Arc::clone(service.engines[0].load());
         thread::spawn(move || {
@@ -102,7 +108,7 @@ impl Stage {
                 script(*arrival);
             }
         });
-        public(Arc::new(service), gate, options)
+        (Arc::new(service), gate, options)
     }
 
     /// The routes and the engine's inbox, which nobody reads yet.

@@ -1,11 +1,13 @@
-mod adapters;
+pub(in crate::api) mod adapters;
 mod answers;
 mod assets;
 mod bad_input;
+#[cfg(unix)]
+mod by_path;
 mod classify;
 mod http2;
-mod keyed;
-mod kit;
+pub(in crate::api) mod keyed;
+pub(in crate::api) mod kit;
 mod openai;
 mod pages;
 mod quotas;
@@ -13,4 +15,4 @@ mod routes;
 mod streaming;
 mod tenants;
 mod troubles;
-mod wire;
+pub(in crate::api) mod wire;

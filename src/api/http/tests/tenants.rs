@@ -17,9 +17,11 @@ use super::{
 };
 use crate::{
     api::http::{
-        Door, Frame, Hosts, Origins,
-        access::{Access, authorise, declared},
-        dressed, openapi,
+        Doorkeeper, Frame, Hosts, Origins,
+        access::{Access, declared},
+        authorise, dressed,
+        failure::written,
+        openapi,
     },
     tenancy::{ApiKey, Scope},
 };
@@ -101,18 +103,11 @@ async fn a_route_that_nothing_is_said_of_is_the_admins() {
         stuck_after: stage.options.stuck_after,
         hosts: Hosts::Keyed,
         origins: Origins::default(),
+        written,
     };
-    let door = Door {
-        uploads: Arc::new(tokio::sync::Semaphore::new(1)),
-        service: Arc::new(stage.service),
-        gate: stage.gate,
-        options: Arc::new(stage.options),
-        started: std::time::SystemTime::UNIX_EPOCH,
-        frame: frame.clone(),
-    };
+    let keeper = Doorkeeper { gate: stage.gate, declared };
     let routes = Router::new().route("/v1/unsaid", routing::get(|| async { "said" }));
-    let routes = routes.route_layer(from_fn_with_state(door.clone(), authorise));
-    let app = dressed(routes, frame).with_state(door);
+    let app = dressed(routes.route_layer(from_fn_with_state(keeper, authorise)), frame);
     assert_eq!(ask(&app, get("/v1/unsaid")).await.status, 401);
     assert_eq!(ask(&app, with_key(get("/v1/unsaid"), &user)).await.error().1, "forbidden");
     assert_eq!(ask(&app, with_key(get("/v1/unsaid"), &admin)).await.text(), "said");

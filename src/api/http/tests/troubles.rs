@@ -16,7 +16,7 @@ use super::kit::{Answer, QUEUE, Stage, ask, fail, generate, get, post, server};
 use crate::{
     api::{
         Service, State,
-        http::{Frame, Hosts, Origins, dressed},
+        http::{Frame, Hosts, Origins, dressed, failure::written},
     },
     domain::SequenceError,
     engine::Command,
@@ -187,13 +187,8 @@ async fn a_panic_is_an_internal_error_without_its_text() {
     }
     let stage = Stage::new();
     let Service { metrics, readiness, .. } = stage.service;
-    let frame = Frame {
-        metrics,
-        readiness,
-        stuck_after: stage.options.stuck_after,
-        hosts: stage.options.hosts,
-        origins: Origins::default(),
-    };
+    let (hosts, stuck_after) = (stage.options.hosts, stage.options.stuck_after);
+    let frame = Frame { metrics, readiness, stuck_after, hosts, origins: Origins::default(), written };
     let app = dressed(Router::new().route("/panic", routing::get(panics)), frame);
     let answer = ask(&app, get("/panic")).await;
     assert_eq!(found(&answer), (500, "internal".into()));

@@ -1,5 +1,13 @@
-use super::{super::vocabulary::from_metadata, *};
-use crate::tokenizer::{Tokenizer, TokenizerError};
+use std::time::UNIX_EPOCH;
+
+use super::{
+    super::vocabulary::{chat_template, from_metadata},
+    *,
+};
+use crate::{
+    domain::{ChatMessage, Role},
+    tokenizer::{ChatTemplateError, Tokenizer, TokenizerError},
+};
 
 fn pairs() -> Vec<(&'static str, Value)> {
     let tokens = ["<pad>", "</s>", "<unk>", "▁the", "▁cat", "s", "▁", "[PAD7]"].map(str::to_owned).to_vec();
@@ -139,4 +147,19 @@ fn decoder_vocabularies_that_lie_are_refused() {
         let case = format!("{key} = {value:?}");
         assert!(matches!(changed(scored_pairs(), key, value), Err(TokenizerError::Vocabulary(_))), "{case}");
     }
+}
+
+#[test]
+fn a_file_s_chat_template_knows_its_special_tokens() {
+    let of = |source: Option<&str>| {
+        let template =
+            source.map(|source| ("tokenizer.chat_template".to_owned(), Value::Text(source.into())));
+        let named = pairs().into_iter().map(|(key, value)| (format!("tokenizer.ggml.{key}"), value));
+        chat_template(&named.chain(template).collect())
+    };
+    assert!(of(None).unwrap().is_none());
+    let template = of(Some("{{ messages[0].content }}{{ eos_token }}{{ unk_token }}{{ bos_token }}"));
+    let hi = ChatMessage { role: Role::User, content: "hi".into() };
+    assert_eq!(template.unwrap().unwrap().render(&[hi], UNIX_EPOCH).unwrap(), "hi</s><unk>");
+    assert!(matches!(of(Some("{{")), Err(ChatTemplateError::Malformed(_))));
 }

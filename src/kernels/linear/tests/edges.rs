@@ -18,6 +18,10 @@ fn wrong_parts_are_refused() {
     assert_eq!(new(shape, f32s(5), None), length("weights", 6, 5));
     assert_eq!(new(shape, i8s(vec![1.0]), None), length("scales", 2, 1));
     assert_eq!(new(shape, f32s(6), Some(vec![0.0; 3])), length("biases", 2, 3));
+    let blocks =
+        |values, scales| LinearWeights::Blocks { values: vec![1; values], scales: vec![f16::ONE; scales] };
+    assert_eq!(new(shape, blocks(5, 2), None), length("weights", 6, 5));
+    assert_eq!(new(shape, blocks(6, 3), None), length("scales", 2, 3));
     assert!(matches!(new(shape, i8s(vec![1.0, f32::NAN]), None), LinearError::NotFinite { index: 1, .. }));
     assert!(matches!(
         new(shape, f32s(6), Some(vec![f32::INFINITY, 0.0])),
@@ -53,7 +57,7 @@ fn a_gate_must_fit() {
 #[test]
 fn tensors_keep_their_leading_dimensions() {
     let shape = LinearShape { n: 5, k: 4 };
-    let linear = Linear::new(shape, weights(4, shape, None), None, pool(1)).unwrap();
+    let linear = Linear::new(shape, weights(4, shape, Recipe::F32), None, pool(1)).unwrap();
     let x = Tensor::from_vec(activations(4, 6, 4, &[Rows::Random]), (6, 4), &Device::Cpu).unwrap();
     let flat = linear.forward(&x).unwrap();
     assert_eq!(flat.dims(), [6, 5]);
@@ -73,7 +77,7 @@ fn tensors_keep_their_leading_dimensions() {
 #[test]
 fn wrong_tensors_are_refused() {
     let shape = LinearShape { n: 5, k: 4 };
-    let linear = Linear::new(shape, weights(4, shape, None), None, pool(1)).unwrap();
+    let linear = Linear::new(shape, weights(4, shape, Recipe::F32), None, pool(1)).unwrap();
     let zeros = |dims: &[usize]| Tensor::zeros(dims, candle_core::DType::F32, &Device::Cpu).unwrap();
     assert!(linear.forward(&zeros(&[2, 5])).unwrap_err().to_string().contains("last dimension must be 4"));
     assert!(linear.forward(&zeros(&[])).is_err());

@@ -1,5 +1,6 @@
 use std::num::NonZeroUsize;
 
+use half::f16;
 use proptest::prelude::*;
 
 use super::*;
@@ -42,11 +43,20 @@ fn activations(seed: u64, rows: usize, k: usize, kinds: &[Rows]) -> Vec<f32> {
     (0..rows * k).map(|index| cell(index / k, index % k)).collect()
 }
 
-fn weights(seed: u64, shape: LinearShape, activations: Option<ActivationBits>) -> LinearWeights {
+/// How weights are held.
+#[derive(Clone, Copy, Debug)]
+enum Recipe {
+    F32,
+    I8(ActivationBits),
+    Blocks,
+}
+
+fn weights(seed: u64, shape: LinearShape, recipe: Recipe) -> LinearWeights {
     let values: Vec<f32> = (0..shape.n * shape.k).map(|index| noise(!seed, index) * 0.1).collect();
-    match activations {
-        None => LinearWeights::F32 { values },
-        Some(bits) => LinearWeights::quantise(&values, shape, bits).unwrap(),
+    match recipe {
+        Recipe::F32 => LinearWeights::F32 { values },
+        Recipe::I8(bits) => LinearWeights::quantise(&values, shape, bits).unwrap(),
+        Recipe::Blocks => LinearWeights::quantise_blocks(&values, shape).unwrap(),
     }
 }
 
@@ -69,8 +79,8 @@ fn available() -> impl Iterator<Item = Isa> {
     Isa::ALL.into_iter().filter(|isa| isa.is_available())
 }
 
-const RECIPES: [Option<ActivationBits>; 3] =
-    [None, Some(ActivationBits::Eight), Some(ActivationBits::Fifteen)];
+const RECIPES: [Recipe; 4] =
+    [Recipe::F32, Recipe::I8(ActivationBits::Eight), Recipe::I8(ActivationBits::Fifteen), Recipe::Blocks];
 
 /// Every instruction set and thread count gives the reference's bits.
 fn check_against_reference(x: &[f32], shape: LinearShape, weights: LinearWeights, bias: Option<Vec<f32>>) {
@@ -147,6 +157,11 @@ fn extreme_integers_stay_exact() {
             check_against_reference(&vec![x; 2 * 4099], shape, weights, None);
         }
     }
+    for (weight, x) in [(-128, 1.0), (127, 1.0), (-128, -1.0), (127, -1.0)] {
+        let scales = vec![f16::from_f32(-0.5); 3 * 129];
+        let weights = LinearWeights::Blocks { values: vec![weight; 3 * 4099], scales };
+        check_against_reference(&vec![x; 2 * 4099], shape, weights, None);
+    }
 }
 
 #[test]
@@ -177,7 +192,8 @@ fn large_shapes_cut_into_many_tiles_agree() {
 fn fifteen_bits_come_close_to_f32_and_eight_less_so() {
     let shape = LinearShape { n: 20, k: 256 };
     let x = activations(3, 8, 256, &[Rows::Random]);
-    let LinearWeights::I8 { values, scales, .. } = weights(3, shape, Some(ActivationBits::Eight)) else {
+    let LinearWeights::I8 { values, scales, .. } = weights(3, shape, Recipe::I8(ActivationBits::Eight))
+    else {
         unreachable!("asked for int8");
     };
     let exact: Vec<f32> = values.iter().enumerate().map(|(i, &v)| f32::from(v) * scales[i / 256]).collect();
@@ -189,6 +205,27 @@ fn fifteen_bits_come_close_to_f32_and_eight_less_so() {
     };
     assert!(error(ActivationBits::Eight) < 0.02, "{}", error(ActivationBits::Eight));
     assert!(error(ActivationBits::Fifteen) < 0.0002, "{}", error(ActivationBits::Fifteen));
+}
+
+#[test]
+fn blocks_of_a_file_come_back_unchanged() {
+    // As GGML's Q8_0 makes them: a scale of 16 bits, and in every block a value of 127 (or a block of zeros).
+    let shape = LinearShape { n: 5, k: 96 };
+    let scales: Vec<f16> = (0..15).map(|block| f16::from_f32(0.013 * block as f32)).collect();
+    let value = |index: usize| if index.is_multiple_of(32) { 127 } else { (noise(9, index) * 127.0) as i8 };
+    let values: Vec<i8> = (0..480).map(|index| if index < 32 { 0 } else { value(index) }).collect();
+    let widened: Vec<f32> =
+        values.iter().enumerate().map(|(index, &v)| f32::from(v) * scales[index / 32].to_f32()).collect();
+    let found = LinearWeights::quantise_blocks(&widened, shape).unwrap();
+    assert_eq!(found, LinearWeights::Blocks { values, scales });
+}
+
+#[test]
+fn blocks_too_large_for_their_scale_are_refused() {
+    let mut values = vec![1.0; 64];
+    values[40] = 1e8;
+    let error = LinearWeights::quantise_blocks(&values, LinearShape { n: 1, k: 64 }).unwrap_err();
+    assert_eq!(error, LinearError::NotFinite { what: "scales", index: 1, value: f32::INFINITY });
 }
 
 #[test]
@@ -212,7 +249,7 @@ fn quantised_weights_are_within_half_a_step() {
 #[test]
 fn a_row_with_a_nan_shows_it_and_spares_the_others() {
     let shape = LinearShape { n: 70, k: 9 };
-    for recipe in [Some(ActivationBits::Eight), Some(ActivationBits::Fifteen)] {
+    for recipe in [Recipe::I8(ActivationBits::Eight), Recipe::I8(ActivationBits::Fifteen), Recipe::Blocks] {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let clean = activations(1, 3, 9, &[Rows::Random]);
             let mut x = clean.clone();

@@ -16,8 +16,11 @@ use axum::{
 
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::{Frame, openai::DEPT_IGNORED};
+use super::Frame;
 use crate::api::{ApiError, ErrorCode};
+
+/// Names the fields of a body that were ignored.
+pub(in crate::api) const DEPT_IGNORED: HeaderName = HeaderName::from_static("dept-ignored");
 
 /// The hosts that requests may name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +51,7 @@ impl Origins {
     }
 
     /// What answers the browsers of those pages; `None` when there are none.
-    pub(super) fn layer(&self) -> Option<CorsLayer> {
+    pub(in crate::api) fn layer(&self) -> Option<CorsLayer> {
         if self.0.is_empty() {
             return None;
         }

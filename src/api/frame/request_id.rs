@@ -1,8 +1,7 @@
-//! Every request has an id, and every failure becomes the one JSON shape, which holds it.
+//! Every request has an id, and every failure becomes the one shape of its wire, which holds it.
 
 use axum::{
-    Json,
-    extract::Request,
+    extract::{Request, State},
     http::{HeaderName, HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -10,21 +9,20 @@ use axum::{
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::dto::ErrorBody;
-use crate::api::{ApiError, ErrorCode};
+use super::Written;
+use crate::api::ApiError;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// Longest id that is taken over from a client.
 const MAX_ID: usize = 128;
 
 /// The id of the request that is being answered.
 #[derive(Debug, Clone)]
-pub(super) struct RequestId(pub String);
+pub(in crate::api) struct RequestId(pub String);
 
 /// Takes over or makes the id, hands it to the handler, and finishes the response.
-pub(super) async fn identify(mut request: Request, next: Next) -> Response {
+pub(super) async fn identify(State(written): State<Written>, mut request: Request, next: Next) -> Response {
     let sent = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
     let id = sent.filter(|id| is_id(id)).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned);
     request.extensions_mut().insert(RequestId(id.clone()));
@@ -47,25 +45,6 @@ pub(super) async fn identify(mut request: Request, next: Next) -> Response {
 /// Whether `text` can stand in a log line and in a header.
 fn is_id(text: &str) -> bool {
     (1..=MAX_ID).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
-}
-
-/// The error in its final form.
-fn written(error: &ApiError, id: &str) -> Response {
-    let row = error.code.row();
-    let status =
-        StatusCode::from_u16(row.status).expect("the table's statuses are legal, which a test holds");
-    let mut response = (status, Json(ErrorBody::new(error, id))).into_response();
-    if let Some(seconds) = error.retry_after.or(row.retry_after) {
-        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-    }
-    if error.code == ErrorCode::Unauthorized {
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    }
-    if let Some(should) = row.should_retry {
-        let value = HeaderValue::from_static(if should { "true" } else { "false" });
-        response.headers_mut().insert(SHOULD_RETRY, value);
-    }
-    response
 }
 
 /// Rides as an extension until `identify` writes it with the request's id.

@@ -17,10 +17,19 @@ use crate::{api::ApiError, domain::TenantId, telemetry::Metrics};
 const CANCELLED: &str = "cancelled";
 
 /// The routes whose whole time is measured.
-const MEASURED: [&str; 3] = ["/v1/generate", "/v1/completions", "/v1/chat/completions"];
+const MEASURED: [&str; 5] = [
+    "/v1/generate",
+    "/v1/completions",
+    "/v1/chat/completions",
+    "/dept.v1.InferenceService/Generate",
+    "/dept.v1.InferenceService/GenerateStream",
+];
+
+/// How the routes begin that do a client's work; the others are probed or scraped every few seconds for ever.
+const WORK: [&str; 2] = ["/v1/", "/dept.v1."];
 
 /// The open account of one request; closes when its last holder lets go.
-pub(super) struct Account {
+pub(in crate::api) struct Account {
     metrics: Arc<Metrics>,
     id: String,
     endpoint: String,
@@ -57,18 +66,17 @@ impl Drop for Account {
         // A stream ends after its handler, outside the request's span.
         let (id, ms) = (&self.id, time.as_micros() as f64 / 1e3);
         let tenant = self.tenant.get().map(TenantId::as_str);
-        if self.endpoint.starts_with("/v1/") || outcome != "ok" {
+        if WORK.iter().any(|start| self.endpoint.starts_with(start)) || outcome != "ok" {
             tracing::info!(parent: None, id, endpoint = self.endpoint, tenant, outcome, ms, "request ended");
         } else {
-            // Probes and scrapes come every few seconds for ever.
             tracing::debug!(parent: None, id, endpoint = self.endpoint, outcome, ms, "request ended");
         }
     }
 }
 
-/// Marks a response whose account its body settles.
+/// Marks a response whose account is settled elsewhere: by its body, as it ends.
 #[derive(Clone, Copy)]
-pub(super) struct Streams;
+pub(in crate::api) struct Streams;
 
 /// Opens an account for the request and, unless its body is a stream, closes it with the response.
 pub(super) async fn account(State(frame): State<Frame>, mut request: Request, next: Next) -> Response {

@@ -1,0 +1,7 @@
+mod adapters;
+mod answers;
+mod calls;
+mod health;
+mod kit;
+mod refusals;
+mod tenants;

@@ -1,0 +1,205 @@
+//! The kernels for AVX-512, in the order of sums that [`super::cpu`] fixes.
+
+use std::arch::x86_64::{
+    __m512, __mmask16, _mm512_add_ps, _mm512_castpd_ps, _mm512_castps_pd, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_mask_storeu_ps, _mm512_mask3_fmadd_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_shuffle_f32x4, _mm512_shuffle_ps, _mm512_storeu_ps, _mm512_unpackhi_pd, _mm512_unpacklo_pd,
+};
+
+use super::cpu::{KEYS, QUERIES, RowStarts, WeighedSum};
+
+/// Numbers in a vector.
+const LANES: usize = 16;
+
+/// The dot products of `q` with the keys in `rows` of `keys`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+pub(super) fn scores(q: &[f32], keys: &[f32], rows: &RowStarts<'_>) -> [f32; KEYS] {
+    // Heads that models have, in whole vectors, so that the query stays in registers.
+    match q.len() {
+        32 => scores_of::<2>(q, keys, rows),
+        64 => scores_of::<4>(q, keys, rows),
+        80 => scores_of::<5>(q, keys, rows),
+        96 => scores_of::<6>(q, keys, rows),
+        128 => scores_of::<8>(q, keys, rows),
+        _ => scores_of::<0>(q, keys, rows),
+    }
+}
+
+/// C is the number of vectors in `q`, or 0 for any size.
+///
+/// Four keys at a time keep 16 running sums each, and all are folded together: halves are added, then quarters, and so on,
+/// so that the sums of 16 keys end up side by side.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+fn scores_of<const C: usize>(q: &[f32], keys: &[f32], rows: &RowStarts<'_>) -> [f32; KEYS] {
+    let starts: &[usize; KEYS] = rows.starts.try_into().expect("a tile of keys is whole");
+    assert!(rows.last + q.len() <= keys.len(), "the keys lie inside of their matrix");
+    let mut whole = [_mm512_setzero_ps(); C];
+    for (q, chunk) in whole.iter_mut().zip(q.as_chunks::<LANES>().0) {
+        // SAFETY: the chunk is 16 elements; the load asks for no alignment.
+        *q = unsafe { _mm512_loadu_ps(chunk.as_ptr()) };
+    }
+    let mut folded = [_mm512_setzero_ps(); 4];
+    for (key, folded) in folded.iter_mut().enumerate() {
+        // Their sums come out at the places `key`, `key + 4`, `key + 8` and `key + 12`.
+        let mut sums = [_mm512_setzero_ps(); 4];
+        for (place, sums) in sums.iter_mut().enumerate() {
+            let start = starts[key + 4 * place];
+            // SAFETY: each of `starts` is at most `last`, from where on `keys` has `q.len()` elements, as asserted; and
+            // where C is not 0, `q` has C vectors.
+            *sums = unsafe {
+                let at = keys.as_ptr().add(start);
+                if C > 0 { products(&whole, at) } else { products_of_any(q, at) }
+            };
+        }
+        let pairs = [halves(sums[0], sums[1]), halves(sums[2], sums[3])];
+        let even = _mm512_shuffle_f32x4::<0b10_00_10_00>(pairs[0], pairs[1]);
+        let odd = _mm512_shuffle_f32x4::<0b11_01_11_01>(pairs[0], pairs[1]);
+        *folded = _mm512_add_ps(even, odd); // a quarter of a vector for each of the four
+    }
+    let eighths = [eighths(folded[0], folded[1]), eighths(folded[2], folded[3])];
+    let even = _mm512_shuffle_ps::<0b10_00_10_00>(eighths[0], eighths[1]);
+    let odd = _mm512_shuffle_ps::<0b11_01_11_01>(eighths[0], eighths[1]);
+    let mut scores = [0.0; KEYS];
+    // SAFETY: the array is the 64 bytes that are stored; the store asks for no alignment.
+    unsafe { _mm512_storeu_ps(scores.as_mut_ptr(), _mm512_add_ps(even, odd)) };
+    scores
+}
+
+/// Element `i` of the products goes into sum `i % 16`, in order.
+///
+/// # Safety
+/// `key` points to C readable vectors.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+unsafe fn products<const C: usize>(q: &[__m512; C], key: *const f32) -> __m512 {
+    let mut sums = _mm512_setzero_ps();
+    for (chunk, &q) in q.iter().enumerate() {
+        // SAFETY: within C vectors; the load asks for no alignment.
+        sums = unsafe { _mm512_fmadd_ps(q, _mm512_loadu_ps(key.add(chunk * LANES)), sums) };
+    }
+    sums
+}
+
+/// [`products`] for a `q` of any size.
+///
+/// # Safety
+/// `key` points to `q.len()` readable elements.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+unsafe fn products_of_any(q: &[f32], key: *const f32) -> __m512 {
+    let mut sums = _mm512_setzero_ps();
+    for (chunk, q) in q.chunks(LANES).enumerate() {
+        let mask = first(q.len());
+        // SAFETY: the mask keeps both loads within the chunk, which is as long in the key.
+        sums = unsafe {
+            let key = _mm512_maskz_loadu_ps(mask, key.add(chunk * LANES));
+            _mm512_mask3_fmadd_ps(_mm512_maskz_loadu_ps(mask, q.as_ptr()), key, sums, mask)
+        };
+    }
+    sums
+}
+
+/// The sum of each vector's halves, a's first.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn halves(a: __m512, b: __m512) -> __m512 {
+    let low = _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b);
+    let high = _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b);
+    _mm512_add_ps(low, high)
+}
+
+/// The sum of the halves of each quarter of a vector, a's first.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn eighths(a: __m512, b: __m512) -> __m512 {
+    let (a, b) = (_mm512_castps_pd(a), _mm512_castps_pd(b));
+    _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)))
+}
+
+/// A mask of the first `count` lanes, at most 16.
+#[inline]
+fn first(count: usize) -> __mmask16 {
+    ((1u32 << count) - 1) as __mmask16
+}
+
+/// Adds weighed values to `sums` `(queries, dim)`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+pub(super) fn weigh(call: &WeighedSum<'_>, sums: &mut [f32]) {
+    match call.queries {
+        1 => weigh_rows::<1>(call, sums),
+        2 => weigh_rows::<2>(call, sums),
+        3 => weigh_rows::<3>(call, sums),
+        4 => weigh_rows::<4>(call, sums),
+        5 => weigh_rows::<5>(call, sums),
+        6 => weigh_rows::<6>(call, sums),
+        _ => unreachable!("a kernel takes 1 to {QUERIES} queries"),
+    }
+}
+
+/// R queries, their columns in strips of four vectors, then of one.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+fn weigh_rows<const R: usize>(call: &WeighedSum<'_>, sums: &mut [f32]) {
+    let keys = call.rows.starts.len();
+    assert!(sums.len() >= R * call.dim, "an output a query");
+    assert!(call.weights.len() >= (R - 1) * call.stride + keys, "a weight a key and query");
+    assert!(call.values.len() >= call.rows.last + call.dim, "the values lie inside of their matrix");
+    let mut column = 0;
+    while column + 4 * LANES <= call.dim {
+        // SAFETY: as asserted, and the strip's columns are below `dim`.
+        unsafe { strip::<R, 4>(call, sums, column, u16::MAX) };
+        column += 4 * LANES;
+    }
+    while column < call.dim {
+        // SAFETY: as above, and the mask leaves out the columns from `dim` on.
+        unsafe { strip::<R, 1>(call, sums, column, first((call.dim - column).min(LANES))) };
+        column += LANES;
+    }
+}
+
+/// V vectors of columns from `column` on, of each only the lanes in `mask`: R x V sums stay in registers while the keys run.
+///
+/// # Safety
+/// `sums` has `dim` elements for each of R queries, `weights` one for each of them and of the keys, `values` `dim` elements
+/// from the start of every key's row, and the columns in use are below `dim`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+unsafe fn strip<const R: usize, const V: usize>(
+    call: &WeighedSum<'_>,
+    sums: &mut [f32],
+    column: usize,
+    mask: __mmask16,
+) {
+    let (weights, values, sums) = (call.weights.as_ptr(), call.values.as_ptr(), sums.as_mut_ptr());
+    let mut acc = [[_mm512_setzero_ps(); V]; R];
+    // SAFETY: every element is inside of its slice by the function's contract; masked lanes are not touched, and loads and
+    // stores ask for no alignment.
+    unsafe {
+        for (r, acc) in acc.iter_mut().enumerate() {
+            for (v, acc) in acc.iter_mut().enumerate() {
+                *acc = _mm512_maskz_loadu_ps(mask, sums.add(r * call.dim + column + v * LANES));
+            }
+        }
+        for (key, &start) in call.rows.starts.iter().enumerate() {
+            let mut row = [_mm512_setzero_ps(); V];
+            for (v, row) in row.iter_mut().enumerate() {
+                let value = values.add(start + column + v * LANES);
+                *row = if V == 1 { _mm512_maskz_loadu_ps(mask, value) } else { _mm512_loadu_ps(value) };
+            }
+            for (r, acc) in acc.iter_mut().enumerate() {
+                let weight = _mm512_set1_ps(*weights.add(r * call.stride + key));
+                for (acc, row) in acc.iter_mut().zip(row) {
+                    *acc = _mm512_fmadd_ps(weight, row, *acc);
+                }
+            }
+        }
+        for (r, acc) in acc.iter().enumerate() {
+            for (v, &acc) in acc.iter().enumerate() {
+                _mm512_mask_storeu_ps(sums.add(r * call.dim + column + v * LANES), mask, acc);
+            }
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The kernels in plain Rust, compiled for whatever vectors their caller has.
+
+use super::cpu::{KEYS, RowStarts, WeighedSum};
+use crate::kernels::simd;
+
+/// The dot products of `q` with the keys in `rows` of `keys`.
+#[inline(always)]
+pub(super) fn scores(q: &[f32], keys: &[f32], rows: &RowStarts<'_>) -> [f32; KEYS] {
+    let mut scores = [0.0; KEYS];
+    for (score, &start) in scores.iter_mut().zip(rows.starts) {
+        *score = simd::dot(q, &keys[start..start + q.len()]);
+    }
+    scores
+}
+
+/// Adds weighed values to `sums` `(queries, dim)`.
+#[inline(always)]
+pub(super) fn weigh(call: &WeighedSum<'_>, sums: &mut [f32]) {
+    /// Columns that stay in registers while the keys run.
+    const STRIP: usize = 64;
+    for (query, sums) in sums.chunks_exact_mut(call.dim).enumerate() {
+        let weights = &call.weights[query * call.stride..];
+        for (strip, out) in sums.chunks_mut(STRIP).enumerate() {
+            let mut sums = [0f32; STRIP];
+            let sums = &mut sums[..out.len()];
+            sums.copy_from_slice(out);
+            for (&weight, &start) in weights.iter().zip(call.rows.starts) {
+                let values = &call.values[start + strip * STRIP..][..sums.len()];
+                for (sum, value) in sums.iter_mut().zip(values) {
+                    *sum = weight.mul_add(*value, *sum);
+                }
+            }
+            out.copy_from_slice(sums);
+        }
+    }
+}
