@@ -92,8 +92,8 @@ impl Guide {
             Position::Start if self.grammar.begins_slowly() => {
                 Ok(Some(Work::Begin(Arc::clone(&self.grammar), token)))
             }
-            Position::Start => follow(self.grammar.fork(token), token).map(|matcher| matcher.map(Work::Mask)),
-            Position::Here(ready) => follow(ready.matcher, token).map(|matcher| matcher.map(Work::Mask)),
+            Position::Start => follow(self.grammar.fork(token), token).map(mask_of),
+            Position::Here(ready) => follow(ready.matcher, token).map(mask_of),
             Position::Stuck(why) => Err(why),
             Position::Whole | Position::Ahead => Err(GrammarStuck::NoToken),
         };
@@ -127,6 +127,11 @@ impl Drop for Guide {
     fn drop(&mut self) {
         self.slot.cancel();
     }
+}
+
+/// The work behind a token, where the text is not whole.
+fn mask_of(matcher: Option<Matcher>) -> Option<Work> {
+    matcher.map(|matcher| Work::Mask(Box::new(matcher)))
 }
 
 /// Moves a matcher by a token. `None` when the text is whole then.

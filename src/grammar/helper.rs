@@ -22,7 +22,7 @@ pub(super) struct Ready {
 /// What is to do for a sequence.
 pub(super) enum Work {
     /// The next mask of a matcher.
-    Mask(Matcher),
+    Mask(Box<Matcher>),
     /// The same behind the first token of a text.
     Begin(Arc<Compiled>, u32),
 }
@@ -43,7 +43,7 @@ enum State {
     #[default]
     Empty,
     /// Nobody has begun.
-    Waiting(Box<Work>),
+    Waiting(Work),
     /// Someone computes.
     Running,
     Done(Outcome),
@@ -65,7 +65,7 @@ impl Helper {
 
     /// Asks for `work`, whose outcome is to be fetched from `slot`.
     pub fn ask(&self, slot: &Arc<Slot>, work: Work) {
-        *slot.lock() = State::Waiting(Box::new(work));
+        *slot.lock() = State::Waiting(work);
         // Without the thread, who fetches the mask computes it.
         let _ = self.work.send(Arc::clone(slot));
     }
@@ -123,7 +123,7 @@ impl Slot {
 impl Work {
     fn done(self) -> Outcome {
         let matcher = match self {
-            Self::Mask(matcher) => Some(matcher),
+            Self::Mask(matcher) => Some(*matcher),
             Self::Begin(grammar, token) => follow(grammar.fork(token), token)?,
         };
         matcher.map(|matcher| mask(matcher).map(Box::new)).transpose()

@@ -1,6 +1,6 @@
 //! A model's vocabulary as grammars see it: a trie over the bytes that its tokens write.
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, ops::RangeInclusive};
 
 use llguidance::{
     ParserFactory,
@@ -45,8 +45,8 @@ pub(super) struct Vocabulary {
 pub(super) enum Alphabet {
     /// All: every byte has a token of its own.
     All,
-    /// Those with a token of their own.
-    Some(BTreeSet<char>),
+    /// Those with a token of their own, or with one for each of their bytes: ascending ranges.
+    Some(Vec<RangeInclusive<char>>),
 }
 
 impl fmt::Debug for Vocabulary {
@@ -129,21 +129,46 @@ impl Alphabet {
             }
         }
         let all = (0..=u8::MAX).all(|byte| bytes[usize::from(byte)] || !in_utf_8(byte));
-        if all { Self::All } else { Self::Some(characters) }
+        if all {
+            return Self::All;
+        }
+        let writable = |&c: &char| {
+            characters.contains(&c) || c.encode_utf8(&mut [0; 4]).bytes().all(|byte| bytes[usize::from(byte)])
+        };
+        // A character beyond ASCII is put together from bytes only where there are first bytes of such.
+        let composes = bytes[0xC2..=0xF4].contains(&true);
+        let candidates: Vec<char> = if composes {
+            ('\0'..=char::MAX).filter(writable).collect()
+        } else {
+            characters.into_iter().collect()
+        };
+        let mut ranges: Vec<RangeInclusive<char>> = Vec::new();
+        for c in candidates {
+            match ranges.last_mut() {
+                Some(last) if (*last.end()..=c).nth(1) == Some(c) => *last = *last.start()..=c,
+                _ => ranges.push(c..=c),
+            }
+        }
+        Self::Some(ranges)
     }
 
     /// The characters of `text` that can't be written, each once.
     pub fn missing(&self, text: &str) -> BTreeSet<char> {
         match self {
             Self::All => BTreeSet::new(),
-            Self::Some(known) => text.chars().filter(|character| !known.contains(character)).collect(),
+            Self::Some(known) => {
+                let unknown = |c: &char| !known.iter().any(|range| range.contains(c));
+                text.chars().filter(unknown).collect()
+            }
         }
     }
 
     /// A regular expression for texts that can be written, where not all can.
     pub fn regex(&self) -> Option<String> {
         let Self::Some(known) = self else { return None };
-        let class: String = known.iter().map(|&c| format!("\\x{{{:X}}}", u32::from(c))).collect();
+        let code = |&c: &char| format!("\\x{{{:X}}}", u32::from(c));
+        let class: String =
+            known.iter().map(|range| code(range.start()) + "-" + &code(range.end())).collect();
         Some(if class.is_empty() { String::new() } else { format!("[{class}]*") })
     }
 }

@@ -30,7 +30,7 @@ requests_per_minute = 1
 keys = [$(line slow)]
 TOML
 
-serve() { # a name, then arguments
+serve() { # a name, then arguments; leaves the address in $url
     local name=$1; shift
     "$dept" serve --http 127.0.0.1:0 --admin 127.0.0.1:0 --port-file "$work/$name.json" "$@" 2>"$work/$name.log" &
     local pid=$!
@@ -39,15 +39,15 @@ serve() { # a name, then arguments
         kill -0 "$pid" 2>/dev/null || { cat "$work/$name.log"; exit 1; }
         sleep 0.1
     done
-    python3 -c 'import json, sys; print("http://" + json.load(open(sys.argv[1]))["http"] + "/v1")' "$work/$name.json"
+    url=http://$(sed 's/.*"http":"\([^"]*\)".*/\1/' "$work/$name.json")/v1
 }
 export DEPT_MAIN_KEY=$main_key DEPT_SLOW_KEY=$slow_key
-DEPT_URL=$(serve embedded --api-keys "$work/keys.toml")
-export DEPT_URL
+serve embedded --api-keys "$work/keys.toml"
+export DEPT_URL=$url
 if [ -n "$smollm2" ]; then
     mkdir "$work/none"
-    DEPT_CHAT_URL=$(serve smollm2 --model "$smollm2" --adapters "$work/none")
-    export DEPT_CHAT_URL
+    serve smollm2 --model "$smollm2" --adapters "$work/none"
+    export DEPT_CHAT_URL=$url
 fi
 "$venv/bin/python" "$here/openai/check.py"
 (cd "$node" && node check.mjs)

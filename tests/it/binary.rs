@@ -371,7 +371,17 @@ async fn a_text_is_held_to_what_the_request_says_it_is() {
 #[test]
 fn generate_holds_its_text_to_a_flag() {
     let ask = |more: &[&str]| {
-        let args = ["generate", "--adapter", "sst2", "--prompt", "sentence: superb", "--temperature", "1"];
+        let args = [
+            "generate",
+            "--adapter",
+            "sst2",
+            "--prompt",
+            "sentence: superb",
+            "--temperature",
+            "1",
+            "--max-tokens",
+            "20",
+        ];
         run(&[&args[..], more].concat())
     };
     let chosen = ask(&["--choice", "brilliant", "--choice", "awful"]);

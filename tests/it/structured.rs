@@ -249,7 +249,7 @@ fn smollm2_writes_json_that_satisfies_its_schema() {
         let value: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
         let schema = &schemas[at / each as usize];
         assert!(satisfies(schema, &value), "{schema}: {text}");
-        if at as u64 % each == 0 {
+        if (at as u64).is_multiple_of(each) {
             eprintln!("{text}");
         }
     }

@@ -33,7 +33,8 @@ pub use slab::{copy_blocks, write_key_values};
 
 #[cfg(test)]
 mod device_tests;
-#[cfg(all(test, feature = "cuda"))]
+#[cfg(test)]
+#[cfg(feature = "cuda")]
 mod gpu_tests;
 #[cfg(test)]
 mod tests;
