@@ -22,9 +22,10 @@ use crate::{
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     start_logging(LogFormat::Text, "warn")?;
     let mut config = EngineConfig::new(args.engine.clone(), &Places::from_environment())?;
+    let began = Instant::now();
     let prepared = prepare::prepare(args, &config)?;
     config.max_model_len = config.max_model_len.max(prepared.rows());
-    let began_at = prepared.announce(args);
+    prepared.announce(args);
     let run = Run::open(
         (&prepared.backbone, &prepared.examples),
         (prepared.output.clone(), prepared.card.clone()),
@@ -41,7 +42,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         Some(_) => with_engine(config, &prepared, |judge| run.finish(Some(judge), &mut bar))?,
     };
     bar.close();
-    report(args, &outcome?, began_at);
+    report(args, &outcome?, began);
     Ok(())
 }
 

@@ -3,7 +3,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Instant,
 };
 
 use anyhow::Context;
@@ -63,8 +62,8 @@ impl Prepared {
         shape.prompt_length + shape.max_length + self.longest_answer
     }
 
-    /// Says what will be trained; returns when that was.
-    pub fn announce(&self, args: &Args) -> Instant {
+    /// Says what will be trained.
+    pub fn announce(&self, args: &Args) {
         let shape = &self.parameters.shape;
         eprintln!(
             "{}: m = {}, r = {}, s = {}, {} parameters; {} examples, {} steps of {}",
@@ -77,7 +76,6 @@ impl Prepared {
             self.settings.steps,
             self.settings.batch_size * self.settings.accumulate
         );
-        Instant::now()
     }
 }
 
