@@ -63,7 +63,12 @@ impl Subject {
     fn embedded() -> Result<Self, Box<dyn Error>> {
         let weights = Weights::open(Path::new("models/flan-t5-small-en"))?;
         let config = T5Config::read(&weights)?;
-        let loader = Loader { weights: &weights, recipe: Recipe::Stored, pool: ComputePool::new(threads())?, gradients: false };
+        let loader = Loader {
+            weights: &weights,
+            recipe: Recipe::Stored,
+            pool: ComputePool::new(threads())?,
+            gradients: false,
+        };
         let model = T5::load(&loader, config.clone(), Reach { prompt: 128, new_tokens: 128 })?;
         let prompts = PromptPath::Encoder { layers: config.encoder_layers };
         let runner = Box::new(T5Runner::new(model, memory())?);
@@ -74,7 +79,12 @@ impl Subject {
         let weights = Weights::open(path)?;
         let config = DecoderConfig::read(&weights)?;
         let (eos, vocab) = (config.eos.clone(), config.vocab);
-        let loader = Loader { weights: &weights, recipe: Recipe::I8, pool: ComputePool::new(threads())?, gradients: false };
+        let loader = Loader {
+            weights: &weights,
+            recipe: Recipe::I8,
+            pool: ComputePool::new(threads())?,
+            gradients: false,
+        };
         let runner = Box::new(CausalRunner::new(Decoder::load(&loader, config, 512)?, memory())?);
         Self::new("SmolLM2-135M", &weights, (runner, PromptPath::Decoder), (eos, vocab))
     }

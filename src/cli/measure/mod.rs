@@ -23,7 +23,8 @@ fn without_keys(args: impl Iterator<Item = String>) -> String {
         if !hide && !inline && arg != "--api-key" {
             shown.push(arg.clone());
         }
-        hide = arg == "--api-key";
+        // What stands behind the flag is the key, whatever it looks like.
+        hide = !hide && arg == "--api-key";
     }
     shown.join(" ")
 }
