@@ -237,7 +237,7 @@ impl Catalogue {
     }
 
     pub(super) fn aliased(&self, key: &Key) -> HashSet<Version> {
-        self.aliases(key).into_iter().map(|(_, version)| version).collect()
+        self.aliases(key).into_values().collect()
     }
 }
 
