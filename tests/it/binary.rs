@@ -304,7 +304,7 @@ async fn the_log_follows_its_key_and_health_is_a_command() {
     assert_eq!(server.log(), "", "nothing worth a warning has happened");
 
     let reloads = "dept_reloads_total{file=\"log\",outcome=";
-    fs::write(&file, "log = \"info,dept=\"").unwrap();
+    fs::write(&file, "log = \"dept=loud\"").unwrap();
     server.signal("-HUP");
     while server.counted(&format!("{reloads}\"error\"}}")).await == 0.0 {}
     fs::write(&file, "log = \"debug\"\n").unwrap();

@@ -75,7 +75,8 @@ impl User {
         let frames: Vec<Value> =
             frames[..frames.len() - 1].iter().map(|frame| serde_json::from_str(frame).unwrap()).collect();
         let (whole, tokens) = frames.split_last().unwrap();
-        (tokens.iter().map(|frame| frame["token"]["id"].as_u64().unwrap()).collect(), whole.clone())
+        // Text that was held back comes at the end without a token.
+        (tokens.iter().filter_map(|frame| frame["token"]["id"].as_u64()).collect(), whole.clone())
     }
 }
 
