@@ -109,7 +109,7 @@ fn gguf_files_are_the_same_models() {
 /// As it is served: the file's own bytes and activations of 15 bits, beside transformers on the widened weights in f32.
 #[test]
 fn a_block_format_is_served_within_its_bound() {
-    is_within(1e-3, "llama.q8_0.gguf", "llama.q8_0", Recipe::Stored);
+    is_within(5e-3, "llama.q8_0.gguf", "llama.q8_0", Recipe::Stored);
 }
 
 #[test]
