@@ -12,7 +12,7 @@ trap 'kill $(jobs -p) 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$wo
 # One descriptor a stream, for the server (which raises its own limit as far as it may) and for the client.
 ulimit -n $((streams + 512)) 2>/dev/null || { echo "the limit on open files is $(ulimit -Hn): $streams streams need more"; exit 1; }
 
-DEPT_HOME=$root "$dept" serve --http 127.0.0.1:0 --admin 127.0.0.1:0 --port-file "$work/ports.json" \
+DEPT_HOME=$root "$dept" serve --http 127.0.0.1:0 --grpc off --admin 127.0.0.1:0 --port-file "$work/ports.json" \
     --queue-requests "$((2 * streams))" --queue-tokens 16777216 >"$work/log" 2>&1 &
 server=$!
 for _ in $(seq 600); do

@@ -15,7 +15,7 @@ fi
 work=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$work"' EXIT
 mkdir "$work/none"
-"$dept" serve --model "$gguf" --model-name smollm2 --adapters "$work/none" --http 127.0.0.1:0 --admin 127.0.0.1:0 \
+"$dept" serve --model "$gguf" --model-name smollm2 --adapters "$work/none" --http 127.0.0.1:0 --grpc off --admin 127.0.0.1:0 \
     --port-file "$work/ports" 2>"$work/log" &
 for _ in $(seq 600); do [ -s "$work/ports" ] && break; sleep 0.1; done
 DEPT_URL=http://$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["http"])' "$work/ports")/v1/completions

@@ -32,7 +32,7 @@ TOML
 
 serve() { # a name, then arguments; leaves the address in $url
     local name=$1; shift
-    "$dept" serve --http 127.0.0.1:0 --admin 127.0.0.1:0 --port-file "$work/$name.json" "$@" 2>"$work/$name.log" &
+    "$dept" serve --http 127.0.0.1:0 --grpc off --admin 127.0.0.1:0 --port-file "$work/$name.json" "$@" 2>"$work/$name.log" &
     local pid=$!
     for _ in $(seq 600); do
         [ -s "$work/$name.json" ] && break

@@ -32,7 +32,7 @@ serve() { # name, more flags
     local name=$1; shift
     mkdir -p "$work/$name"
     cp -r "$root"/adapters/*/ "$work/$name"
-    "$dept" serve --adapters "$work/$name" --http 127.0.0.1:0 --admin 127.0.0.1:0 --port-file "$work/$name.json" "$@" \
+    "$dept" serve --adapters "$work/$name" --http 127.0.0.1:0 --grpc off --admin 127.0.0.1:0 --port-file "$work/$name.json" "$@" \
         >"$work/$name.log" 2>&1 &
     for _ in $(seq 600); do [ -s "$work/$name.json" ] && return; sleep 0.1; done
     cat "$work/$name.log"; exit 1

@@ -28,7 +28,7 @@ keys = [$(sed -n 's/^line *//p' "$work/key")]
 KEYS
 serve() { # name, more flags
     local name=$1; shift
-    "$dept" serve --adapters "$work/adapters" --http 127.0.0.1:0 --admin 127.0.0.1:0 --port-file "$work/$name.json" "$@" \
+    "$dept" serve --adapters "$work/adapters" --http 127.0.0.1:0 --grpc off --admin 127.0.0.1:0 --port-file "$work/$name.json" "$@" \
         >"$work/$name.log" 2>&1 &
     for _ in $(seq 600); do [ -s "$work/$name.json" ] && return; sleep 0.1; done
     cat "$work/$name.log"; exit 1
