@@ -225,14 +225,13 @@ fn print_table(best: &BTreeMap<(usize, usize, usize), Duration>, pool: &ComputeP
                 [Map { k, n, .. }] => print!("{:<20}", format!("{name} {rows}x{k}x{n}")),
                 _ => print!("{:<20}", format!("{name} {rows}")),
             }
-            for kind in 0..KINDS.len() {
+            for (kind, (bytes, most)) in bandwidth.into_iter().enumerate() {
                 let Some(seconds) = time(kind) else {
                     print!("{:>36}", "-");
                     continue;
                 };
                 let rate = operations(&maps, rows) as f64 / seconds;
                 let of_peak = peak_of(kind, peak).map_or(f64::NAN, |peak| 1e2 * rate / peak);
-                let (bytes, most) = bandwidth[kind];
                 let of_bandwidth = 1e2 * bytes / seconds / most;
                 let ratio = time(0).map_or(f64::NAN, |candle| candle / seconds);
                 let (us, gops) = (seconds * 1e6, rate / 1e9);
