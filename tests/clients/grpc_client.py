@@ -96,8 +96,11 @@ try:
 except grpc.RpcError as error:
     check("a deadline", error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, error)
 
-watch = health.Watch(health_pb2.HealthCheckRequest(service="dept.v1.InferenceService"))
+watch = health.Watch(health_pb2.HealthCheckRequest(service="dept.v1.InferenceService"), timeout=30)
 serving = health_pb2.HealthCheckResponse
 check("health says SERVING", next(watch).status == serving.SERVING)
 os.kill(pid, signal.SIGTERM)
 check("health says NOT_SERVING in the drain", next(watch).status == serving.NOT_SERVING)
+# A stream that is open when the interpreter ends can keep it from ending.
+watch.cancel()
+channel.close()

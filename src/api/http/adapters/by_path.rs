@@ -54,7 +54,9 @@ pub(in crate::api::http) async fn load(
     Ok(said(&name, "added"))
 }
 
-/// Deletes an adapter, as vLLM's route of this name does. Requests that run end as they began.
+/// Deletes an adapter, as vLLM's route of this name does.
+///
+/// Requests that run end as they began. Other fields are ignored.
 #[utoipa::path(
     post, path = "/v1/unload_lora_adapter", tag = "adapters", request_body = UnloadLoraBody, params(Where),
     responses(
