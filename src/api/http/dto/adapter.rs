@@ -128,10 +128,10 @@ pub struct AliasObject {
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct LoadLoraBody {
     /// The adapter's name here.
-    #[schema(example = "my-task")]
+    #[schema(example = "my-task", pattern = "^[a-z0-9][a-z0-9._-]{0,63}$")]
     pub lora_name: String,
     /// Its folder, from `--adapter-load-root` or whole and below that.
-    #[schema(example = "teams/search/my-task")]
+    #[schema(example = "teams/search/my-task", min_length = 1)]
     pub lora_path: String,
     /// Whether an adapter of the name may be replaced.
     #[serde(default)]
@@ -142,7 +142,7 @@ pub struct LoadLoraBody {
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct UnloadLoraBody {
     /// The adapter's name.
-    #[schema(example = "my-task")]
+    #[schema(example = "my-task", pattern = "^[a-z0-9][a-z0-9._-]{0,63}$")]
     pub lora_name: String,
 }
 
