@@ -103,8 +103,13 @@ def series(prometheus, panel, start, end):
     return {"series": held}
 
 
-def table(prometheus, panel):
-    found = [one for target in panel["targets"] for one in prometheus.query(put_in(target["expr"]))]
+def table(prometheus, panel, end):
+    """As it stood at the fullest of the last moments: between two requests nothing runs."""
+    def at(moment):
+        return [one for target in panel["targets"] for one in prometheus.get("/api/v1/query?" + urllib.parse.urlencode(
+            {"query": put_in(target["expr"]), "time": moment}))["result"]]
+
+    found = max((at(end - back) for back in range(20)), key=lambda rows: sum(map(len, rows[0]["metric"].values())) if rows else -1)
     labels = sorted({label for one in found for label in one["metric"]})
     columns = [{"name": label, "values": [one["metric"].get(label, "") for one in found]} for label in labels]
     return {"columns": [*columns, {"name": "Value", "values": [float(one["value"][1]) for one in found]}]}
@@ -114,7 +119,7 @@ def board(prometheus, file, start, end):
     panels = json.loads(file.read_text())["panels"]
     for panel in panels:
         if panel["type"] == "table":
-            panel["held"] = table(prometheus, panel)
+            panel["held"] = table(prometheus, panel, end)
         elif panel["type"] != "row":
             panel["held"] = series(prometheus, panel, start, end)
             if not panel["held"]["series"]:
