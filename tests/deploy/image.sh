@@ -39,7 +39,7 @@ argument() { sed -n "s/^ARG $1=//p" Dockerfile; }
 rust_image=$(argument RUST_IMAGE) base_image=$(argument BASE_IMAGE)
 has() { "${buildah[@]}" inspect --type image "$1" >/dev/null 2>&1; }
 stand_in() { [ "$("${buildah[@]}" inspect --type image --format '{{index .OCIv1.Config.Labels "dept.stand-in"}}' "$1")" = true ]; }
-pulled() { [ "${IMAGE_BASES:-}" != local ] && "${buildah[@]}" pull -q "$1" >/dev/null 2>&1; }
+pulled() { [ "${IMAGE_BASES:-}" != local ] && timeout 300 "${buildah[@]}" pull -q "$1" >/dev/null 2>&1; }
 for image in "$rust_image" "$base_image"; do
     has "$image" || pulled "$image" || { tests/deploy/image_bases.sh "$rust_image" "$base_image" "${buildah[@]}"; break; }
 done
@@ -75,4 +75,6 @@ rm -f "$made/dept.tar"
 podman "${where[@]}" save --quiet --format docker-archive -o "$made/dept.tar" "$tag"
 "$venv/bin/syft" scan --quiet "docker-archive:$made/dept.tar" -o "spdx-json=$made/dept.spdx.json" -o "cyclonedx-json=$made/dept.cdx.json"
 
-PATH=$venv/bin:$PATH "$venv/bin/python" tests/deploy/image.py "$made" "$tag" podman "${where[@]}" --runtime "$(command -v runc)"
+run=("$made" "$tag" podman "${where[@]}" --runtime "$(command -v runc)")
+"$venv/bin/python" tests/deploy/image.py "${run[@]}"
+PATH=$venv/bin:$PATH "$venv/bin/python" tests/deploy/pod.py "${run[@]}"
