@@ -41,6 +41,7 @@ pub fn said(output: &Output) -> String {
 pub struct Server {
     child: Child,
     pub http: String,
+    pub grpc: String,
     pub admin: String,
     folder: TempDir,
 }
@@ -63,8 +64,8 @@ impl Server {
             assert!(child.try_wait().unwrap().is_none(), "the server ended");
             std::thread::yield_now();
         };
-        let address = |door: &str| format!("http://{}", addresses[door].as_str().unwrap());
-        Self { http: address("http"), admin: address("admin"), child, folder }
+        let address = |door: &str| format!("http://{}", addresses[door].as_str().unwrap_or_default());
+        Self { http: address("http"), grpc: address("grpc"), admin: address("admin"), child, folder }
     }
 
     /// What it has logged so far.

@@ -22,7 +22,7 @@ use crate::{
         Accepted, ApiError, Events, Gathering, Service, Tokens, collect,
         frame::{
             account::{Account, Streams},
-            off_the_loop,
+            aside_unless, off_the_loop,
             request_id::RequestId,
         },
     },
@@ -76,7 +76,8 @@ impl Inference {
         let request = generate_request(message, principal.tenant().id.clone(), left)?;
         let adapter = self.service.adapter(&principal, request.adapter.as_ref()).await?;
         let service = Arc::clone(&self.service);
-        let accepted = off_the_loop(move || service.generate(&principal, &request, adapter)).await?;
+        let light = request.is_light();
+        let accepted = aside_unless(light, move || service.generate(&principal, &request, adapter)).await?;
         let Accepted { model, adapter, events, gathering, .. } = accepted;
         let tokenizer = self.service.tokenizer.clone();
         let writer = Writer { id: caller.id.clone(), model: model.name.clone(), adapter, tokenizer };
@@ -96,7 +97,8 @@ impl Inference {
         let request = classify_request(request.into_inner(), tenant, left)?;
         let adapter = self.service.adapter(&principal, request.adapter.as_ref()).await?;
         let service = Arc::clone(&self.service);
-        let running = off_the_loop(move || service.classify(&principal, &request, adapter)).await?;
+        let light = request.is_light();
+        let running = aside_unless(light, move || service.classify(&principal, &request, adapter)).await?;
         let (model, adapter) = (running.model.clone(), running.adapter.clone());
         let classified = running.finish().await?.pop().ok_or_else(ApiError::internal)?;
         Ok(classify_response((id, model), adapter.as_ref(), classified))

@@ -1,10 +1,9 @@
 use axum::{Extension, Json as Answer, extract::State};
 
 use super::{
-    Door,
+    Door, aside_unless,
     dto::{ClassifyBody, ClassifyResponse},
     json::Json,
-    off_the_loop,
     request_id::RequestId,
 };
 use crate::{api::ApiError, domain::ClassifyRequest, tenancy::Principal};
@@ -27,7 +26,8 @@ pub(super) async fn classify(
     let request =
         ClassifyRequest { tenant: principal.tenant().id.clone(), ..ClassifyRequest::try_from(body)? };
     let adapter = door.service.adapter(&principal, request.adapter.as_ref()).await?;
-    let running = off_the_loop(move || door.service.classify(&principal, &request, adapter)).await?;
+    let light = request.is_light();
+    let running = aside_unless(light, move || door.service.classify(&principal, &request, adapter)).await?;
     let (model, adapter) = (running.model.clone(), running.adapter.clone());
     let results = running.finish().await?;
     Ok(Answer(ClassifyResponse::new(id, model, adapter.as_ref(), results, batch)))
