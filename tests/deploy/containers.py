@@ -28,7 +28,8 @@ def free_port():
 
 
 def podman(*arguments, check=True):
-    done = subprocess.run([*PODMAN, *map(str, arguments)], capture_output=True, text=True, timeout=180)
+    # Where the kernel ends a container, a note is left in the working directory.
+    done = subprocess.run([*PODMAN, *map(str, arguments)], capture_output=True, text=True, timeout=180, cwd=FOLDER)
     if check and done.returncode:
         sys.exit(f"BAD podman {' '.join(map(str, arguments))}: {done.returncode}\n{done.stdout}{done.stderr}")
     return done

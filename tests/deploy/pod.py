@@ -40,7 +40,7 @@ def running(address, admin):
     host, status = state["HostConfig"], pathlib.Path(f"/proc/{state['State']['Pid']}/status").read_text()
     expect("with its limits, on a read-only root, as 65532", host["Memory"] == 2 << 30 and host["ReadonlyRootfs"] and
            "Uid:\t65532" in status and "CapEff:\t0000000000000000" in status, (host, status))
-    expect("its ConfigMap and Secret: keys are asked for", ask(f"http://{address}/v1/generate", PRAISE)[0] == 401)
+    expect("its configuration and its keys: one is asked for", ask(f"http://{address}/v1/generate", PRAISE)[0] == 401)
     status, body = upload(address, "mine", KEY)
     expect("its emptyDir takes an upload", status == 201 and likes(address, "mine", KEY), (status, body))
     podman("exec", name, "/usr/local/bin/dept", "health", "--live")
