@@ -3,7 +3,7 @@ use prometheus::{Gauge, IntCounter, IntGauge, Registry, TextEncoder};
 use super::{
     instruments::{
         AdapterBytes, AdapterRequests, Adapters, BuildInfo, Evictions, Instrument, Loads, Outcomes,
-        Rejections, Reloads, Seconds, Sizes, Steps,
+        Rejections, Reloads, Seconds, Sizes, Steps, TraceSpans,
     },
     live::{LoraRequests, StepAge},
     tenants::{TenantRequests, TenantTokens},
@@ -118,6 +118,8 @@ metrics! {
     tenant_tokens: TenantTokens = "dept_tenant_tokens_total",
     /// Files read anew while the server ran (api_keys, tls, log), by outcome (ok, error): after an error the old ones stay.
     reloads: Reloads = "dept_reloads_total",
+    /// Spans of traces (`--otlp-endpoint`), by outcome: sent to the collector, or lost because it did not take them in time.
+    trace_spans: TraceSpans = "dept_trace_spans_total",
     /// Always 1; the labels say what runs.
     build_info: BuildInfo = "dept_build_info",
 }

@@ -1,13 +1,15 @@
-//! Logs and metrics.
+//! Logs, metrics and traces.
 
 mod instruments;
 mod live;
 mod logging;
 mod metrics;
 mod tenants;
+pub mod traces;
 
 pub use instruments::{
     AdapterRequests, Adapters, Loads, Outcomes, Phase, Rejections, Reloads, Seconds, Sizes, Steps,
+    TraceSpans,
 };
 pub use live::{LoraRequests, StepAge};
 pub use logging::{LogError, LogFilter, LogFormat, start_logging};

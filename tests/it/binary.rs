@@ -41,6 +41,7 @@ pub fn said(output: &Output) -> String {
 pub struct Server {
     child: Child,
     pub http: String,
+    pub grpc: String,
     pub admin: String,
     folder: TempDir,
 }
@@ -64,12 +65,20 @@ impl Server {
             std::thread::yield_now();
         };
         let address = |door: &str| format!("http://{}", addresses[door].as_str().unwrap());
-        Self { http: address("http"), admin: address("admin"), child, folder }
+        Self { http: address("http"), grpc: address("grpc"), admin: address("admin"), child, folder }
     }
 
     /// What it has logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    /// Its log as a file that outlives it.
+    pub fn log_file(&self) -> tempfile::NamedTempFile {
+        let copy = tempfile::NamedTempFile::new().unwrap();
+        fs::remove_file(copy.path()).unwrap();
+        fs::hard_link(self.folder.path().join("log"), copy.path()).unwrap();
+        copy
     }
 
     async fn generate(&self, body: &Value) -> (u16, Value) {

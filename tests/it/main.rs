@@ -12,4 +12,5 @@ mod structured;
 mod support;
 mod swaps;
 mod tenants;
+mod traces;
 mod training;

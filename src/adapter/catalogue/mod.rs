@@ -173,11 +173,14 @@ impl Catalogue {
         wanted: &AdapterRef,
     ) -> Result<AdapterLease, CatalogueError> {
         let found = self.find(tenant, wanted).await?;
-        Ok(self.load_found(&found).await?)
+        Ok(self.lease(&found).await?)
     }
 
     /// A lease on a found version, loaded if need be.
-    async fn load_found(&self, found: &Found) -> Result<AdapterLease, LoadError> {
+    ///
+    /// # Errors
+    /// When it can't be loaded.
+    pub async fn lease(&self, found: &Found) -> Result<AdapterLease, LoadError> {
         let key = found.key();
         if let Some(lease) = self.inner.residency.get(&key) {
             return Ok(lease);

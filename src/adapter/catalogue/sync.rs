@@ -143,7 +143,7 @@ impl Catalogue {
             if found.resident || self.inner.residency.pin(&found.key(), found.version.bytes).is_err() {
                 continue;
             }
-            if let Err(error) = self.load_found(&found).await {
+            if let Err(error) = self.lease(&found).await {
                 tracing::warn!(adapter = %found.name, %error, "a pinned adapter can't be loaded");
             }
         }

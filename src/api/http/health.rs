@@ -59,7 +59,7 @@ pub(super) async fn live(State(frame): State<Frame>) -> Result<Json<Health>, Api
     responses((status = 200, description = "They are", body = Health), super::openapi::NotReady)
 )]
 pub(super) async fn ready(State(frame): State<Frame>) -> Result<Json<Health>, ApiError> {
-    frame.readiness.check()?;
+    frame.readiness.invite()?;
     Ok(Json(Health { status: "ok" }))
 }
 

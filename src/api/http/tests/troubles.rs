@@ -188,7 +188,8 @@ async fn a_panic_is_an_internal_error_without_its_text() {
     let stage = Stage::new();
     let Service { metrics, readiness, .. } = stage.service;
     let (hosts, stuck_after) = (stage.options.hosts, stage.options.stuck_after);
-    let frame = Frame { metrics, readiness, stuck_after, hosts, origins: Origins::default(), written };
+    let (origins, traces) = (Origins::default(), None);
+    let frame = Frame { metrics, readiness, stuck_after, hosts, origins, written, traces };
     let app = dressed(Router::new().route("/panic", routing::get(panics)), frame);
     let answer = ask(&app, get("/panic")).await;
     assert_eq!(found(&answer), (500, "internal".into()));
