@@ -149,8 +149,7 @@ pub async fn serve(config: ServeConfig, watched: Vec<Watched>) -> Result<(), App
     metrics.lora_requests.set_most(config.engine.max_num_seqs);
     let resident = Resident::start(config.engine.clone(), Arc::clone(&metrics), readiness).await?;
     let tracing = Tracing::start(config.otlp.as_ref(), &metrics)?;
-    let options =
-        HttpOptions { traces: tracing.traces(), ..http_options(&config, &gate, addresses.http)? };
+    let options = HttpOptions { traces: tracing.traces(), ..http_options(&config, &gate, addresses.http)? };
     let grpc = grpc.zip(addresses.grpc).map(|(listener, address)| {
         let options = GrpcOptions::beside(&options, hosts(&gate, address));
         (listener, grpc::public(Arc::clone(&resident.service), Arc::clone(&gate), options))

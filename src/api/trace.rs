@@ -17,11 +17,13 @@ use axum::{
 };
 use futures::{Stream, StreamExt};
 
-use super::{Accepted, ErrorCode, Events, Place, frame::account::Account};
+use super::{Accepted, ErrorCode, Events, Place, error::canonical, frame::account::Account};
 use crate::{
     adapter::{AdapterLease, catalogue::Found},
-    domain::{ClassifyRequest, Completion, GenerateRequest, SamplingParams, Timings, TokenEvent},
-    telemetry::traces::{Attribute, Calendar, Caller, Span, SpanId, SpanKind, TraceContext, TraceId, Traces, Value},
+    domain::{ClassifyRequest, Completion, GenerateRequest, Grammar, SamplingParams, Timings, TokenEvent},
+    telemetry::traces::{
+        Attribute, Calendar, Caller, Span, SpanId, SpanKind, TraceContext, TraceId, Traces, Value,
+    },
 };
 
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -106,12 +108,19 @@ impl Trace {
     }
 
     /// The request wants text of `model`, an adapter's name or the backbone's.
-    pub(super) fn generates(&self, operation: &'static str, model: &str, request: &GenerateRequest, streams: bool) {
+    pub(super) fn generates(
+        &self,
+        operation: &'static str,
+        model: &str,
+        request: &GenerateRequest,
+        streams: bool,
+    ) {
         self.note(|notes| {
             notes.asks(operation, model);
             notes.streams = streams;
             notes.say("gen_ai.request.stream", streams);
-            notes.say("gen_ai.output.type", if request.grammar.is_some() { "json" } else { "text" });
+            let is_json = matches!(request.grammar, Some(Grammar::JsonObject | Grammar::JsonSchema(_)));
+            notes.say("gen_ai.output.type", if is_json { "json" } else { "text" });
             if let Some(most) = request.max_tokens {
                 notes.say("gen_ai.request.max_tokens", most);
             }
@@ -183,10 +192,18 @@ impl Trace {
     }
 
     /// Queue, prefill and decode of a sequence; what took no time is left out.
-    fn phases(&self, place: Place, submitted: Instant, timings: &Timings, end: Option<&Completion>) -> Vec<Span> {
+    fn phases(
+        &self,
+        place: Place,
+        submitted: Instant,
+        timings: &Timings,
+        end: Option<&Completion>,
+    ) -> Vec<Span> {
         let mut began = submitted;
         let mut parts = Vec::with_capacity(3);
-        for (name, time) in [("queue", timings.queue), ("prefill", timings.prefill), ("decode", timings.decode)] {
+        for (name, time) in
+            [("queue", timings.queue), ("prefill", timings.prefill), ("decode", timings.decode)]
+        {
             let ended = began + time;
             if !time.is_zero() {
                 let mut attributes: Vec<Attribute> = vec![
@@ -200,7 +217,8 @@ impl Trace {
                         ("dept.usage.virtual_tokens".into(), usage.virtual_tokens.into()),
                     ]),
                     ("decode", Some(usage)) => {
-                        attributes.push(("gen_ai.usage.output_tokens".into(), usage.completion_tokens.into()));
+                        attributes
+                            .push(("gen_ai.usage.output_tokens".into(), usage.completion_tokens.into()));
                     }
                     _ => {}
                 }
@@ -212,7 +230,12 @@ impl Trace {
     }
 
     /// A part of the request.
-    fn part(&self, name: &'static str, (began, ended): (Instant, Instant), attributes: Vec<Attribute>) -> Span {
+    fn part(
+        &self,
+        name: &'static str,
+        (began, ended): (Instant, Instant),
+        attributes: Vec<Attribute>,
+    ) -> Span {
         Span {
             trace: self.context.trace,
             id: SpanId::random(),
@@ -362,22 +385,10 @@ fn request_attributes(request: &Request) -> Vec<Attribute> {
 fn grpc_status(outcome: &str) -> String {
     let row = ErrorCode::table().iter().find(|row| row.name == outcome);
     match (row, outcome) {
-        (Some(row), _) => screaming(&format!("{:?}", row.grpc)),
+        (Some(row), _) => canonical(row.grpc),
         (None, "cancelled") => "CANCELLED".to_owned(),
         (None, _) => "OK".to_owned(),
     }
-}
-
-/// `InvalidArgument` as `INVALID_ARGUMENT`.
-fn screaming(camel: &str) -> String {
-    let mut text = String::with_capacity(camel.len() + 4);
-    for (at, letter) in camel.char_indices() {
-        if at > 0 && letter.is_ascii_uppercase() {
-            text.push('_');
-        }
-        text.push(letter.to_ascii_uppercase());
-    }
-    text
 }
 
 impl Accepted {
@@ -407,7 +418,9 @@ impl Stream for Traced {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let next = self.events.poll_next_unpin(context);
-        let (Poll::Ready(Some((place, event))), Some(trace)) = (&next, self.account.trace()) else { return next };
+        let (Poll::Ready(Some((place, event))), Some(trace)) = (&next, self.account.trace()) else {
+            return next;
+        };
         match event {
             TokenEvent::Given(_) => {}
             TokenEvent::Token(_) if self.has_begun => {}

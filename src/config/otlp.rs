@@ -1,3 +1,5 @@
+//! Where traces go, and what they say of who sends them.
+
 use std::{env, fmt, str::FromStr};
 
 use reqwest::{
@@ -61,7 +63,8 @@ impl FromStr for Headers {
         let mut headers = HeaderMap::new();
         for (at, (name, value)) in pairs(text).enumerate() {
             // What is wrong may be a key: it is not repeated.
-            let wrong = || format!("header {} is none: write KEY=VALUE, with %2C for a comma in a value", at + 1);
+            let wrong =
+                || format!("header {} is none: write KEY=VALUE, with %2C for a comma in a value", at + 1);
             let name: HeaderName = name.parse().map_err(|_| wrong())?;
             let value = value.ok_or_else(wrong)?;
             let mut value = HeaderValue::try_from(value).map_err(|_| wrong())?;

@@ -4,7 +4,7 @@ use super::{
     Device, Dtype, EngineArgs, Location, LocationError, ModelSource, Places, ServeArgs, SourceError,
     otlp::{Endpoint, OtlpConfig},
 };
-use crate::telemetry::LogFormat;
+use crate::telemetry::{LogError, LogFormat};
 
 /// The model that ships with the server.
 const EMBEDDED_MODEL: &str = "models/flan-t5-small-en";
@@ -102,6 +102,9 @@ pub enum ConfigError {
     /// What is to be said to the collector is no list of headers.
     #[error("--otlp-headers: {0}")]
     Headers(String),
+    /// What is to be logged is no filter.
+    #[error("--log: {0}")]
+    Log(LogError),
     /// A time of nothing.
     #[error("--{0} is 0: every connection would be cut off; give it some time")]
     NoTime(&'static str),

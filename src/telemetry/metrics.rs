@@ -6,6 +6,7 @@ use super::{
         Rejections, Reloads, Seconds, Sizes, Steps, TraceSpans,
     },
     live::{LoraRequests, StepAge},
+    store_faults::StoreFaults,
     tenants::{TenantRequests, TenantTokens},
 };
 
@@ -104,6 +105,9 @@ metrics! {
     adapter_swap_duration: Seconds = "dept_adapter_swap_duration_seconds",
     /// Adapter loads that ended, by outcome (ok, error).
     adapter_loads: Loads = "dept_adapter_loads_total",
+    /// Whether the adapter store fails, by operation (list, read, write) and reason (unreachable, denied, full): 1 while it does.
+    /// Adapters in memory are served on.
+    store_faults: StoreFaults = "dept_adapter_store_fault",
     /// Sequences by adapter; after the first 100 adapters the rest counts as other.
     adapter_requests: AdapterRequests = "dept_adapter_requests_total",
     /// The adapters that sequences run with and wait for now, for the Gateway API Inference Extension: one series, whose

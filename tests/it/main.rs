@@ -3,10 +3,13 @@
 
 mod binary;
 mod causal;
+mod degraded;
 mod embedded;
 mod exactness;
+mod misconfigured;
 mod mixes;
 mod real_models;
+mod rolling;
 mod store;
 mod structured;
 mod support;

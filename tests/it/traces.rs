@@ -101,7 +101,8 @@ async fn real_requests_are_traced_on_both_doors_and_the_last_ones_too() {
     }
     assert!(first["load_adapter"].end_time_unix_nano <= first["queue"].start_time_unix_nano);
 
-    let mut grpc = InferenceServiceClient::connect(server.grpc.clone()).await.unwrap();
+    let endpoint = tonic::transport::Endpoint::from_shared(server.grpc.clone()).unwrap();
+    let mut grpc = InferenceServiceClient::new(endpoint.connect().await.unwrap());
     let message = GenerateRequest {
         adapter: "sst2".to_owned(),
         prompt: Some(Prompt::Text(PROMPT.to_owned())),

@@ -1,4 +1,5 @@
 mod attacks;
+mod faults;
 
 use std::{collections::HashSet, path::Path};
 

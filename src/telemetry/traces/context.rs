@@ -86,7 +86,8 @@ pub struct TraceContext {
 impl TraceContext {
     /// Reads a `traceparent`; `None` where it is none, which the specification wants to be ignored.
     pub fn parse(text: &str) -> Option<Self> {
-        let [version, trace, span, flags] = [text.get(..2)?, text.get(3..35)?, text.get(36..52)?, text.get(53..55)?];
+        let [version, trace, span, flags] =
+            [text.get(..2)?, text.get(3..35)?, text.get(36..52)?, text.get(53..55)?];
         let dashes = [2, 35, 52].iter().all(|&at| text.as_bytes()[at] == b'-');
         // A later version may say more behind what this one says.
         let ends = match version {
@@ -134,8 +135,10 @@ impl Caller {
         let mut parents = parents.into_iter();
         let (Some(parent), None) = (parents.next(), parents.next()) else { return None };
         let context = TraceContext::parse(std::str::from_utf8(parent).ok()?.trim())?;
-        let states: Option<Vec<&str>> =
-            states.into_iter().map(|state| std::str::from_utf8(state).ok().filter(|text| is_state(text))).collect();
+        let states: Option<Vec<&str>> = states
+            .into_iter()
+            .map(|state| std::str::from_utf8(state).ok().filter(|text| is_state(text)))
+            .collect();
         let state = states.map(|states| states.join(",")).filter(|state| state.len() <= MAX_STATE);
         Some(Self { context, state: state.unwrap_or_default() })
     }
@@ -161,7 +164,10 @@ mod tests {
         assert_eq!(context.span.bytes()[..2], [0x00, 0xf0]);
         assert!(context.sampled);
         assert!(!TraceContext::parse(&GOOD.replace("-01", "-00")).unwrap().sampled);
-        assert!(TraceContext::parse(&GOOD.replace("-01", "-03")).unwrap().sampled, "flags to come are passed over");
+        assert!(
+            TraceContext::parse(&GOOD.replace("-01", "-03")).unwrap().sampled,
+            "flags to come are passed over"
+        );
         let later = GOOD.replacen("00-", "42-", 1);
         assert_eq!(TraceContext::parse(&later).unwrap(), context);
         assert_eq!(TraceContext::parse(&format!("{later}-more")).unwrap(), context);
@@ -193,7 +199,10 @@ mod tests {
     #[test]
     fn a_caller_is_one() {
         let read = |parents: &[&'static str], states: &[&'static str]| {
-            Caller::read(parents.iter().map(|text| text.as_bytes()), states.iter().map(|text| text.as_bytes()))
+            Caller::read(
+                parents.iter().map(|text| text.as_bytes()),
+                states.iter().map(|text| text.as_bytes()),
+            )
         };
         assert_eq!(read(&[], &["a=1"]), None);
         assert_eq!(read(&[GOOD, GOOD], &[]), None);
@@ -209,7 +218,10 @@ mod tests {
         let chosen = |ratio: f64| ids.iter().filter(|id| id.is_among(ratio)).count();
         assert_eq!((chosen(0.0), chosen(1.0)), (0, 4000));
         assert!((800..1200).contains(&chosen(0.25)), "{}", chosen(0.25));
-        assert!(ids.iter().all(|id| !id.is_among(0.25) || id.is_among(0.5)), "a larger share has the smaller one in it");
+        assert!(
+            ids.iter().all(|id| !id.is_among(0.25) || id.is_among(0.5)),
+            "a larger share has the smaller one in it"
+        );
     }
 
     proptest! {

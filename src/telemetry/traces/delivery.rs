@@ -229,7 +229,8 @@ impl Postman {
             StatusCode::SERVICE_UNAVAILABLE,
             StatusCode::GATEWAY_TIMEOUT,
         ];
-        let said = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let said =
+            response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let later = later.contains(&status).then_some(said.map(Duration::from_secs));
         Err(Refusal { reason: format!("it answers {status}"), later })
     }

@@ -29,8 +29,7 @@ use super::*;
 use crate::config::choose_crypto;
 
 /// A pace at which a test need not wait.
-pub(crate) const QUICK: Pace =
-    Pace { delay: Duration::from_millis(5), first_wait: Duration::from_millis(5) };
+pub(crate) const QUICK: Pace = Pace { delay: Duration::from_millis(5), first_wait: Duration::from_millis(5) };
 
 /// A span as a collector sees it.
 #[derive(Debug, Clone, PartialEq)]
@@ -153,7 +152,8 @@ fn seen(span: &opentelemetry_proto::tonic::trace::v1::Span) -> Seen {
 }
 
 fn map(attributes: &[KeyValue]) -> BTreeMap<String, Json> {
-    let pair = |pair: &KeyValue| (pair.key.clone(), value(pair.value.as_ref().unwrap().value.as_ref().unwrap()));
+    let pair =
+        |pair: &KeyValue| (pair.key.clone(), value(pair.value.as_ref().unwrap().value.as_ref().unwrap()));
     let map: BTreeMap<_, _> = attributes.iter().map(pair).collect();
     assert_eq!(map.len(), attributes.len(), "no attribute twice: {attributes:?}");
     map
@@ -236,7 +236,10 @@ async fn a_span_arrives_as_it_was_written() {
     let since = Duration::from_nanos(seen[0].times.0);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     assert!(now - since < Duration::from_secs(600), "it began now");
-    assert_eq!((seen[1].parent.clone(), seen[1].state.as_str(), seen[1].kind), (parent.to_string(), "a=1", 1));
+    assert_eq!(
+        (seen[1].parent.clone(), seen[1].state.as_str(), seen[1].kind),
+        (parent.to_string(), "a=1", 1)
+    );
     assert_eq!(seen[1].status, Some((2, "broken".to_owned())));
     let expected = json!({"text": "é", "int": 7, "float": 0.5, "flag": true, "list": ["a", "b"]});
     assert_eq!(json!(seen[1].attributes), expected);

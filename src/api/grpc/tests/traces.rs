@@ -62,7 +62,10 @@ async fn streams_scores_and_failures_are_told_too() {
     while stream.message().await.unwrap().is_some() {}
     let spans = station.spans(4).await;
     let (own, _) = family(&spans);
-    assert_eq!((own.name.as_str(), &own.attributes["gen_ai.request.stream"]), ("text_completion tiny", &json!(true)));
+    assert_eq!(
+        (own.name.as_str(), &own.attributes["gen_ai.request.stream"]),
+        ("text_completion tiny", &json!(true))
+    );
     assert_eq!(own.attributes["rpc.method"], "dept.v1.InferenceService/GenerateStream");
 
     let asked = ClassifyRequest {

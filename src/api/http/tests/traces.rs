@@ -72,7 +72,10 @@ async fn a_request_is_one_span_with_a_part_for_each_thing_that_it_waited_for() {
     // The place that the answer names is the request's own span, in the caller's trace.
     assert_eq!(answer.header("traceparent"), Some(format!("00-{TRACE}-{}-01", own.id).as_str()));
     assert_eq!((own.trace.as_str(), own.parent.as_str()), (TRACE, "00f067aa0ba902b7"));
-    assert_eq!((own.name.as_str(), own.state.as_str(), &own.status), ("text_completion sst2", "vendor=1", &None));
+    assert_eq!(
+        (own.name.as_str(), own.state.as_str(), &own.status),
+        ("text_completion sst2", "vendor=1", &None)
+    );
     let version = answer.json()["adapter_version"].clone();
     let expected = json!({
         "http.request.method": "POST", "http.route": "/v1/generate", "url.path": "/v1/generate",
@@ -113,7 +116,10 @@ async fn the_other_routes_of_models_have_their_operations() {
     assert_eq!(ask(&app, called("/v1/chat/completions", chat)).await.status, 200);
     let spans = station.spans(4).await;
     let (own, _) = family(&spans);
-    assert_eq!((own.name.as_str(), &own.attributes["http.route"]), ("chat tiny", &json!("/v1/chat/completions")));
+    assert_eq!(
+        (own.name.as_str(), &own.attributes["http.route"]),
+        ("chat tiny", &json!("/v1/chat/completions"))
+    );
     assert_eq!(own.attributes["gen_ai.response.model"], "tiny");
     assert!(!own.attributes.contains_key("dept.adapter.name"), "{own:#?}");
 
@@ -126,7 +132,8 @@ async fn the_other_routes_of_models_have_their_operations() {
     assert_eq!((&own.attributes["dept.sequences"], &own.attributes["dept.prompts"]), (&json!(4), &json!(2)));
     assert_eq!(own.attributes["gen_ai.usage.input_tokens"], 2 + 3, "a prompt counts once");
     assert_eq!(own.attributes["gen_ai.usage.output_tokens"], 4);
-    let places: Vec<_> = spans.iter().filter(|span| span.name == "queue").map(|span| json!(span.attributes)).collect();
+    let places: Vec<_> =
+        spans.iter().filter(|span| span.name == "queue").map(|span| json!(span.attributes)).collect();
     for (prompt, choice) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
         assert!(places.contains(&json!({"dept.prompt": prompt, "dept.choice": choice})), "{places:?}");
     }
@@ -147,7 +154,8 @@ async fn labels_are_scored_under_a_name_of_their_own_and_not_told() {
 
 #[tokio::test]
 async fn a_stream_ends_its_span_when_it_ends_and_one_that_is_left_says_so() {
-    let (app, station, _delivery) = server(|arrival| say(&arrival, &[(GOOD, "good"), (BAD, "bad")], "")).await;
+    let (app, station, _delivery) =
+        server(|arrival| say(&arrival, &[(GOOD, "good"), (BAD, "bad")], "")).await;
     let body = json!({"prompt": "a", "stream": true});
     assert_eq!(ask(&app, called("/v1/generate", body.clone())).await.status, 200);
     let spans = station.spans(4).await;
@@ -194,7 +202,11 @@ async fn whose_fault_a_failure_is_can_be_seen() {
     for (at, (body, name, status, code)) in cases.into_iter().enumerate() {
         assert_eq!(ask(&app, called("/v1/generate", body)).await.status, status);
         let own = &station.spans(at + 1).await[at];
-        assert_eq!((own.name.as_str(), &own.status), (name, &None), "a client's fault is no error of the server's");
+        assert_eq!(
+            (own.name.as_str(), &own.status),
+            (name, &None),
+            "a client's fault is no error of the server's"
+        );
         assert_eq!(own.attributes["http.response.status_code"], status);
         assert_eq!(own.attributes["error.type"], code);
     }

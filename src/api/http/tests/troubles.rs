@@ -20,6 +20,7 @@ use crate::{
     },
     domain::SequenceError,
     engine::Command,
+    telemetry::{StoreFault, StoreWork},
 };
 
 fn found(answer: &Answer) -> (u16, String) {
@@ -160,6 +161,29 @@ async fn before_the_model_and_after_the_signal_nothing_is_taken() {
     assert_eq!(ask(&app, get("/health/ready")).await.status, 200);
     drop(inbox);
     assert_eq!(found(&generate(&app, json!({"prompt": "a"})).await), (503, "not_ready".into()));
+}
+
+#[tokio::test]
+async fn a_store_that_fails_is_told_and_the_server_is_ready_all_the_same() {
+    let stage = Stage::new();
+    let (metrics, readiness) = (stage.metrics(), stage.service.readiness.clone());
+    let (app, _inbox) = stage.quiet();
+    assert_eq!(ask(&app, get("/health/ready")).await.json(), json!({"status": "ok"}));
+    metrics.store_faults.fails(StoreWork::Write, StoreFault::Full);
+    let answer = ask(&app, get("/health/ready")).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["status"]), (200, &json!("degraded")));
+    let mut part = answer.json()["degraded"][0].clone();
+    let since = part.as_object_mut().unwrap().remove("since").unwrap();
+    assert!(since.as_str().unwrap().ends_with('Z') && since.as_str().unwrap().len() == 20, "{since}");
+    assert_eq!(part, json!({"part": "adapter_store", "operation": "write", "reason": "full"}));
+    assert_eq!(ask(&app, get("/health/live")).await.json(), json!({"status": "ok"}));
+    metrics.store_faults.works(StoreWork::Write);
+    assert_eq!(ask(&app, get("/health/ready")).await.json(), json!({"status": "ok"}));
+
+    // One that is to leave takes what comes and invites nobody.
+    readiness.set(State::Leaving);
+    assert_eq!(found(&ask(&app, get("/health/ready")).await), (503, "draining".into()));
+    assert_eq!(ask(&app, post("/v1/tokenize", r#"{"prompt": "a", "adapter": "sst2"}"#)).await.status, 200);
 }
 
 #[tokio::test]
