@@ -68,11 +68,14 @@ pub struct Standing {
     pub since: SystemTime,
 }
 
+/// Why each kind of work is not done, and since when.
+type Now = [Option<(StoreFault, SystemTime)>; StoreWork::ALL.len()];
+
 /// What the store fails at now. Cheap to clone; all clones are one.
 #[derive(Debug, Clone)]
 pub struct StoreFaults {
     family: IntGaugeVec,
-    now: Arc<Mutex<[Option<(StoreFault, SystemTime)>; 3]>>,
+    now: Arc<Mutex<Now>>,
 }
 
 impl StoreFaults {

@@ -243,12 +243,11 @@ async fn a_span_arrives_as_it_was_written() {
     assert_eq!(seen[1].status, Some((2, "broken".to_owned())));
     let expected = json!({"text": "é", "int": 7, "float": 0.5, "flag": true, "list": ["a", "b"]});
     assert_eq!(json!(seen[1].attributes), expected);
+    delivery.finish(Duration::from_secs(60)).await;
     let log = station.log.0.lock().unwrap();
     assert_eq!(log.headers[0][header::CONTENT_TYPE], "application/x-protobuf");
     assert_eq!(log.headers[0][header::AUTHORIZATION], "Bearer k");
     assert_eq!(json!(log.resource), json!({"service.name": "dept"}));
-    drop(log);
-    delivery.finish(Duration::from_secs(60)).await;
 }
 
 #[tokio::test]
