@@ -70,7 +70,7 @@ impl Server {
             assert!(child.try_wait().unwrap().is_none(), "the server ended");
             std::thread::yield_now();
         };
-        let address = |door: &str| format!("http://{}", addresses[door].as_str().unwrap());
+        let address = |door: &str| format!("http://{}", addresses[door].as_str().unwrap_or_default());
         Self { http: address("http"), grpc: address("grpc"), admin: address("admin"), child, folder }
     }
 

@@ -15,5 +15,6 @@ mod structured;
 mod support;
 mod swaps;
 mod tenants;
+mod tls;
 mod traces;
 mod training;

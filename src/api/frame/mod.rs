@@ -65,6 +65,15 @@ pub(super) fn limited<S: Clone + Send + Sync + 'static>(routes: Router<S>, most:
     routes.layer(limits)
 }
 
+/// Runs work at once where it is `light`, a matter of microseconds, and else off the thread that serves connections: that costs two
+/// hops between threads, which wait for the system to wake each.
+pub(super) async fn aside_unless<T: Send + 'static>(
+    light: bool,
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    if light { work() } else { off_the_loop(work).await }
+}
+
 /// Runs work that may take milliseconds (a long prompt's tokens) off the thread that serves connections.
 pub(super) async fn off_the_loop<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,

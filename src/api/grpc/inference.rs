@@ -22,7 +22,7 @@ use crate::{
         Accepted, ApiError, Events, Gathering, Service, Tokens, collect,
         frame::{
             account::{Account, Streams},
-            off_the_loop,
+            aside_unless, off_the_loop,
             request_id::RequestId,
         },
     },
@@ -81,7 +81,8 @@ impl Inference {
         }
         let adapter = self.service.adapter(&principal, wanted, trace).await?;
         let service = Arc::clone(&self.service);
-        let accepted = off_the_loop(move || service.generate(&principal, &request, adapter)).await?;
+        let light = request.is_light();
+        let accepted = aside_unless(light, move || service.generate(&principal, &request, adapter)).await?;
         let Accepted { model, adapter, events, gathering, .. } = accepted.traced(&caller.account);
         let tokenizer = self.service.tokenizer.clone();
         let writer = Writer { id: caller.id.clone(), model: model.name.clone(), adapter, tokenizer };
@@ -105,7 +106,8 @@ impl Inference {
         }
         let adapter = self.service.adapter(&principal, wanted, account.trace()).await?;
         let service = Arc::clone(&self.service);
-        let running = off_the_loop(move || service.classify(&principal, &request, adapter)).await?;
+        let light = request.is_light();
+        let running = aside_unless(light, move || service.classify(&principal, &request, adapter)).await?;
         let running = running.traced(&account);
         let (model, adapter) = (running.model.clone(), running.adapter.clone());
         let classified = running.finish().await?.pop().ok_or_else(ApiError::internal)?;

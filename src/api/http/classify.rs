@@ -5,9 +5,9 @@ use axum::{Extension, Json as Answer, extract::State};
 use super::{
     Door,
     account::Account,
+    aside_unless,
     dto::{ClassifyBody, ClassifyResponse},
     json::Json,
-    off_the_loop,
     request_id::RequestId,
 };
 use crate::{api::ApiError, domain::ClassifyRequest, tenancy::Principal};
@@ -35,7 +35,8 @@ pub(super) async fn classify(
         trace.classifies(&door.service.asked_for(wanted), &request);
     }
     let adapter = door.service.adapter(&principal, wanted, account.trace()).await?;
-    let running = off_the_loop(move || door.service.classify(&principal, &request, adapter)).await?;
+    let light = request.is_light();
+    let running = aside_unless(light, move || door.service.classify(&principal, &request, adapter)).await?;
     let running = running.traced(&account);
     let (model, adapter) = (running.model.clone(), running.adapter.clone());
     let results = running.finish().await?;

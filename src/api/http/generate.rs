@@ -9,9 +9,9 @@ use axum::{
 use super::{
     Door,
     account::Account,
+    aside_unless,
     dto::{GenerateBody, GenerateResponse, ServerSentEvent, Writer},
     json::Json,
-    off_the_loop,
     request_id::RequestId,
     stream,
 };
@@ -52,7 +52,8 @@ pub(super) async fn generate(
         trace.generates("text_completion", &service.asked_for(request.adapter.as_ref()), &request, streams);
     }
     let adapter = service.adapter(&principal, request.adapter.as_ref(), account.trace()).await?;
-    let accepted = off_the_loop(move || service.generate(&principal, &request, adapter)).await?;
+    let light = request.is_light();
+    let accepted = aside_unless(light, move || service.generate(&principal, &request, adapter)).await?;
     let Accepted { model, adapter, events, gathering, .. } = accepted.traced(&account);
     let tokenizer = door.service.tokenizer.clone();
     let writer = Writer { id, model: model.name.clone(), adapter, batch, tokens, tokenizer };

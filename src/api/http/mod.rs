@@ -36,7 +36,7 @@ use super::{
     frame::{
         self, Frame,
         access::{Doorkeeper, authorise},
-        account, limited, off_the_loop, request_id,
+        account, aside_unless, limited, off_the_loop, request_id,
         turns::Turns,
     },
 };

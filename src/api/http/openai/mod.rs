@@ -32,7 +32,7 @@ use super::{Door, stream::respond};
 use crate::{
     api::{
         Accepted, ApiError, collect,
-        frame::{account::Account, off_the_loop, request_id::RequestId},
+        frame::{account::Account, aside_unless, request_id::RequestId},
     },
     domain::{GenerateRequest, Prompt},
     tenancy::Principal,
@@ -139,7 +139,7 @@ impl Caller {
         let request = GenerateRequest { tenant: principal.tenant().id.clone(), ..request };
         let tokenizer = door.service.tokenizer.clone();
         let (n, service) = (request.n as usize, Arc::clone(&door.service));
-        let running = off_the_loop(move || {
+        let running = aside_unless(request.is_light(), move || {
             let echoes = echoes(form, &request.prompts, &service.tokenizer);
             Ok((service.generate(&principal, &request, adapter)?, request.prompts.len(), echoes))
         });
