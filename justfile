@@ -58,6 +58,11 @@ s3:
     cargo build --release
     tests/stores/s3.sh target/release/dept
 
+# A server whose disk is really full (a tmpfs of its own; as root)
+full-disk:
+    cargo build --release
+    tests/stores/full_disk.sh target/release/dept
+
 # The pages in a real Chromium; with a folder, pictures of them
 page folder="":
     cargo build --release

@@ -1,4 +1,5 @@
 mod attacks;
+mod faults;
 mod model;
 mod residency;
 mod sharing;
