@@ -14,7 +14,7 @@ START_TIMEOUT_S = 60
 
 
 class Server:
-    """Remembers no prompts: the sentences come again and again, and no other engine would answer from memory."""
+    """Remembers no prompts unless it is told to: sentences come again and again, and no other engine answers from memory."""
 
     def __init__(
         self,
@@ -23,13 +23,14 @@ class Server:
         model: Path = MODEL,
         adapters: Path = ROOT / "adapters",
         flags: tuple[str, ...] = (),
+        prefix_cache: bool = False,
     ):
         self.dept = dept
         self.folder = tempfile.TemporaryDirectory()
         ports = Path(self.folder.name) / "ports.json"
         command = [dept, "serve", "--model", model, "--adapters", adapters, "--threads", str(threads)]
         command += ["--http", "127.0.0.1:0", "--grpc", "off", "--admin", "127.0.0.1:0", "--port-file", ports, "--log", "warn"]
-        command += ["--prefix-cache", "false", *flags]
+        command += ["--prefix-cache", str(prefix_cache).lower(), *flags]
         # A dept.toml or DEPT_… of the user would change what is measured.
         self.env = {key: value for key, value in os.environ.items() if not key.startswith("DEPT_")}
         began = time.monotonic()

@@ -83,6 +83,24 @@ pub struct Measurement {
     pub command: Option<String>,
 }
 
+/// How an adapter was made.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trained {
+    /// The command that trained it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// Steps of the optimiser behind these tensors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// Minutes that those steps took, evaluations aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minutes: Option<f64>,
+    /// The day, as `2026-11-24`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub date: Option<String>,
+}
+
 /// An adapter's card. An absent file is an empty card.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -108,6 +126,9 @@ pub struct Card {
     /// The model it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<Base>,
+    /// How it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training: Option<Trained>,
     /// What was measured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub results: Vec<Measurement>,
@@ -157,6 +178,11 @@ impl Card {
         if let Some(key) = self.labels.keys().find(|key| key.trim() != key.as_str()) {
             let expected = "keys without white space around them";
             return Err(CardError::Value { key: "labels".into(), expected, found: format!("'{key}'") });
+        }
+        let minutes = self.training.as_ref().and_then(|training| training.minutes);
+        if let Some(found) = minutes.filter(|minutes| !minutes.is_finite()) {
+            let (key, expected) = ("training.minutes".to_owned(), "a finite number");
+            return Err(CardError::Value { key, expected, found: found.to_string() });
         }
         self.results.iter().enumerate().try_for_each(|(at, result)| result.check(at))
     }

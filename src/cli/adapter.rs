@@ -268,6 +268,13 @@ fn card_rows(
     for (output, label) in &card.labels {
         row("label", format!("{output} -> {label}"))?;
     }
+    if let Some(training) = &card.training {
+        let steps = training.steps.map(|steps| format!("{steps} steps"));
+        let minutes = training.minutes.map(|minutes| format!("{minutes} minutes"));
+        let told: Vec<String> = [steps, minutes, training.date.clone()].into_iter().flatten().collect();
+        row("training", told.join(", "))?;
+        training.command.as_ref().map_or(Ok(()), |command| row("", command.clone()))?;
+    }
     for result in &card.results {
         let split = result.split.as_ref().map(|split| format!("[{split}]")).unwrap_or_default();
         let beside = [("AUC", result.auc), ("majority", result.majority), ("zero-shot", result.zero_shot)];

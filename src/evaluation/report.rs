@@ -48,7 +48,7 @@ pub struct Report {
     pub n: usize,
     /// The metric of always saying the most frequent label, and which that is; where there are labels.
     pub majority: Option<(String, f64)>,
-    /// Area under the ROC curve, of two labels that were scored.
+    /// Area under the ROC curve, where labels were scored; the mean of all labels' where there are more than two.
     pub auc: Option<f64>,
     /// Targets by answers; where there are labels.
     pub confusion: Option<Confusion>,
@@ -65,7 +65,7 @@ impl Report {
             interval: interval_95(metric, answers),
             n: answers.len(),
             majority: confusion.as_ref().and_then(|_| majority(metric, answers)),
-            auc: two_labels(answers),
+            auc: area(answers),
             confusion,
         }
     }
@@ -102,13 +102,24 @@ fn majority(metric: Metric, answers: &[Scored]) -> Option<(String, f64)> {
     Some((label.to_owned(), metric.of(&answers.iter().collect::<Vec<_>>())))
 }
 
-/// The area under the ROC curve of the second label's lead over the first.
-fn two_labels(answers: &[Scored]) -> Option<f64> {
-    let lead = |one: &Scored| match &one.scores[..] {
-        [(_, first), (second, score)] => Some((score - first, one.target() == second)),
-        _ => None,
+/// The area under the ROC curve of each label's lead over the best other one; their mean. Of two labels both are the same.
+fn area(answers: &[Scored]) -> Option<f64> {
+    let labels = answers.first()?.scores.len();
+    let of = |at: usize| {
+        let leads = answers.iter().map(|one| lead(one, at));
+        auc(&leads.collect::<Option<Vec<_>>>()?)
     };
-    auc(&answers.iter().map(lead).collect::<Option<Vec<_>>>()?)
+    // A label that nothing is, or all is, has none.
+    let areas: Vec<f64> = (0..labels).filter_map(of).collect();
+    (labels > 1 && !areas.is_empty()).then(|| areas.iter().sum::<f64>() / areas.len() as f64)
+}
+
+/// How far a label is ahead of the best other one, and whether it is the target.
+fn lead(one: &Scored, at: usize) -> Option<(f64, bool)> {
+    let (label, score) = one.scores.get(at)?;
+    let others = one.scores.iter().enumerate().filter(|&(other, _)| other != at);
+    let best = others.map(|(_, (_, score))| *score).fold(f64::NEG_INFINITY, f64::max);
+    Some((score - best, one.target() == label))
 }
 
 impl fmt::Display for Report {

@@ -1,6 +1,6 @@
 //! The loop: batches, gradients, steps, evaluations, checkpoints.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::{
     adamw::Optimiser,
@@ -14,8 +14,12 @@ use super::{
     settings::Settings,
 };
 use crate::{
-    adapter::{Card, LoadedAdapter, card::Measurement},
+    adapter::{
+        Card, LoadedAdapter,
+        card::{Measurement, Trained},
+    },
     backbones::TextPair,
+    domain::UtcTime,
 };
 
 /// An example as ids.
@@ -89,7 +93,7 @@ pub struct Run<'a> {
     pub examples: &'a [Tokenised],
     /// Where the best adapter goes.
     pub output: Output,
-    /// The card without results.
+    /// The card without results; of its training the command alone.
     pub card: Card,
     parameters: Parameters,
     optimiser: Optimiser,
@@ -155,7 +159,7 @@ impl<'a> Run<'a> {
             if last || is_due(self.state.step, self.state.settings.eval_every) {
                 match &mut judge {
                     Some(judge) => self.evaluate(&mut **judge, observer, &mut journal)?,
-                    None => drop(self.output.save(&self.parameters, &self.card)?),
+                    None => drop(self.output.save(&self.parameters, &self.card_with(Vec::new()))?),
                 }
                 self.save()?;
             } else if is_due(self.state.step, self.state.settings.checkpoint_every) {
@@ -241,8 +245,7 @@ impl<'a> Run<'a> {
         let better = self.state.best.is_none_or(|best| verdict.value > best.value);
         let step = self.state.step;
         if better {
-            let card = Card { results: vec![verdict.measurement.clone()], ..self.card.clone() };
-            self.output.save(&self.parameters, &card)?;
+            self.output.save(&self.parameters, &self.card_with(vec![verdict.measurement.clone()]))?;
             self.state.best = Some(Best { step, value: verdict.value });
         }
         self.state.since_best = if better { 0 } else { self.state.since_best + 1 };
@@ -254,6 +257,18 @@ impl<'a> Run<'a> {
             best: Some(better),
             ..Entry::default()
         })
+    }
+
+    /// The card of the adapter as it is now.
+    fn card_with(&self, results: Vec<Measurement>) -> Card {
+        let UtcTime { year, month, day, .. } = SystemTime::now().into();
+        let training = Trained {
+            command: self.card.training.as_ref().and_then(|training| training.command.clone()),
+            steps: Some(self.state.step),
+            minutes: Some((self.state.seconds / 6.0).round() / 10.0),
+            date: Some(format!("{year:04}-{month:02}-{day:02}")),
+        };
+        Card { training: Some(training), results, ..self.card.clone() }
     }
 
     fn save(&self) -> Result<(), TrainError> {

@@ -19,6 +19,11 @@ license = "Apache-2.0"
 [base]
 name = "flan-t5-small"
 fingerprint = "sha256:00"
+[training]
+command = "dept train"
+steps = 40
+minutes = 1.5
+date = "2026-11-24"
 [[results]]
 dataset = "boolq"
 split = "test"
@@ -41,6 +46,8 @@ fn a_full_card_reads_as_written() {
     assert_eq!((card.max_tokens, card.over_length), (Some(4), Some(OverLength::Right)));
     assert_eq!((card.label("1"), card.label(" 0\n"), card.label("2")), (Some("true"), Some("false"), None));
     assert_eq!(card.base_fingerprint(), Some("sha256:00"));
+    let training = card.training.as_ref().unwrap();
+    assert_eq!((training.steps, training.minutes), (Some(40), Some(1.5)));
     let result = &card.results[0];
     assert_eq!(
         (result.dataset.as_str(), result.value, result.n, result.auc),
@@ -65,6 +72,8 @@ fn bad_cards_are_refused_by_key() {
     let cases = [
         ("colour = 1", "unknown field `colour`"),
         ("[base]\nwidth = 1", "unknown field `width`"),
+        ("[training]\nepochs = 1", "unknown field `epochs`"),
+        ("[training]\nminutes = nan", "'training.minutes'"),
         ("[[results]]\nscore = 1", "unknown field `score`"),
         ("[[results]]\ndataset = 'x'\nmetric = 'y'\nn = 1", "missing field `value`"),
         ("[[results]]\ndataset = 'x'\nmetric = 'y'\nn = 1\nvalue = nan", "'results[0].value'"),

@@ -10,23 +10,32 @@ pub(super) use there::There;
 
 use crate::{evaluation::Scored, training::Example};
 
-/// The command that measured, for a card: as it was typed, but for keys.
+/// The command that trained or measured, for a card: as it was typed, but for keys and the place of the program.
 pub(super) fn command_line() -> String {
-    without_keys(std::env::args())
+    without_keys(std::env::args().skip(1))
 }
 
 fn without_keys(args: impl Iterator<Item = String>) -> String {
-    let mut shown = Vec::new();
+    let mut shown = vec!["dept".to_owned()];
     let mut hide = false;
     for arg in args {
         let inline = arg.starts_with("--api-key=");
         if !hide && !inline && arg != "--api-key" {
-            shown.push(arg.clone());
+            shown.push(quoted(&arg));
         }
         // What stands behind the flag is the key, whatever it looks like.
         hide = !hide && arg == "--api-key";
     }
     shown.join(" ")
+}
+
+/// A word of a command as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@+%".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
 }
 
 /// Prompts a request.
@@ -37,7 +46,7 @@ const BATCH: usize = 32;
 pub(super) enum By {
     /// Greedy text
     Generation,
-    /// The likeliest of the card's labels; gives an AUC where there are two
+    /// The likeliest of the card's labels; gives an AUC
     Likelihood,
 }
 
@@ -108,13 +117,21 @@ impl Answerer<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::without_keys;
+    use super::{quoted, without_keys};
 
     #[test]
     fn a_card_never_shows_a_key() {
         let shown = |line: &str| without_keys(line.split(' ').map(str::to_owned));
-        assert_eq!(shown("dept eval --api-key secret --data d"), "dept eval --data d");
-        assert_eq!(shown("dept eval --data d --api-key=secret"), "dept eval --data d");
-        assert_eq!(shown("dept eval --api-key --api-key --json"), "dept eval --json");
+        assert_eq!(shown("eval --api-key secret --data d"), "dept eval --data d");
+        assert_eq!(shown("eval --data d --api-key=secret"), "dept eval --data d");
+        assert_eq!(shown("eval --api-key --api-key --json"), "dept eval --json");
+    }
+
+    #[test]
+    fn a_shell_reads_the_command_as_it_was() {
+        assert_eq!(quoted("target/a-1.jsonl"), "target/a-1.jsonl");
+        assert_eq!(quoted("text:Is it so?"), "'text:Is it so?'");
+        assert_eq!(quoted("text:Don't"), r"'text:Don'\''t'");
+        assert_eq!(quoted(""), "''");
     }
 }

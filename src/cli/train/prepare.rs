@@ -10,9 +10,13 @@ use sha2::{Digest, Sha256};
 
 use super::args::{Args, Method, TooLong};
 use crate::{
-    adapter::{Card, LoadedAdapter, card::Base, folder},
+    adapter::{
+        Card, LoadedAdapter,
+        card::{Base, Trained},
+        folder,
+    },
     app::Trainable,
-    cli::measure::By,
+    cli::measure::{By, command_line},
     config::EngineConfig,
     domain::OverLength,
     evaluation::Metric,
@@ -129,6 +133,7 @@ pub(super) fn prepare(args: &Args, config: &EngineConfig) -> anyhow::Result<Prep
         settings: settings(args, &shape, fingerprint)?,
         card: Card {
             base: Some(base),
+            training: Some(Trained { command: Some(command_line()), ..Trained::default() }),
             results: Vec::new(),
             over_length: truncate.or(card.over_length),
             ..card

@@ -110,6 +110,15 @@ fn likelihoods_give_an_auc_and_free_texts_no_table() {
     };
     let answers = [one("0", -0.5), one("1", -0.2), one("1", 0.4), one("0", 0.1)];
     assert_eq!(Report::of(Metric::Accuracy, &answers).auc, Some(0.75));
+    let three = |target: &str, scores: [f64; 3]| Scored {
+        targets: vec![target.to_owned()],
+        answer: "a".to_owned(),
+        scores: ["a", "b", "c"].map(str::to_owned).into_iter().zip(scores).collect(),
+    };
+    // Leads of a: 2, -1, -3; of b: -2, 1, -1; of c, which nothing is: none that counts.
+    let answers =
+        [three("a", [-1.0, -3.0, -4.0]), three("a", [-3.0, -2.0, -4.0]), three("b", [-5.0, -3.0, -2.0])];
+    close(Report::of(Metric::Accuracy, &answers).auc.unwrap(), 0.75);
     let free =
         scored(&[("one text", "a"), ("another", "b"), ("a third", "c"), ("a fourth", "d"), ("five", "e")]);
     let report = Report::of(Metric::SquadF1, &free);

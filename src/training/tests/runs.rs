@@ -107,6 +107,7 @@ fn losses_fall_and_the_best_adapter_is_kept() {
     assert!(mean(&losses[50..]) < 0.65 * mean(&losses[..6]), "{losses:?}");
     let card = folder::load(rig.folder.path()).unwrap().card;
     assert_eq!(card.results[0].value, 0.75);
+    assert_eq!(card.training.unwrap().steps, Some(40));
 }
 
 #[test]

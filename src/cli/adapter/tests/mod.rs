@@ -90,6 +90,7 @@ fn inspect_prints_json() {
 #[test]
 fn a_card_is_shown() {
     let card = "description = 'Yes or no'\ntemplate = '{q}?'\nlabels = { '1' = 'yes' }\nover_length = 'left'\n\
+        [training]\ncommand = 'dept train'\nsteps = 40\nminutes = 1.5\ndate = '2026-11-24'\n\
         [[results]]\ndataset = 'boolq'\nsplit = 'test'\nmetric = 'accuracy'\nvalue = 0.5\nn = 10\nauc = 0.6";
     let card = Card::parse(card.as_bytes()).unwrap();
     let mut out = String::new();
@@ -97,6 +98,7 @@ fn a_card_is_shown() {
     assert_eq!(
         out,
         "description: Yes or no\ntemplate: {q}?\nover length: left\nlabel: 1 -> yes\n\
+         training: 40 steps, 1.5 minutes, 2026-11-24\n: dept train\n\
          result: boolq[test] accuracy 0.5 (n = 10, AUC 0.6)\n"
     );
 }

@@ -75,7 +75,7 @@ function details(adapter, card) {
     row("Belongs to", adapter.namespace === "shared" ? "all tenants" : "your tenant"),
     row("Template", card.template && h("code", {}, card.template)), row("Labels", labels),
     row("Longest answer", card.max_tokens && `${card.max_tokens} tokens`), row("Over length", card.over_length),
-    row("Trained for", card.base?.name), row("License", card.license), h("dt", {}, "Versions"), versions));
+    row("Trained for", card.base?.name), row("Trained", trained(card.training)), row("Command", card.training?.command && h("code", {}, card.training.command)), row("License", card.license), h("dt", {}, "Versions"), versions));
   fold.addEventListener("toggle", async () => {
     try {
       const { versions: list } = await call("GET", `v1/adapters/${adapter.alias_of?.split("@")[0] ?? adapter.name}/versions`);
@@ -88,6 +88,12 @@ function details(adapter, card) {
     }
   }, { once: true });
   return fold;
+}
+
+/** How an adapter was made, as a card's `training` tells. */
+function trained(training) {
+  const { steps, minutes, date } = training ?? {};
+  return [date, steps && `${count(steps)} steps`, minutes && `${minutes} minutes`].filter(Boolean).join(" · ");
 }
 
 /** Asks before what can't be undone. */
