@@ -3,37 +3,31 @@
 //! Names and attributes are those of OpenTelemetry's conventions for HTTP, RPC and generative models; what those have no name
 //! for begins with `dept.`. Texts are in none of them: neither prompts nor answers, labels or stop strings.
 
+mod notes;
+mod passing;
+
 use std::{
-    borrow::Cow,
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
-    time::{Duration, Instant},
+    sync::{Mutex, PoisonError},
+    time::Instant,
 };
 
-use axum::{
-    extract::Request,
-    http::{HeaderName, Version},
-};
-use futures::{Stream, StreamExt};
+use axum::{extract::Request, http::HeaderName};
 
-use super::{Accepted, ErrorCode, Events, Place, error::canonical, frame::account::Account};
+use super::{ErrorCode, Place};
 use crate::{
     adapter::{AdapterLease, catalogue::Found},
-    domain::{ClassifyRequest, Completion, GenerateRequest, Grammar, SamplingParams, Timings, TokenEvent},
-    telemetry::traces::{
-        Attribute, Calendar, Caller, Span, SpanId, SpanKind, TraceContext, TraceId, Traces, Value,
-    },
+    domain::{ClassifyRequest, Completion, GenerateRequest, Grammar, Timings},
+    telemetry::traces::{Attribute, Calendar, Caller, Span, SpanId, SpanKind, TraceContext, TraceId, Traces},
 };
+use notes::{Notes, request_attributes};
+
+pub(super) use passing::traced;
 
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Sequences of a request that have spans of their own; a request can have hundreds.
 const SEQUENCES: usize = 8;
-
-/// How the routes of gRPC begin.
-const RPC: &str = "/dept.v1.";
 
 /// The trace of one request. One that is not recorded has it too, for its ids.
 pub struct Trace {
@@ -43,31 +37,6 @@ pub struct Trace {
     caller: Option<Caller>,
     clock: Calendar,
     notes: Mutex<Notes>,
-}
-
-/// What is known so far.
-#[derive(Default)]
-struct Notes {
-    /// The operation and the model that was asked for.
-    name: Option<String>,
-    attributes: Vec<Attribute>,
-    parts: Vec<Span>,
-    status: u16,
-    /// When the first token came, where the answer is streamed.
-    first_token: Option<Duration>,
-    streams: bool,
-    sequences: usize,
-    reasons: Vec<Cow<'static, str>>,
-    tokens: Tokens,
-}
-
-/// Tokens of all sequences; a prompt counts once, however many choices it has.
-#[derive(Default)]
-struct Tokens {
-    prompt: usize,
-    virtual_: usize,
-    cached: usize,
-    generated: usize,
 }
 
 /// How a request has ended.
@@ -278,159 +247,5 @@ impl Trace {
 
     fn note(&self, take: impl FnOnce(&mut Notes)) {
         take(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-}
-
-impl Notes {
-    fn say(&mut self, name: &'static str, value: impl Into<Value>) {
-        self.attributes.push((name.into(), value.into()));
-    }
-
-    fn asks(&mut self, operation: &'static str, model: &str) {
-        self.name = Some(format!("{operation} {model}"));
-        self.say("gen_ai.operation.name", operation);
-        self.say("gen_ai.provider.name", "dept");
-        self.say("gen_ai.request.model", model.to_owned());
-    }
-
-    fn samples(&mut self, sampling: &SamplingParams) {
-        self.say("gen_ai.request.temperature", sampling.temperature);
-        self.say("gen_ai.request.top_p", sampling.top_p);
-        self.say("gen_ai.request.top_k", f64::from(sampling.top_k));
-        self.say("gen_ai.request.presence_penalty", sampling.presence_penalty);
-        self.say("gen_ai.request.frequency_penalty", sampling.frequency_penalty);
-        if let Some(seed) = sampling.seed.and_then(|seed| i64::try_from(seed).ok()) {
-            self.say("gen_ai.request.seed", seed);
-        }
-    }
-
-    /// Takes the figures of a sequence up.
-    fn count(&mut self, place: Place, end: &Completion) {
-        let (tokens, usage) = (&mut self.tokens, end.usage);
-        if place.choice == 0 {
-            tokens.prompt += usage.prompt_tokens;
-            tokens.virtual_ += usage.virtual_tokens;
-            tokens.cached += usage.cached_tokens;
-        }
-        tokens.generated += usage.completion_tokens;
-        if self.reasons.len() < SEQUENCES {
-            self.reasons.push(end.reason.as_str().into());
-        }
-    }
-
-    /// The span's name: what the model did, or the route where there was none.
-    fn name(&self, endpoint: &str) -> Cow<'static, str> {
-        let method = self.attributes.iter().find(|(name, _)| name == "http.request.method");
-        match (&self.name, method) {
-            (Some(name), _) => name.clone().into(),
-            (None, Some((_, Value::Text(method)))) => format!("{method} {endpoint}").into(),
-            (None, _) => endpoint.trim_start_matches('/').to_owned().into(),
-        }
-    }
-
-    /// All attributes, with what is known at the end.
-    fn closing(mut self, end: &End<'_>) -> Vec<Attribute> {
-        if end.endpoint.starts_with(RPC) {
-            self.say("rpc.response.status_code", grpc_status(end.outcome));
-        } else {
-            self.say("http.route", end.endpoint.to_owned());
-            if self.status > 0 {
-                self.say("http.response.status_code", u32::from(self.status));
-            }
-        }
-        if end.outcome != "ok" {
-            self.say("error.type", end.outcome);
-        }
-        self.say("dept.request.id", end.id.to_owned());
-        if let Some(tenant) = end.tenant {
-            self.say("dept.tenant", tenant.to_owned());
-        }
-        if let Some(first) = self.first_token.filter(|_| self.streams) {
-            self.say("gen_ai.response.time_to_first_chunk", first.as_secs_f64());
-        }
-        if self.sequences > 0 {
-            let Tokens { prompt, virtual_, cached, generated } = self.tokens;
-            self.say("dept.sequences", self.sequences);
-            let reasons = std::mem::take(&mut self.reasons);
-            self.say("gen_ai.response.finish_reasons", Value::Texts(reasons));
-            self.say("gen_ai.usage.input_tokens", prompt);
-            self.say("gen_ai.usage.output_tokens", generated);
-            self.say("gen_ai.usage.cache_read.input_tokens", cached);
-            self.say("dept.usage.virtual_tokens", virtual_);
-        }
-        self.attributes
-    }
-}
-
-/// What a request's head says, without its query and its headers.
-fn request_attributes(request: &Request) -> Vec<Attribute> {
-    let path = request.uri().path();
-    if path.starts_with(RPC) {
-        let method = path.trim_start_matches('/').to_owned();
-        return vec![("rpc.system.name".into(), "grpc".into()), ("rpc.method".into(), method.into())];
-    }
-    let version = match request.version() {
-        Version::HTTP_2 => "2",
-        Version::HTTP_10 => "1.0",
-        _ => "1.1",
-    };
-    vec![
-        ("http.request.method".into(), request.method().to_string().into()),
-        ("url.path".into(), path.to_owned().into()),
-        ("network.protocol.version".into(), version.into()),
-    ]
-}
-
-/// gRPC's word for an outcome.
-fn grpc_status(outcome: &str) -> String {
-    let row = ErrorCode::table().iter().find(|row| row.name == outcome);
-    match (row, outcome) {
-        (Some(row), _) => canonical(row.grpc),
-        (None, "cancelled") => "CANCELLED".to_owned(),
-        (None, _) => "OK".to_owned(),
-    }
-}
-
-impl Accepted {
-    /// The same, whose times become spans of the request's trace where that is recorded.
-    pub(super) fn traced(self, account: &Arc<Account>) -> Self {
-        let Some(trace) = account.trace() else { return self };
-        trace.answers(&self.model.name, self.adapter.as_ref());
-        let events = traced(self.events, account, self.submitted);
-        Self { events, ..self }
-    }
-}
-
-/// `events`, which leave their times in the trace of `account` as they pass.
-pub(super) fn traced(events: Events, account: &Arc<Account>, submitted: Instant) -> Events {
-    Traced { events, account: Arc::clone(account), submitted, has_begun: false }.boxed()
-}
-
-struct Traced {
-    events: Events,
-    account: Arc<Account>,
-    submitted: Instant,
-    has_begun: bool,
-}
-
-impl Stream for Traced {
-    type Item = (Place, TokenEvent);
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let next = self.events.poll_next_unpin(context);
-        let (Poll::Ready(Some((place, event))), Some(trace)) = (&next, self.account.trace()) else {
-            return next;
-        };
-        match event {
-            TokenEvent::Given(_) => {}
-            TokenEvent::Token(_) if self.has_begun => {}
-            TokenEvent::Token(_) => {
-                trace.first_token();
-                self.has_begun = true;
-            }
-            TokenEvent::Finished(end) => trace.sequence(*place, self.submitted, &end.timings, Some(end)),
-            TokenEvent::Failed(_, timings) => trace.sequence(*place, self.submitted, timings, None),
-        }
-        next
     }
 }
