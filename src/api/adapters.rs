@@ -29,7 +29,7 @@ impl Service {
     /// A lease on the adapter that a request of `principal` names, loaded if need be, which its trace is told.
     ///
     /// # Errors
-    /// When there is none that they may use, or it can't be loaded.
+    /// When there is none that they may use, or it can't be loaded, or the queue is full and it is not in memory.
     pub async fn adapter(
         &self,
         principal: &Principal,
@@ -41,6 +41,10 @@ impl Service {
             self.readiness.check()?;
             visible(principal, &wanted.name)?;
             let found = self.catalogue.find(&principal.tenant().id, wanted).await?;
+            // Clients that don't back off would else make a full server load and evict for nothing.
+            if !found.resident {
+                self.engine().room()?;
+            }
             let began = Instant::now();
             let loaded = self.catalogue.lease(&found).await;
             if let Some(trace) = trace.filter(|_| !found.resident) {

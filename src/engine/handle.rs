@@ -214,6 +214,14 @@ impl EngineHandle {
         &self.load
     }
 
+    /// Whether the queue takes anything now, so that nothing is loaded for a request that would be turned away.
+    ///
+    /// # Errors
+    /// When it is full.
+    pub fn room(&self) -> Result<(), SubmitError> {
+        self.load.room(self.queue)
+    }
+
     /// Queues a sequence; never blocks.
     ///
     /// # Errors
