@@ -81,7 +81,7 @@ def measure(task: Task, folder: Path, out: Path, ask) -> dict:
     """The card's result: greedy answers that are the label's text and nothing more; the bare model by its likeliest label."""
     adapted = ("--adapter", out, "--data", folder / "test.jsonl")
     said, likely = ask(*adapted), ask(*adapted, "--by", "likelihood")
-    bare = ask("--card", folder / "card.toml", "--data", folder / "bare.jsonl", "--by", "likelihood")
+    bare = ask("--card", folder / "card.toml", "--data", folder / "bare.jsonl", "--by", "likelihood", "--truncate")
     found = {
         "dataset": task.dataset,
         "split": f"test ({task.split_note})",
