@@ -58,6 +58,11 @@ s3:
     cargo build --release
     tests/stores/s3.sh target/release/dept
 
+# A server whose disk is really full (a tmpfs of its own; as root)
+full-disk:
+    cargo build --release
+    tests/stores/full_disk.sh target/release/dept
+
 # The pages in a real Chromium; with a folder, pictures of them
 page folder="":
     cargo build --release
@@ -93,9 +98,27 @@ fuzz seconds="60":
             -max_total_time={{seconds}} -rss_limit_mb=1024 -timeout=5 || exit 1; \
     done
 
+# The image: built for real, listed, and run with limits, alone and as a pod (buildah and podman from Debian)
+image:
+    tests/deploy/image.sh
+
+# hadolint and checkov on the Dockerfile, the chart and the base (through pip)
+policy:
+    tests/deploy/policy.sh
+
+# Three servers on one S3 bucket behind HAProxy: one dies under load; routing by the adapter beside random routing
+scale-out *args:
+    cargo build --release
+    tests/deploy/scale_out.sh target/release/dept {{args}}
+
+# The dashboards' pictures in docs/, from some minutes of a server under load (through npm)
+pictures:
+    cargo build --release
+    tests/deploy/pictures.sh target/release/dept docs/dashboards
+
 # What CI runs
 ci:
     .ci/run
 
 # CI and everything that takes too long for it
-full: ci (openapi "60") real-models clients lm-eval bench streams bench-all
+full: ci (openapi "60") real-models clients lm-eval image policy scale-out bench streams bench-all

@@ -18,6 +18,7 @@ use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use dept::kernels::linear::{Activation, ActivationBits, Linear, LinearPart, LinearShape, LinearWeights};
 use dept::kernels::pool::ComputePool;
+use half::f16;
 use limits::Peak;
 
 /// A linear map from `k` inputs to `n` products; a gate halves its outputs.
@@ -60,9 +61,9 @@ fn cases() -> Vec<(&'static str, Vec<Map>)> {
 
 /// One sequence's decode step, eight, sixteen, a prompt, a batch of prompts.
 const ROWS: [usize; 5] = [1, 8, 16, 85, 512];
-const KINDS: [&str; 5] = ["candle_f32", "f32", "i8x8", "i8x15", "blocks"];
+const KINDS: [&str; 6] = ["candle_f32", "f32", "i8x8", "i8x15", "blocks", "nibbles"];
 /// Bits a weight takes in each of them.
-const WEIGHT_BITS: [f64; 5] = [32.0, 32.0, 8.0, 8.0, 8.5];
+const WEIGHT_BITS: [f64; 6] = [32.0, 32.0, 8.0, 8.0, 8.5, 5.0];
 
 /// The best time of a call by (rows, case, kind).
 type Best = RefCell<BTreeMap<(usize, usize, usize), Duration>>;
@@ -72,7 +73,7 @@ struct Subject {
     x: Tensor,
     dense: Tensor,
     gated: bool,
-    maps: Rc<[Linear; 4]>,
+    maps: Rc<[Linear; 5]>,
 }
 
 impl Subject {
@@ -136,13 +137,13 @@ fn operations(maps: &[Map], rows: usize) -> u64 {
 }
 
 /// A map's weights as candle's tensor and in each of our formats.
-fn build(map: &Map, pool: &ComputePool) -> (Tensor, Rc<[Linear; 4]>) {
+fn build(map: &Map, pool: &ComputePool) -> (Tensor, Rc<[Linear; 5]>) {
     let values: Vec<f32> = (0..map.n * map.k).map(noise).collect();
     let maps = Rc::new(our_maps(&values, map, pool));
     (Tensor::from_vec(values, (map.n, map.k), &Device::Cpu).expect("a tensor of the weights"), maps)
 }
 
-fn subject(map: &Map, (dense, maps): &(Tensor, Rc<[Linear; 4]>), rows: usize) -> Subject {
+fn subject(map: &Map, (dense, maps): &(Tensor, Rc<[Linear; 5]>), rows: usize) -> Subject {
     let x = (0..rows * map.k).map(noise).collect();
     let x = Tensor::from_vec(x, (rows, map.k), &Device::Cpu).expect("a tensor of the activations");
     Subject { x, dense: dense.clone(), gated: map.gated, maps: Rc::clone(maps) }
@@ -159,18 +160,19 @@ fn by_candle(x: &Tensor, dense: &Tensor, gated: bool) -> candle_core::Result<Ten
 }
 
 /// The same weights in each of our formats, in the order of [`KINDS`] after candle's.
-fn our_maps(values: &[f32], map: &Map, pool: &ComputePool) -> [Linear; 4] {
+fn our_maps(values: &[f32], map: &Map, pool: &ComputePool) -> [Linear; 5] {
     let part = |values: &[f32], n, kind| {
         let shape = LinearShape { n, k: map.k };
         let weights = match kind {
             1 => Ok(LinearWeights::F32 { values: values.to_vec() }),
             2 => LinearWeights::quantise(values, shape, ActivationBits::Eight),
             3 => LinearWeights::quantise(values, shape, ActivationBits::Fifteen),
-            _ => LinearWeights::quantise_blocks(values, shape),
+            4 => LinearWeights::quantise_blocks(values, shape),
+            _ => Ok(nibbles(values, shape)),
         };
         LinearPart { shape, weights: weights.expect("finite weights"), bias: None }
     };
-    [1, 2, 3, 4].map(|kind| {
+    [1, 2, 3, 4, 5].map(|kind| {
         let built = if map.gated {
             let (gate, up) = values.split_at(values.len() / 2);
             let (gate, up) = (part(gate, map.n / 2, kind), part(up, map.n / 2, kind));
@@ -180,6 +182,17 @@ fn our_maps(values: &[f32], map: &Map, pool: &ComputePool) -> [Linear; 4] {
         };
         built.expect("a valid map")
     })
+}
+
+/// Values in -1..1 as 4 bits, all blocks with one scale and offset.
+fn nibbles(values: &[f32], shape: LinearShape) -> LinearWeights {
+    let numbers = |value| vec![f16::from_f32(value); shape.n * shape.k.div_ceil(32)];
+    let level = |value: &f32| ((value + 1.0) * 8.0).min(15.0) as u8;
+    LinearWeights::Nibbles {
+        levels: values.iter().map(level).collect(),
+        scales: numbers(0.125),
+        offsets: numbers(-0.9375),
+    }
 }
 
 /// A fixed, patternless number in -1..1.

@@ -7,6 +7,7 @@ mod load;
 mod resident;
 mod signal;
 mod tls;
+mod traces;
 mod trainable;
 mod watch;
 
@@ -20,6 +21,7 @@ use std::{
 use tokio::net::TcpListener;
 
 use tls::Certificate;
+use traces::Tracing;
 
 pub use load::{LoadModelError, LoadedModel, load_model};
 pub use resident::Resident;
@@ -146,7 +148,8 @@ pub async fn serve(config: ServeConfig, watched: Vec<Watched>) -> Result<(), App
     admin::spawn(admin, Arc::clone(&metrics), readiness.clone(), config.stuck_after)?;
     metrics.lora_requests.set_most(config.engine.max_num_seqs);
     let resident = Resident::start(config.engine.clone(), Arc::clone(&metrics), readiness).await?;
-    let options = http_options(&config, &gate, addresses.http)?;
+    let tracing = Tracing::start(config.otlp.as_ref(), &metrics)?;
+    let options = HttpOptions { traces: tracing.traces(), ..http_options(&config, &gate, addresses.http)? };
     let grpc = grpc.zip(addresses.grpc).map(|(listener, address)| {
         let options = GrpcOptions::beside(&options, hosts(&gate, address));
         (listener, grpc::public(Arc::clone(&resident.service), Arc::clone(&gate), options))
@@ -170,11 +173,13 @@ pub async fn serve(config: ServeConfig, watched: Vec<Watched>) -> Result<(), App
         ((), ()) = async { tokio::join!(serve_http, serve_grpc) } => {}
         // A client that reads nothing must not keep the process.
         () = grace(resident.ended()) => tracing::warn!("some clients did not take their answers in time"),
-        () = drain(&resident, &phase, config.drain_timeout) => tracing::warn!("what was left has been dropped"),
+        () = drain(&resident, &phase, (config.drain_delay, config.drain_timeout)) => tracing::warn!("what was left has been dropped"),
         () = watching => {}
         () = resident.service.catalogue.clone().watch() => {}
     }
-    if !resident.ended().await {
+    let ended = resident.ended().await;
+    tracing.finish().await;
+    if !ended {
         return Err(AppError::EngineDied);
     }
     tracing::info!("drained");
@@ -187,12 +192,26 @@ async fn grace(ended: impl Future<Output = bool>) {
     tokio::time::sleep(GRACE).await;
 }
 
-/// Closes the listener and begins the drain after the signal, since what runs has its own connection, or when the
-/// engine has died, since without it there is nothing to serve. Resolves when a second signal has cut the drain short.
-async fn drain(resident: &Resident, phase: &tokio::sync::watch::Sender<Phase>, timeout: Duration) {
+/// Closes the listener and begins the drain after the signal and a delay in which load balancers learn of it, since what
+/// runs has its own connection; or when the engine has died, since without it there is nothing to serve. Resolves when a second signal has cut the drain short.
+async fn drain(
+    resident: &Resident,
+    phase: &tokio::sync::watch::Sender<Phase>,
+    (delay, timeout): (Duration, Duration),
+) {
     let mut shutdowns = signal::Shutdowns::new();
+    let mut hurried = false;
     tokio::select! {
         () = shutdowns.next() => {
+            if !delay.is_zero() {
+                resident.readiness().set(State::Leaving);
+                tracing::info!(delay_s = delay.as_secs(), "leaving: not ready any more, requests are still taken");
+                tokio::select! {
+                    () = tokio::time::sleep(delay) => {}
+                    () = shutdowns.next() => hurried = true,
+                    _ = resident.ended() => {}
+                }
+            }
             tracing::info!(timeout_s = timeout.as_secs(), "draining: nothing new is taken, what runs may finish");
         }
         _ = resident.ended() => {
@@ -201,7 +220,9 @@ async fn drain(resident: &Resident, phase: &tokio::sync::watch::Sender<Phase>, t
     }
     resident.drain()(Instant::now() + timeout);
     phase.send_replace(Phase::Draining);
-    shutdowns.next().await;
+    if !hurried {
+        shutdowns.next().await;
+    }
     tracing::warn!("a second signal: what still runs fails now");
     resident.drain()(Instant::now());
     resident.ended().await;

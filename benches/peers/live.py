@@ -4,10 +4,11 @@ One real server on a store in a temporary folder. Adapters are DePT's of 148 kB 
 they differ in one number, which is enough to be another adapter. Needs Python and nothing else.
 
     python3 benches/peers/live.py --dept target/release/dept                      # some minutes
-    python3 benches/peers/live.py --dept target/release/dept --requests 100000    # the whole, an hour
+    python3 benches/peers/live.py --dept target/release/dept --requests 5000 --rounds 20    # the whole, an hour
 """
 
 import argparse
+import hashlib
 import http.client
 import json
 import os
@@ -31,6 +32,8 @@ SHAPE = ["--prompt-tokens", 32, "--output-tokens", "2-8"]
 # Streams that run while adapters are swapped, and how often that is done.
 STREAMS, SWAPS_PER_S = 8, 10
 BOUNDARY = "an-adapter"
+# How much of the adapters memory holds, and how that is said.
+MEMORY = {"all": "all", "half": "half", "tenth": "a tenth"}
 # Requests that are not counted.
 WARM = 5
 
@@ -59,16 +62,30 @@ class Files:
 class Client:
     """One connection that stays."""
 
-    def __init__(self, server: Server):
+    def __init__(self, server: Server, key: str | None = None):
+        self.headers = {"authorization": f"Bearer {key}"} if key else {}
         self.connection = http.client.HTTPConnection(urlsplit(server.url).netloc)
 
     def call(self, method: str, path: str, body: bytes | None = None, kind: str = "application/json") -> bytes:
-        self.connection.request(method, path, body, {"content-type": kind} if body else {})
-        response = self.connection.getresponse()
-        found = response.read()
-        if response.status >= 300:
-            raise SystemExit(f"{method} {path}: {response.status} {found.decode()}")
+        status, found = self.answer(method, path, body, kind)
+        if status >= 300:
+            raise SystemExit(f"{method} {path}: {status} {found.decode()}")
         return found
+
+    def answer(self, method: str, path: str, body: bytes | None = None, kind: str = "application/json") -> tuple[int, bytes]:
+        self.connection.request(method, path, body, self.headers | ({"content-type": kind} if body else {}))
+        response = self.connection.getresponse()
+        return response.status, response.read()
+
+    def missed(self, adapter: str) -> float:
+        """Milliseconds of a request for an adapter that there is not, or not for this client."""
+        body = json.dumps({"adapter": adapter, "prompt": "x"}).encode()
+        began = time.perf_counter()
+        status, found = self.answer("POST", "/v1/generate", body)
+        took = (time.perf_counter() - began) * 1e3
+        if status != 404:
+            raise SystemExit(f"{adapter}: {status} {found.decode()}, not 404")
+        return took
 
     def upload(self, name: str, body: bytes) -> None:
         self.call("PUT", f"/v1/adapters/{name}", body, f"multipart/form-data; boundary={BOUNDARY}")
@@ -109,10 +126,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--adapters", type=int, default=10_000, help="that random requests name; twice as many names")
     parser.add_argument("--requests", type=int, default=4_000, help="of a mix and round")
     parser.add_argument("--rounds", type=int, default=3, help="of swaps, and of random requests beside hot ones")
+    parser.add_argument("--memory", action="append", choices=MEMORY, help="of the random adapters; all three without")
     parser.add_argument("--samples", type=int, default=200, help="uploads, and cold adapters")
     parser.add_argument("--only", action="append", choices=PARTS, help="a part of it; all of them without")
     parser.add_argument("--small", action="store_true", help="a little of everything: to see that it works")
     args = parser.parse_args()
+    args.memory = args.memory or list(MEMORY)
     if args.small:
         args.adapters, args.requests, args.rounds, args.samples = 200, 200, 1, 20
     args.dept, args.model = args.dept.resolve(), args.model.resolve()
@@ -124,12 +143,12 @@ class Run:
         self.args, self.folder, self.files = args, folder, Files()
         self.names_of = [f"a{number:04x}" for number in range(2 * args.adapters)]
 
-    def server(self, share: float = 2.0) -> Server:
+    def server(self, share: float = 2.0, more: tuple[str, ...] = ()) -> Server:
         """With memory for `share` of the adapters."""
         # Memory is counted in units of 256 bytes.
         each = -(-self.files.bytes_in_memory() // 256) * 256
         budget = int(share * self.args.adapters * each)
-        flags = ("--adapter-host-bytes", str(budget), "--queue-requests", "512")
+        flags = ("--adapter-host-bytes", str(budget), "--queue-requests", "512", *more)
         return Server(self.args.dept, self.args.threads, self.args.model, self.folder, flags)
 
     def uploads(self) -> list[list[str]]:
@@ -193,8 +212,11 @@ class Run:
                 client.upload(self.names_of[number], self.files.body(number))
             rate = count / (time.perf_counter() - began)
             rows.append(["uploads a second, one after the other", f"{rate:.0f}", "", ""])
-            rows.append(self.throughput(server, "all"))
-        for share, said in [(0.5, "half"), (0.1, "a tenth")]:
+            if "all" in self.args.memory:
+                rows.append(self.throughput(server, "all"))
+        for share, said in [(0.5, "half"), (0.1, "tenth")]:
+            if said not in self.args.memory:
+                continue
             with self.server(share) as server:
                 # So many draws find nearly all that will be in memory.
                 self.ask(server, self.names_of[:count], int(2 * share * count), 99, ["--prompt-tokens", 2, "--output-tokens", 1])
@@ -211,13 +233,40 @@ class Run:
             say(f"memory for {said}, round {number}")
             found = {}
             for mix in (names, ["hot"]) if number % 2 else (["hot"], names):
-                found[len(mix)] = self.ask(server, mix, self.args.requests, number, SHAPE)
+                # Hot ones vary less: a quarter of them tells as much.
+                requests = self.args.requests // (4 if len(mix) == 1 else 1)
+                found[len(mix)] = self.ask(server, mix, requests, number, SHAPE)
             rates.append(found)
             ratios.append(found[len(names)] / found[1])
-        what = f"requests/s over {len(names)} random adapters, memory for {said}, beside one"
+        what = f"requests/s over {len(names)} random adapters, memory for {MEMORY[said]}, beside one"
         many = statistics.median(found[len(names)] for found in rates)
         one = statistics.median(found[1] for found in rates)
         return [what, f"{many:.1f}", f"{one:.1f}", f"{statistics.median(ratios):.3f}x"]
+
+    def hidden(self) -> list[list[str]]:
+        """How long the 404 of an adapter takes that a tenant may not use, beside that of a name that there is not."""
+        keys = {tenant: f"dept_{tenant.encode().hex():0<40}" for tenant in ("ops", "guest")}
+        hashes = {tenant: hashlib.sha256(key.encode()).hexdigest() for tenant, key in keys.items()}
+        with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+            for tenant, rest in [
+                ("ops", 'scopes = ["adapters:read", "adapters:write", "admin"]'),
+                ("guest", 'adapters = ["guest-*"]'),
+            ]:
+                file.write(f'[tenants.{tenant}]\n{rest}\nkeys = [{{ name = "k", hash = "sha256:{hashes[tenant]}" }}]\n')
+            file.flush()
+            with self.server(more=("--api-keys", file.name)) as server:
+                Client(server, keys["ops"]).upload("there", self.files.body(0))
+                guest, hidden, missing = Client(server, keys["guest"]), [], []
+                for number in range(10 * self.args.samples + WARM):
+                    asked = [("there", hidden), ("other", missing)]
+                    for name, found in asked if number % 2 else reversed(asked):
+                        found.append(guest.missed(name))
+        rows = []
+        for said, at in [("p50", 50), ("p99", 99)]:
+            one, other = (statistics.quantiles(found[WARM:], n=100)[at - 1] for found in (hidden, missing))
+            what = f"404 of an adapter of others, beside a name that there is not, {said} ms"
+            rows.append([what, f"{one:.3f}", f"{other:.3f}", f"{one - other:+.3f}"])
+        return rows
 
     def names(self) -> list[list[str]]:
         """Twice as many names: how long the server takes to start and to list them, and its memory."""
@@ -244,7 +293,14 @@ class Run:
         ]
 
 
-PARTS = {"uploads": Run.uploads, "swaps": Run.swaps, "cold": Run.cold, "many": Run.many, "names": Run.names}
+PARTS = {
+    "uploads": Run.uploads,
+    "swaps": Run.swaps,
+    "cold": Run.cold,
+    "many": Run.many,
+    "names": Run.names,
+    "hidden": Run.hidden,
+}
 
 
 class Swapper:

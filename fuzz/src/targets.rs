@@ -42,7 +42,7 @@ pub fn safetensors(bytes: &[u8]) {
 
 /// `.zip` and `.tar.gz`
 pub fn archive(bytes: &[u8]) {
-    let limits = Limits { bytes: 1 << 20, entries: 16 };
+    let limits = Limits { bytes: 1 << 20, entries: 16, ..Limits::default() };
     let Ok(files) = archive::read(bytes, &limits) else { return };
     let card = files.card.as_ref().map_or(0, Vec::len);
     assert!(files.config.len() + files.weights.len() + card <= 1 << 20, "the limit holds");

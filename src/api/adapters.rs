@@ -1,8 +1,10 @@
 //! What a client does with adapters: use, look, upload, change. Who may do what is decided here.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 
-use super::{ApiError, ErrorCode, Service};
+use super::{ApiError, ErrorCode, Service, Trace};
 use crate::{
     adapter::{
         AdapterLease, CatalogueError,
@@ -24,20 +26,31 @@ pub enum Site {
 }
 
 impl Service {
-    /// A lease on the adapter that a request of `principal` names, loaded if need be.
+    /// A lease on the adapter that a request of `principal` names, loaded if need be, which its trace is told.
     ///
     /// # Errors
-    /// When there is none that they may use, or it can't be loaded.
+    /// When there is none that they may use, or it can't be loaded, or the queue is full and it is not in memory.
     pub async fn adapter(
         &self,
         principal: &Principal,
         wanted: Option<&AdapterRef>,
+        trace: Option<&Trace>,
     ) -> Result<Option<AdapterLease>, ApiError> {
         let Some(wanted) = wanted else { return Ok(None) };
         let leased = async {
             self.readiness.check()?;
             visible(principal, &wanted.name)?;
-            Ok(self.catalogue.acquire(&principal.tenant().id, wanted).await?)
+            let found = self.catalogue.find(&principal.tenant().id, wanted).await?;
+            // Clients that don't back off would else make a full server load and evict for nothing.
+            if !found.resident {
+                self.engine().room()?;
+            }
+            let began = Instant::now();
+            let loaded = self.catalogue.lease(&found).await;
+            if let Some(trace) = trace.filter(|_| !found.resident) {
+                trace.loaded(&found, began, loaded.is_ok());
+            }
+            Ok(loaded.map_err(CatalogueError::from)?)
         };
         let counted = |error: &ApiError| self.metrics.rejected.count(error.code.as_str());
         leased.await.map(Some).inspect_err(counted)

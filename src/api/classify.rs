@@ -9,9 +9,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use futures::StreamExt;
 
 use super::{
-    ApiError, Choice, Events, Gathering, Service, merge,
+    ApiError, Choice, Events, Gathering, Service,
+    frame::account::Account,
+    merge,
     meter::{Meter, PromptUsage},
     prompts::{AnswerLength, Prompts},
+    trace::traced,
 };
 use crate::{
     adapter::AdapterLease,
@@ -73,6 +76,7 @@ pub struct Classifying {
     calibrate: bool,
     events: Events,
     gathering: Gathering,
+    submitted: Instant,
 }
 
 impl Service {
@@ -143,6 +147,7 @@ impl Service {
         let usage = PromptUsage { prompt: prompt + labels_of_all as u64, virtual_ };
         let spending = principal.tenant().quotas.begin(usage.total())?;
         let (count, model) = (submissions.len(), model.name.clone());
+        let submitted = Instant::now();
         let mut streams = engine.submit_all(submissions)?.into_iter();
         let streams: Vec<Vec<_>> =
             tokens.iter().map(|_| streams.by_ref().take(given.len()).collect()).collect();
@@ -158,6 +163,7 @@ impl Service {
             gathering: Gathering::new(tokens.len(), labels.len(), false),
             labels,
             events: meter.over(merge(streams)),
+            submitted,
         })
     }
 
@@ -229,6 +235,14 @@ fn content_free(prompts: &[Prompt]) -> Prompt {
 }
 
 impl Classifying {
+    /// The same, whose times become spans of the request's trace where that is recorded.
+    pub(super) fn traced(self, account: &Arc<Account>) -> Self {
+        let Some(trace) = account.trace() else { return self };
+        trace.answers(&self.model, self.adapter.as_ref());
+        let events = traced(self.events, account, self.submitted);
+        Self { events, ..self }
+    }
+
     /// Waits for the scores of every prompt, in order.
     ///
     /// # Errors

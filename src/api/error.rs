@@ -6,6 +6,7 @@ use crate::{
     adapter::{CatalogueError, MisfitError, residency::LoadError, store::StoreError},
     domain::{AdapterName, NameError, SamplingError, SequenceError},
     engine::SubmitError,
+    telemetry::StoreFault,
     tenancy::{Denied, PriorityError, QuotaError},
 };
 
@@ -155,7 +156,8 @@ const TABLE: [ErrorRow; 22] = [
     row(ErrorCode::DeadlineExceeded, "deadline_exceeded", 504, "timeout_error", Code::DeadlineExceeded,
         "The request did not finish within its own `timeout_ms`, or its call's deadline.").never_retry(),
     row(ErrorCode::AdapterCapacity, "adapter_capacity", 507, UNAVAILABLE, Code::ResourceExhausted,
-        "Memory for adapters (`--adapter-host-bytes`) is full of adapters in use, or too small for this one.").retry_after(1),
+        "Memory for adapters (`--adapter-host-bytes`) is full of adapters in use, or too small for this one; or the adapter \
+         store has no room for a change.").retry_after(1),
 ];
 
 impl ErrorCode {
@@ -315,17 +317,48 @@ impl From<CatalogueError> for ApiError {
                 ErrorCode::AdapterCapacity
             }
             E::NoStore => ErrorCode::Conflict,
-            // What the operator must see to, and a client can only try again.
+            E::Store(store) if store.fault() == Some(StoreFault::Full) => {
+                tracing::error!(%error, "adapters");
+                let message =
+                    "the adapter store is full, so nothing was changed: delete adapters, or have it enlarged";
+                return Self::new(ErrorCode::AdapterCapacity, message).about("adapter");
+            }
+            // What the operator must see to, and a client can only try again. Paths and addresses are for the log.
             E::Load(LoadError::Failed { .. })
             | E::Unreadable { .. }
             | E::Store(_)
             | E::Open(_)
             | E::Root(_) => {
                 tracing::error!(%error, "adapters");
-                ErrorCode::NotReady
+                return Self::new(ErrorCode::NotReady, unavailable(&error)).about("adapter");
             }
             E::Panicked => return Self::internal(),
         };
         Self::new(code, error.to_string()).about("adapter")
     }
+}
+
+/// A gRPC code as its documents write it.
+pub(super) fn canonical(code: Code) -> String {
+    let mut words = String::new();
+    for letter in format!("{code:?}").chars() {
+        if letter.is_uppercase() && !words.is_empty() {
+            words.push('_');
+        }
+        words.push(letter.to_ascii_uppercase());
+    }
+    words
+}
+
+/// What a client is told of a fault that is the operator's to find.
+fn unavailable(error: &CatalogueError) -> String {
+    let what = match error {
+        CatalogueError::Load(LoadError::Failed { name, .. }) | CatalogueError::Unreadable { name, .. } => {
+            format!("adapter '{name}' can't be loaded now")
+        }
+        _ => "the adapter store does not answer".to_owned(),
+    };
+    format!(
+        "{what}: adapters in memory are served, for this one try again later. The server's log has the cause"
+    )
 }

@@ -111,7 +111,7 @@ impl Gathering {
                 }
                 Ok((!tail.is_empty()).then(|| partial.piece(place, None, tail)))
             }
-            TokenEvent::Failed(error) => Err(error.into()),
+            TokenEvent::Failed(error, _) => Err(error.into()),
         }
     }
 

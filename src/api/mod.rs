@@ -17,6 +17,7 @@ mod meter;
 mod prompts;
 mod readiness;
 mod service;
+mod trace;
 mod upload;
 
 pub use adapters::Site;
@@ -25,6 +26,7 @@ pub use error::{ApiError, ErrorCode, ErrorRow};
 pub use gather::{Choice, Events, Gathering, Piece, Place, collect, merge};
 pub use readiness::{Readiness, State};
 pub use service::{Accepted, DEFAULT_MAX_TOKENS, Service, Tokens};
+pub use trace::Trace;
 
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,8 @@ pub enum State {
     Starting,
     /// Requests are served.
     Ready,
+    /// The server will end soon: requests are served, and load balancers are told to look elsewhere.
+    Leaving,
     /// Nothing new is taken; what runs may finish.
     Draining,
 }
@@ -45,15 +47,24 @@ impl Readiness {
     /// `not_ready` while the model loads, `draining` at the end.
     pub fn check(&self) -> Result<(), ApiError> {
         match self.state() {
-            State::Ready => Ok(()),
+            State::Ready | State::Leaving => Ok(()),
             State::Starting => Err(ApiError::new(
                 ErrorCode::NotReady,
                 "the model is being loaded: wait until /health/ready answers 200",
             )),
-            State::Draining => Err(ApiError::new(
-                ErrorCode::Draining,
-                "the server is shutting down: retry on another replica",
-            )),
+            State::Draining => Err(leaving()),
         }
     }
+
+    /// Whether new clients may be sent here.
+    ///
+    /// # Errors
+    /// As [`Readiness::check`], and `draining` as soon as the server is to end.
+    pub fn invite(&self) -> Result<(), ApiError> {
+        if self.state() == State::Leaving { Err(leaving()) } else { self.check() }
+    }
+}
+
+fn leaving() -> ApiError {
+    ApiError::new(ErrorCode::Draining, "the server is shutting down: retry on another replica")
 }

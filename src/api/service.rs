@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     adapter::{AdapterLease, Catalogue},
-    domain::{GenerateRequest, ModelKind, ModelProfile, Prompt, SamplingParams, Scoring},
+    domain::{AdapterRef, GenerateRequest, ModelKind, ModelProfile, Prompt, SamplingParams, Scoring},
     engine::{EngineHandle, Submission, TokenStream},
     grammar::Grammars,
     telemetry::Metrics,
@@ -49,6 +49,8 @@ pub struct Accepted {
     pub events: Events,
     /// Takes the events up.
     pub gathering: Gathering,
+    /// When its sequences were queued.
+    pub submitted: Instant,
 }
 
 /// A text and its tokens.
@@ -128,13 +130,14 @@ impl Service {
         let most: u64 = sequences.iter().map(|one| n as u64 * u64::from(one.max_tokens)).sum();
         let spending = principal.tenant().quotas.begin(usage.total() + most)?;
         let submissions: Vec<Submission> = sequences.into_iter().flat_map(|one| choices(one, n)).collect();
+        let submitted = Instant::now();
         let streams = chunked(engine.submit_all(submissions)?, n);
         if let Some(adapter) = &adapter {
             self.metrics.adapter_requests.count_many(adapter.name(), (count * n) as u64);
         }
         let gathering = Gathering::new(count, n, request.sampling.logprobs > 0);
         let meter = Meter::new(Arc::clone(&self.metrics), principal, spending, usage);
-        Ok(Accepted { model, adapter, prompts, events: meter.over(merge(streams)), gathering })
+        Ok(Accepted { model, adapter, prompts, events: meter.over(merge(streams)), gathering, submitted })
     }
 
     /// The tokens of `prompt` as `generate` would read them, however long.
@@ -178,6 +181,11 @@ impl Service {
             load.waiting() + load.running()
         };
         self.engines.iter().min_by_key(load).expect("a service has an engine")
+    }
+
+    /// The name under which a request asks for the model: the adapter's, or the backbone's own.
+    pub(super) fn asked_for(&self, adapter: Option<&AdapterRef>) -> String {
+        adapter.map_or_else(|| self.engine().model().name.clone(), AdapterRef::to_string)
     }
 
     /// Whether a request may have so many sequences: `prompts` times the choices (or labels) of each.

@@ -1,5 +1,9 @@
-use super::ErrorCode;
-use crate::contract;
+use super::{ApiError, ErrorCode, error::canonical};
+use crate::{
+    adapter::{CatalogueError, residency::LoadError, store::StoreError},
+    contract,
+    telemetry::StoreFault,
+};
 
 const BODY: &str =
     r#"{"error": {"message": "…", "type": "…", "param": null, "code": "…", "request_id": "…"}}"#;
@@ -10,18 +14,6 @@ fn the_error_table_has_one_line_for_every_code_in_order() {
         assert_eq!(row.code as usize, at);
         assert_eq!(row.code.as_str(), row.name);
     }
-}
-
-/// A gRPC code as its documents write it.
-fn canonical(code: tonic::Code) -> String {
-    let mut words = String::new();
-    for letter in format!("{code:?}").chars() {
-        if letter.is_uppercase() && !words.is_empty() {
-            words.push('_');
-        }
-        words.push(letter.to_ascii_uppercase());
-    }
-    words
 }
 
 #[test]
@@ -52,4 +44,24 @@ fn docs_errors_is_the_table() {
         contract::table(head, rows)
     );
     contract::hold("docs/errors.md", &text);
+}
+
+#[test]
+fn a_failing_store_is_told_without_its_paths() {
+    let io = |kind: std::io::ErrorKind| {
+        let source = Box::new(std::io::Error::new(kind, "/srv/secret/path"));
+        CatalogueError::Store(StoreError::Io(object_store::Error::Generic { store: "S3", source }))
+    };
+    let failed = LoadError::Failed { name: "task".parse().unwrap(), reason: "s3://secret/path".to_owned() };
+    let cases = [
+        (io(std::io::ErrorKind::StorageFull), ErrorCode::AdapterCapacity, "the adapter store is full"),
+        (io(std::io::ErrorKind::ConnectionRefused), ErrorCode::NotReady, "the adapter store does not answer"),
+        (CatalogueError::Store(StoreError::Down(StoreFault::Denied)), ErrorCode::NotReady, "does not answer"),
+        (CatalogueError::Load(failed), ErrorCode::NotReady, "adapter 'task' can't be loaded now"),
+    ];
+    for (error, code, message) in cases {
+        let told = ApiError::from(error);
+        assert_eq!(told.code, code);
+        assert!(told.message.contains(message) && !told.message.contains("secret"), "{}", told.message);
+    }
 }

@@ -142,7 +142,7 @@ async fn warm_up(engine: &EngineHandle) -> Result<(), AppError> {
         match event {
             TokenEvent::Given(_) | TokenEvent::Token(_) => {}
             TokenEvent::Finished(_) => return Ok(()),
-            TokenEvent::Failed(error) => return Err(AppError::WarmUp(error.to_string())),
+            TokenEvent::Failed(error, _) => return Err(AppError::WarmUp(error.to_string())),
         }
     }
     Err(AppError::WarmUp("its thread has ended; the log says why".to_owned()))

@@ -96,7 +96,7 @@ async fn answer(args: &Args, resident: &Resident) -> anyhow::Result<()> {
     let said = |error: ApiError| anyhow::anyhow!("{}", error.message);
     let lease = match args.adapter.as_deref() {
         Some(folder) if Path::new(folder).is_dir() => Some(leased(Path::new(folder), service)?),
-        Some(name) => service.adapter(&principal, Some(&name.parse()?)).await.map_err(said)?,
+        Some(name) => service.adapter(&principal, Some(&name.parse()?), None).await.map_err(said)?,
         None => None,
     };
     let mut accepted = service.generate(&principal, &args.request()?, lease).map_err(said)?;
@@ -106,7 +106,7 @@ async fn answer(args: &Args, resident: &Resident) -> anyhow::Result<()> {
             TokenEvent::Given(_) => {}
             TokenEvent::Token(token) => out.write_all(token.text.as_bytes())?,
             TokenEvent::Finished(completion) => writeln!(out, "{}", completion.tail)?,
-            TokenEvent::Failed(error) => return Err(error.into()),
+            TokenEvent::Failed(error, _) => return Err(error.into()),
         }
         out.flush()?;
     }

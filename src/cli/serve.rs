@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{Cli, Command};
 use crate::{
     app::{self, Watched},
-    config::{self, Places, ServeArgs, ServeConfig},
+    config::{self, ConfigError, Places, ServeArgs, ServeConfig},
     telemetry::{LogFilter, start_logging},
 };
 
@@ -13,7 +13,7 @@ use crate::{
 pub(super) fn run(args: ServeArgs) -> anyhow::Result<()> {
     let file = config::file_of(&args);
     let config = ServeConfig::new(args, &Places::from_environment())?;
-    let filter = start_logging(config.log_format, &config.log)?;
+    let filter = start_logging(config.log_format, &config.log).map_err(ConfigError::Log)?;
     let watched = file.map(|file| log_key(file, filter)).into_iter().collect();
     // One worker: requests are small beside the steps, and the cores belong to the engine.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;

@@ -2,7 +2,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, builder::BoolishValueParser};
 
-use super::units::{Device, Door, Dtype, bytes, count, duration, origin};
+use super::{
+    otlp::{Endpoint, share},
+    units::{Device, Door, Dtype, bytes, count, duration, origin},
+};
 use crate::telemetry::LogFormat;
 
 /// The flags of `dept serve`: each has a `DEPT_…` variable and a key in `dept.toml`, which is its name with `_` for `-`.
@@ -92,7 +95,12 @@ pub struct ServeArgs {
     #[arg(long, env = "DEPT_STALL_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub stall_timeout: Duration,
 
-    /// After SIGTERM, how long running requests may take to end; what is left then fails with 503. A second SIGTERM ends it.
+    /// After SIGTERM, how long requests are still taken while /health/ready says 503 already, so that load balancers turn to
+    /// other replicas first. Kubernetes' preStop sleep does the same from outside.
+    #[arg(long, env = "DEPT_DRAIN_DELAY", value_name = "TIME", default_value = "0s", value_parser = duration)]
+    pub drain_delay: Duration,
+
+    /// After that, how long running requests may take to end; what is left then fails with 503. A second SIGTERM ends it.
     #[arg(long, env = "DEPT_DRAIN_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub drain_timeout: Duration,
 
@@ -100,6 +108,20 @@ pub struct ServeArgs {
     /// anew. A step of a large model on few cores takes seconds; none takes this long.
     #[arg(long, env = "DEPT_STUCK_AFTER", value_name = "TIME", default_value = "2m", value_parser = duration)]
     pub stuck_after: Duration,
+
+    /// Send traces to this OpenTelemetry collector, as protobuf over HTTP (http://collector:4318; /v1/traces is added). They
+    /// hold no prompts and no texts. Nothing is traced without.
+    #[arg(long, env = "DEPT_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<Endpoint>,
+
+    /// Headers for the collector, such as a key: KEY=VALUE,KEY=VALUE, values percent-encoded. Better as a variable, since
+    /// others can see a command line.
+    #[arg(long, env = "DEPT_OTLP_HEADERS", value_name = "HEADERS", hide_env_values = true)]
+    pub otlp_headers: Option<String>,
+
+    /// The share of the requests to trace, 0 to 1. A caller that sends a traceparent has decided for its own.
+    #[arg(long, env = "DEPT_OTLP_SAMPLE", value_name = "SHARE", default_value = "1", value_parser = share)]
+    pub otlp_sample: f64,
 
     /// What is logged to stderr: a level, or targets with levels (info,dept::engine=debug). Never prompts or texts. As a key of
     /// the configuration file it is read anew at SIGHUP and when the file changes.

@@ -9,6 +9,7 @@ mod file;
 mod hub;
 mod location;
 mod model_source;
+pub mod otlp;
 mod places;
 mod serve;
 mod units;

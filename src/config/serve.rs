@@ -2,8 +2,9 @@ use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
     Device, Dtype, EngineArgs, Location, LocationError, ModelSource, Places, ServeArgs, SourceError,
+    otlp::{Endpoint, OtlpConfig},
 };
-use crate::telemetry::LogFormat;
+use crate::telemetry::{LogError, LogFormat};
 
 /// The model that ships with the server.
 const EMBEDDED_MODEL: &str = "models/flan-t5-small-en";
@@ -95,6 +96,15 @@ pub enum ConfigError {
         "--cors-origin * lets every web page use a server that asks for no keys: name origins, or give --api-keys"
     )]
     EveryOrigin,
+    /// What is said to a collector that is not there.
+    #[error("--otlp-headers needs --otlp-endpoint: give both, or neither")]
+    HeadersForNobody,
+    /// What is to be said to the collector is no list of headers.
+    #[error("--otlp-headers: {0}")]
+    Headers(String),
+    /// What is to be logged is no filter.
+    #[error("--log: {0}")]
+    Log(LogError),
     /// A time of nothing.
     #[error("--{0} is 0: every connection would be cut off; give it some time")]
     NoTime(&'static str),
@@ -226,6 +236,22 @@ fn doors(args: &ServeArgs) -> impl Iterator<Item = (&'static str, SocketAddr)> {
     [("--http", args.http)].into_iter().chain(grpc)
 }
 
+fn otlp(
+    endpoint: Option<Endpoint>,
+    headers: Option<&str>,
+    sample: f64,
+) -> Result<Option<OtlpConfig>, ConfigError> {
+    // Not by clap, which would repeat what may be a key.
+    let headers = headers.map(str::parse).transpose().map_err(ConfigError::Headers)?;
+    match (endpoint, headers) {
+        (Some(endpoint), headers) => {
+            Ok(Some(OtlpConfig { endpoint, headers: headers.unwrap_or_default(), sample }))
+        }
+        (None, Some(_)) => Err(ConfigError::HeadersForNobody),
+        (None, None) => Ok(None),
+    }
+}
+
 /// Two doors at one address, unless the system chooses their ports.
 fn check_addresses(args: &ServeArgs) -> Result<(), ConfigError> {
     let mut seen = Vec::new();
@@ -310,10 +336,14 @@ pub struct ServeConfig {
     pub max_adapter_bytes: usize,
     /// Where adapters may be loaded from by their path.
     pub adapter_load_root: Option<PathBuf>,
+    /// How long requests are still taken once the server is to end.
+    pub drain_delay: Duration,
     /// How long running requests may take to end.
     pub drain_timeout: Duration,
     /// How long a step may take before `/health/live` says that the server is stuck.
     pub stuck_after: Duration,
+    /// Where traces go; `None` traces nothing.
+    pub otlp: Option<OtlpConfig>,
     /// What is logged.
     pub log: String,
     /// How a log line looks.
@@ -344,8 +374,10 @@ impl ServeConfig {
             max_body_bytes: usize::try_from(args.max_body_bytes).unwrap_or(usize::MAX),
             max_adapter_bytes: usize::try_from(args.max_adapter_bytes).unwrap_or(usize::MAX),
             adapter_load_root: args.adapter_load_root,
+            drain_delay: args.drain_delay,
             drain_timeout: args.drain_timeout,
             stuck_after: args.stuck_after,
+            otlp: otlp(args.otlp_endpoint, args.otlp_headers.as_deref(), args.otlp_sample)?,
             log: args.log,
             log_format: args.log_format,
         })

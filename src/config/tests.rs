@@ -3,7 +3,9 @@ use std::{ffi::OsString, fs, path::Path, time::Duration};
 use clap::{Args as _, Command, CommandFactory, Parser};
 
 use super::{
-    ConfigError, Device, HubModel, ModelSource, Places, ServeArgs, ServeConfig, SourceError, file, parse,
+    ConfigError, Device, HubModel, ModelSource, Places, ServeArgs, ServeConfig, SourceError, file,
+    otlp::resource_of,
+    parse,
     units::{bytes, count, duration},
 };
 use crate::contract;
@@ -196,6 +198,80 @@ fn a_certificate_is_whole_and_pages_are_named() {
         let error = checked(&[flag, "0s"], home.path()).unwrap_err();
         assert!(error.to_string().contains(flag), "{error}");
     }
+}
+
+#[test]
+fn a_collector_is_an_address_and_its_headers_stay_secret() {
+    let home = home();
+    assert_eq!(checked(&[], home.path()).unwrap().otlp, None);
+    let url = |text: &str| {
+        let config = checked(&["--otlp-endpoint", text], home.path()).unwrap();
+        config.otlp.unwrap().endpoint.traces().to_string()
+    };
+    assert_eq!(url("http://collector:4318"), "http://collector:4318/v1/traces");
+    assert_eq!(url("http://collector:4318/"), "http://collector:4318/v1/traces");
+    assert_eq!(url("https://otlp.example/tenant/"), "https://otlp.example/tenant/v1/traces");
+    assert_eq!(url("https://otlp.example/v1/traces"), "https://otlp.example/v1/traces");
+    for bad in [
+        "",
+        "collector:4318",
+        "ftp://c",
+        "http://",
+        "http://user:secret@c:4318",
+        "http://c/?key=1",
+        "http://c/#x",
+    ] {
+        assert_eq!(read(&["--otlp-endpoint", bad]).unwrap_err().exit_code(), 2, "{bad}");
+    }
+    for bad in ["-0.1", "1.1", "NaN", "half", ""] {
+        assert_eq!(
+            read(&["--otlp-endpoint", "http://c", "--otlp-sample", bad]).unwrap_err().exit_code(),
+            2,
+            "{bad}"
+        );
+    }
+
+    let with =
+        |headers: &str| checked(&["--otlp-endpoint", "http://c", "--otlp-headers", headers], home.path());
+    let otlp = with("authorization=Bearer%20k%2Cx, x-scope = team").unwrap().otlp.unwrap();
+    assert_eq!(otlp.headers.map()["authorization"], "Bearer k,x");
+    assert_eq!(otlp.headers.map()["x-scope"], "team");
+    assert!(!format!("{otlp:?}").contains("Bearer"), "{otlp:?}");
+    assert_eq!(otlp.sample, 1.0);
+    for bad in ["hush", "a b=hush", "k=hush%", "k=hush%zz", "k=hush%0a", "k=v,hush"] {
+        let error = with(bad).unwrap_err();
+        assert!(matches!(error, ConfigError::Headers(_)) && error.exit_code() == 78, "{error}");
+        assert!(!error.to_string().contains("hush"), "{error}");
+    }
+    let error = checked(&["--otlp-headers", "k=v"], home.path()).unwrap_err();
+    assert_eq!(error.to_string(), "--otlp-headers needs --otlp-endpoint: give both, or neither");
+    let args = read_file("otlp_endpoint = \"http://c:4318\"\notlp_sample = 0.1", &[]).unwrap();
+    assert_eq!(args.otlp_sample, 0.1);
+}
+
+#[test]
+fn traces_name_their_service_as_the_environment_says() {
+    let value = |said: &[(String, String)], key: &str| {
+        let found: Vec<&str> =
+            said.iter().filter(|(known, _)| known == key).map(|(_, value)| value.as_str()).collect();
+        assert!(found.len() <= 1, "{said:?}");
+        found.first().map(|value| (*value).to_owned())
+    };
+    let said = resource_of("", "");
+    assert_eq!(value(&said, "service.name").as_deref(), Some("dept"));
+    assert_eq!(value(&said, "service.version").as_deref(), Some(env!("CARGO_PKG_VERSION")));
+    assert!(value(&said, "service.instance.id").is_some());
+    let attributes =
+        "service.name=from-list,k8s.pod.name=dept-0,service.instance.id=dept-0,odd,a=%zz,b=x%20y";
+    let said = resource_of("", attributes);
+    assert_eq!(value(&said, "service.name").as_deref(), Some("from-list"));
+    assert_eq!(value(&said, "service.instance.id").as_deref(), Some("dept-0"));
+    assert_eq!(
+        (value(&said, "b").as_deref(), value(&said, "a"), value(&said, "odd")),
+        (Some("x y"), None, None)
+    );
+    let said = resource_of("mine", attributes);
+    assert_eq!(value(&said, "service.name").as_deref(), Some("mine"), "its own variable wins");
 }
 
 #[test]

@@ -155,6 +155,6 @@ pub enum TokenEvent {
     Token(GeneratedToken),
     /// The regular end.
     Finished(Completion),
-    /// The irregular end.
-    Failed(SequenceError),
+    /// The irregular end, and where the time went until then.
+    Failed(SequenceError, Timings),
 }

@@ -15,6 +15,20 @@ pub enum Prompt {
     Chat(Vec<ChatMessage>),
 }
 
+impl Prompt {
+    /// About how many bytes have to be read to make tokens of it; no prompt is for nothing.
+    pub fn bytes(&self) -> usize {
+        const EACH: usize = 32;
+        let bytes = match self {
+            Self::Text(text) => text.len(),
+            Self::Ids(ids) => ids.len(),
+            Self::Inputs(fields) => fields.iter().map(|(name, text)| EACH + name.len() + text.len()).sum(),
+            Self::Chat(messages) => messages.iter().map(|message| EACH + message.content.len()).sum(),
+        };
+        EACH + bytes
+    }
+}
+
 /// What to do with a prompt longer than the adapter or the model takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -62,6 +76,28 @@ pub struct GenerateRequest {
     pub timeout: Option<Duration>,
 }
 
+impl GenerateRequest {
+    /// Whether it is a matter of microseconds to get it ready: short texts, and no grammar to be compiled.
+    pub fn is_light(&self) -> bool {
+        self.grammar.is_none() && are_light(&self.prompts)
+    }
+}
+
+impl ClassifyRequest {
+    /// Whether it is a matter of microseconds to get it ready: short texts and labels.
+    pub fn is_light(&self) -> bool {
+        let labels: usize = self.labels.iter().flatten().map(String::len).sum();
+        labels <= LIGHT && are_light(&self.prompts)
+    }
+}
+
+/// Bytes that become tokens in about the time that a hop between two threads takes.
+const LIGHT: usize = 1024;
+
+fn are_light(prompts: &[Prompt]) -> bool {
+    prompts.iter().map(Prompt::bytes).sum::<usize>() <= LIGHT
+}
+
 /// What a classification is asked to do. Everything in it is legal for some model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClassifyRequest {
@@ -93,4 +129,21 @@ pub enum Normalize {
     None,
     /// Divided by the number of tokens, the end token counted.
     Length,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn light_is_what_is_read_in_microseconds() {
+        let text = |len: usize| Prompt::Text("x".repeat(len));
+        let fields = |len: usize| Prompt::Inputs([("sentence".to_owned(), "x".repeat(len))].into());
+        assert!(are_light(&[text(0)]) && are_light(&[text(900)]) && are_light(&[fields(900)]));
+        assert!(
+            !are_light(&[text(1024)]) && !are_light(&[text(600), text(600)]) && !are_light(&[fields(1000)])
+        );
+        assert!(!are_light(&[Prompt::Ids(vec![1; 2000])]));
+        assert!(!are_light(&vec![text(0); 40]), "many prompts are work even where each is nothing");
+    }
 }

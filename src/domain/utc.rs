@@ -1,4 +1,7 @@
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    fmt,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 const SECONDS_A_DAY: u64 = 86_400;
 
@@ -41,6 +44,14 @@ impl From<SystemTime> for UtcTime {
             weekday: (days + 4) % 7,
             day_of_year: before + day + u64::from(is_leap && month > 2),
         }
+    }
+}
+
+/// `2026-11-23T15:00:00Z`.
+impl fmt::Display for UtcTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { year, month, day, hour, minute, second, .. } = self;
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
     }
 }
 

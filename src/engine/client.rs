@@ -129,9 +129,15 @@ impl Client {
         Timings { queue: started - self.arrived, prefill: first - started, decode: last - first }
     }
 
-    /// Tells the client that the sequence failed.
+    /// Tells the client that the sequence failed; the time until now counts to what it was at.
     pub fn fail(&self, error: SequenceError) {
-        self.deliver(TokenEvent::Failed(error));
+        let now = Instant::now();
+        let started = self.started.unwrap_or(now);
+        let first = self.first_token.unwrap_or(now);
+        let queue = started.saturating_duration_since(self.arrived);
+        let prefill = first.saturating_duration_since(started);
+        let timings = Timings { queue, prefill, decode: now.saturating_duration_since(first) };
+        self.deliver(TokenEvent::Failed(error, timings));
     }
 
     /// Sends an event. A client that has gone is noticed before the next step.

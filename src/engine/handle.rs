@@ -13,7 +13,8 @@ use super::{Load, QueueLimits};
 use crate::{
     adapter::AdapterLease,
     domain::{
-        ContextWindow, ModelKind, ModelProfile, SamplingParams, Scoring, SequenceError, TenantId, TokenEvent,
+        ContextWindow, ModelKind, ModelProfile, SamplingParams, Scoring, SequenceError, TenantId, Timings,
+        TokenEvent,
     },
     grammar::Compiled,
 };
@@ -135,7 +136,8 @@ impl TokenStream {
     /// What to tell of a sequence that the engine let fall without a word: it was gone before it looked.
     fn lost(&self) -> TokenEvent {
         let draining = self.load.is_draining();
-        TokenEvent::Failed(if draining { SequenceError::Draining } else { SequenceError::Internal })
+        let error = if draining { SequenceError::Draining } else { SequenceError::Internal };
+        TokenEvent::Failed(error, Timings::default())
     }
 }
 
@@ -210,6 +212,14 @@ impl EngineHandle {
     /// The engine's load now.
     pub fn load(&self) -> &Arc<Load> {
         &self.load
+    }
+
+    /// Whether the queue takes anything now, so that nothing is loaded for a request that would be turned away.
+    ///
+    /// # Errors
+    /// When it is full.
+    pub fn room(&self) -> Result<(), SubmitError> {
+        self.load.room(self.queue)
     }
 
     /// Queues a sequence; never blocks.

@@ -51,6 +51,19 @@ impl Load {
         self.draining.store(true, Ordering::Release);
     }
 
+    /// Whether there is room for anything: what is made ready for a full queue is made for nothing.
+    pub(super) fn room(&self, limits: QueueLimits) -> Result<(), SubmitError> {
+        let (waiting, tokens) = (self.waiting(), self.waiting_tokens.load(Ordering::Acquire));
+        // An empty queue takes one of any size.
+        let is_full = waiting >= limits.sequences || (waiting > 0 && tokens >= limits.tokens);
+        if is_full { Err(self.overloaded()) } else { Ok(()) }
+    }
+
+    fn overloaded(&self) -> SubmitError {
+        let (waiting, tokens) = (self.waiting(), self.waiting_tokens.load(Ordering::Acquire));
+        SubmitError::Overloaded { waiting, tokens, retry_in: self.retry_in() }
+    }
+
     /// `sequences` of `tokens` together enter the queue, or none of them does.
     pub(super) fn enter(
         &self,
@@ -61,20 +74,16 @@ impl Load {
         let room = |limit: usize, more: usize| {
             move |held: usize| held.checked_add(more).filter(|&after| after <= limit)
         };
-        let overloaded = |_| {
-            let (waiting, tokens) = (self.waiting(), self.waiting_tokens.load(Ordering::Acquire));
-            SubmitError::Overloaded { waiting, tokens, retry_in: self.retry_in() }
-        };
         self.waiting
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, room(limits.sequences, sequences))
-            .map_err(overloaded)?;
+            .map_err(|_| self.overloaded())?;
         // An empty queue takes one of any size: what could never wait could never run.
         let limit = if sequences == 1 && self.waiting() == 1 { usize::MAX } else { limits.tokens };
         let entered =
             self.waiting_tokens.fetch_update(Ordering::AcqRel, Ordering::Acquire, room(limit, tokens));
-        entered.map(drop).map_err(|held| {
+        entered.map(drop).map_err(|_| {
             self.waiting.fetch_sub(sequences, Ordering::AcqRel);
-            overloaded(held)
+            self.overloaded()
         })
     }
 

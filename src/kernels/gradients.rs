@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 
 use candle_core::{Device, Result, Tensor, Var};
+use half::f16;
 use proptest::prelude::*;
 
 use super::{
@@ -121,10 +122,9 @@ proptest! {
     fn linear_in_blocks_has_the_gradient_of_its_widened_twin(rows in 1usize..5, n in 1usize..50, k in 1usize..100) {
         let shape = LinearShape { n, k };
         let blocks = LinearWeights::quantise_blocks(&noise(n * k, 4), shape).unwrap();
-        let LinearWeights::Blocks { values, scales } = &blocks else { unreachable!() };
-        let row_blocks = k.div_ceil(32);
-        let scale = |index: usize| scales[index / k * row_blocks + index % k / 32].to_f32();
-        let wide = values.iter().enumerate().map(|(index, &byte)| f32::from(byte) * scale(index)).collect();
+        let numbers = |seed| noise(n * k.div_ceil(32), seed).into_iter().map(f16::from_f32).collect();
+        let levels = noise(n * k, 5).into_iter().map(|value| (value.abs() * 15.0) as u8).collect();
+        let nibbles = LinearWeights::Nibbles { levels, scales: numbers(6), offsets: numbers(7) };
         let gradient = |weights| {
             let linear = Linear::differentiable(vec![LinearPart { shape, weights, bias: None }], pool()).unwrap();
             let x = Var::from_tensor(&tensor((rows, k), 1)).unwrap();
@@ -133,7 +133,10 @@ proptest! {
             let gradient = sum.backward().unwrap().get(x.as_tensor()).unwrap().flatten_all().unwrap();
             gradient.to_vec1::<f32>().unwrap()
         };
-        prop_assert_eq!(gradient(blocks), gradient(LinearWeights::F32 { values: wide }));
+        for weights in [blocks, nibbles] {
+            let wide = LinearWeights::F32 { values: weights.widen(k) };
+            prop_assert_eq!(gradient(weights), gradient(wide));
+        }
     }
 
     #[test]

@@ -4,8 +4,12 @@ mod attention;
 mod decoder_block;
 mod loader;
 mod mlp;
+mod recipe;
+mod stored;
 
 pub use attention::{CrossAttention, SelfAttention};
 pub use decoder_block::{CausalAttention, DecoderBlock, Rotary, RowPlaces};
-pub use loader::{LoadError, Loader, NormKind, Part, Recipe, Stored};
+pub use loader::{LoadError, Loader, NormKind, Part};
 pub use mlp::{Mlp, MlpShape};
+pub use recipe::Recipe;
+pub use stored::Stored;

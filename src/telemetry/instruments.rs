@@ -263,6 +263,25 @@ impl Instrument for Loads {
     }
 }
 
+/// Spans of traces, by what became of them.
+#[derive(Debug, Clone)]
+pub struct TraceSpans {
+    /// The collector has them.
+    pub sent: IntCounter,
+    /// They were thrown away.
+    pub lost: IntCounter,
+}
+
+impl Instrument for TraceSpans {
+    const KIND: &'static str = "counter";
+    const LABELS: &'static [&'static str] = &["outcome"];
+
+    fn register(registry: &Registry, name: &str, help: &str) -> Self {
+        let family = registered(registry, IntCounterVec::new(Opts::new(name, help), Self::LABELS));
+        Self { sent: family.with_label_values(&["sent"]), lost: family.with_label_values(&["lost"]) }
+    }
+}
+
 /// Requests by adapter. The first `ADAPTER_LABELS` adapters keep a label of their own until restart, later ones
 /// share `other`: thousands of adapters must not become thousands of series.
 #[derive(Debug)]

@@ -3,9 +3,10 @@ use prometheus::{Gauge, IntCounter, IntGauge, Registry, TextEncoder};
 use super::{
     instruments::{
         AdapterBytes, AdapterRequests, Adapters, BuildInfo, Evictions, Instrument, Loads, Outcomes,
-        Rejections, Reloads, Seconds, Sizes, Steps,
+        Rejections, Reloads, Seconds, Sizes, Steps, TraceSpans,
     },
     live::{LoraRequests, StepAge},
+    store_faults::StoreFaults,
     tenants::{TenantRequests, TenantTokens},
 };
 
@@ -104,6 +105,9 @@ metrics! {
     adapter_swap_duration: Seconds = "dept_adapter_swap_duration_seconds",
     /// Adapter loads that ended, by outcome (ok, error).
     adapter_loads: Loads = "dept_adapter_loads_total",
+    /// Whether the adapter store fails, by operation (list, read, write) and reason (unreachable, denied, full): 1 while it does.
+    /// Adapters in memory are served on.
+    store_faults: StoreFaults = "dept_adapter_store_fault",
     /// Sequences by adapter; after the first 100 adapters the rest counts as other.
     adapter_requests: AdapterRequests = "dept_adapter_requests_total",
     /// The adapters that sequences run with and wait for now, for the Gateway API Inference Extension: one series, whose
@@ -118,6 +122,8 @@ metrics! {
     tenant_tokens: TenantTokens = "dept_tenant_tokens_total",
     /// Files read anew while the server ran (api_keys, tls, log), by outcome (ok, error): after an error the old ones stay.
     reloads: Reloads = "dept_reloads_total",
+    /// Spans of traces (`--otlp-endpoint`), by outcome: sent to the collector, or lost because it did not take them in time.
+    trace_spans: TraceSpans = "dept_trace_spans_total",
     /// Always 1; the labels say what runs.
     build_info: BuildInfo = "dept_build_info",
 }

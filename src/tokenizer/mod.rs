@@ -7,7 +7,6 @@ mod pieces;
 mod scored;
 mod spelling;
 mod stop;
-mod token_bytes;
 mod unigram;
 
 use std::{
@@ -22,9 +21,9 @@ pub use chat_template::{ChatTemplate, ChatTemplateError};
 pub use detokenizer::Detokenizer;
 pub use pieces::{Piece, PieceKind, Pieces};
 pub use scored::ScoredVocabulary;
+use spelling::Spells;
 pub use spelling::{Beginning, Spelling};
 pub use stop::{Released, StopStrings};
-use token_bytes::Alphabet;
 pub use unigram::UnigramVocabulary;
 
 #[cfg(test)]
@@ -79,7 +78,8 @@ struct Inner {
     /// What encoding puts before and behind every text.
     prefix: Vec<u32>,
     suffix: Vec<u32>,
-    alphabet: Alphabet,
+    /// How its decoder spells; `None` where that depends on a piece's neighbours.
+    spells: Option<Spells>,
 }
 
 impl Tokenizer {
@@ -119,8 +119,8 @@ impl Tokenizer {
         let before = (0..=full.len()).find(|&i| full[i..].starts_with(&plain)).unwrap_or(0);
         let behind = (before + plain.len()).min(full.len());
         let (prefix, suffix) = (full[..before].to_vec(), full[behind..].to_vec());
-        let alphabet = Alphabet::of(tokenizer.get_decoder());
-        Ok(Self { inner: Arc::new(Inner { tokenizer, prefix, suffix, alphabet }), chat: None })
+        let spells = tokenizer.get_decoder().and_then(Spells::of);
+        Ok(Self { inner: Arc::new(Inner { tokenizer, prefix, suffix, spells }), chat: None })
     }
 
     /// The same tokenizer with the model's chat template, or with what is wrong with that.

@@ -1,4 +1,5 @@
-//! What each token of a vocabulary writes, as bytes: what grammars are followed by.
+//! What each token of a vocabulary writes, as bytes, for a token may be a part of a character: what grammars are followed by, and
+//! what clients are told of single tokens.
 
 use serde::Deserialize;
 use tokenizers::DecoderWrapper;
@@ -60,7 +61,7 @@ enum Pattern {
 
 /// A decoder that takes pieces one by one: a token writes the same bytes wherever it stands, but at the beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Spells {
+pub(super) enum Spells {
     /// A letter stands for a byte.
     ByteLevel,
     /// A mark stands for a space, and `<0x0A>` for a byte where there is byte fallback.
@@ -70,12 +71,22 @@ enum Spells {
 impl Tokenizer {
     /// What each token writes; `None` where the text of a piece depends on its neighbours, or is not known to be so.
     pub fn spelling(&self) -> Option<Spelling> {
-        let spells = self.inner.tokenizer.get_decoder().and_then(Spells::of)?;
+        let spells = self.inner.spells?;
         let word = |id| if self.is_text(id) { self.piece(id) } else { None };
-        let letters = byte_letters();
         let words = (0..self.id_bound() as u32)
-            .map(|id| word(id).map(|piece| spells.bytes(&piece, &letters)).unwrap_or_default());
+            .map(|id| word(id).map(|piece| spells.bytes(&piece)).unwrap_or_default());
         Some(Spelling { words: words.collect(), beginning: spells.beginning() })
+    }
+
+    /// The bytes of a token; of a special token the vocabulary's entry (`</s>`), of an id outside the vocabulary none.
+    /// Those of a text's tokens joined are the text, but for a space that some models put in front of it.
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        let Some(piece) = self.piece(id) else { return Vec::new() };
+        let added = self.inner.tokenizer.get_added_vocabulary().get_added_tokens_decoder().contains_key(&id);
+        match self.inner.spells.filter(|_| !added) {
+            Some(spells) => spells.bytes(&piece),
+            None => piece.into_bytes(),
+        }
     }
 }
 
@@ -102,7 +113,8 @@ impl Spelling {
 }
 
 impl Spells {
-    fn of(decoder: &DecoderWrapper) -> Option<Self> {
+    /// What `decoder` does, where it takes pieces one by one.
+    pub(super) fn of(decoder: &DecoderWrapper) -> Option<Self> {
         let described = serde_json::to_value(decoder).ok()?;
         match serde_json::from_value(described).ok()? {
             Decoder::ByteLevel {} => Some(Self::ByteLevel),
@@ -141,12 +153,12 @@ impl Spells {
         }
     }
 
-    fn bytes(self, piece: &str, letters: &[Option<u8>]) -> Vec<u8> {
+    fn bytes(self, piece: &str) -> Vec<u8> {
         match self {
             // What is not spelt in letters, such as an added token, stands for itself.
             Self::ByteLevel => piece
                 .chars()
-                .map(|letter| letters.get(letter as usize).copied().flatten())
+                .map(|letter| BYTE_LETTERS.get(letter as usize).copied().flatten())
                 .collect::<Option<Vec<u8>>>()
                 .unwrap_or_else(|| piece.as_bytes().to_vec()),
             Self::Marked { mark, byte_fallback, .. } => match fallback(piece).filter(|_| byte_fallback) {
@@ -164,13 +176,21 @@ fn fallback(piece: &str) -> Option<u8> {
 }
 
 /// GPT-2's alphabet, by code point: bytes that can be printed are themselves, the others are the letters from U+0100 on.
-fn byte_letters() -> Vec<Option<u8>> {
-    let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
-    let mut letters = vec![None; 0x144];
-    let mut moved = 0x100..;
-    for byte in 0..=u8::MAX {
-        let letter = if printable(byte) { byte.into() } else { moved.next().unwrap_or_default() };
-        letters[letter] = Some(byte);
+static BYTE_LETTERS: [Option<u8>; 0x144] = byte_letters();
+
+const fn byte_letters() -> [Option<u8>; 0x144] {
+    let mut letters = [None; 0x144];
+    let (mut byte, mut moved) = (0u8, 0x100);
+    loop {
+        if matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF) {
+            letters[byte as usize] = Some(byte);
+        } else {
+            letters[moved] = Some(byte);
+            moved += 1;
+        }
+        if byte == u8::MAX {
+            return letters;
+        }
+        byte += 1;
     }
-    letters
 }

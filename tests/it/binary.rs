@@ -41,12 +41,18 @@ pub fn said(output: &Output) -> String {
 pub struct Server {
     child: Child,
     pub http: String,
+    pub grpc: String,
     pub admin: String,
     folder: TempDir,
 }
 
 impl Server {
     pub fn start(more: &[&str]) -> Self {
+        Self::start_in(&[], more)
+    }
+
+    /// With these variables.
+    pub fn start_in(environment: &[(&str, &str)], more: &[&str]) -> Self {
         let folder = TempDir::new().unwrap();
         let ports = folder.path().join("ports.json");
         let mut args = vec!["serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"];
@@ -54,7 +60,8 @@ impl Server {
         args.push(ports.to_str().unwrap());
         args.extend_from_slice(more);
         let log = fs::File::create(folder.path().join("log")).unwrap();
-        let mut child = dept(&args).stderr(Stdio::from(log)).spawn().unwrap();
+        let mut child =
+            dept(&args).envs(environment.iter().copied()).stderr(Stdio::from(log)).spawn().unwrap();
         let addresses: Value = loop {
             // The file appears whole once the server is ready; a server that can't start ends.
             if let Ok(text) = fs::read_to_string(&ports) {
@@ -63,13 +70,21 @@ impl Server {
             assert!(child.try_wait().unwrap().is_none(), "the server ended");
             std::thread::yield_now();
         };
-        let address = |door: &str| format!("http://{}", addresses[door].as_str().unwrap());
-        Self { http: address("http"), admin: address("admin"), child, folder }
+        let address = |door: &str| format!("http://{}", addresses[door].as_str().unwrap_or_default());
+        Self { http: address("http"), grpc: address("grpc"), admin: address("admin"), child, folder }
     }
 
     /// What it has logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    /// Its log as a file that outlives it.
+    pub fn log_file(&self) -> tempfile::NamedTempFile {
+        let copy = tempfile::NamedTempFile::new().unwrap();
+        fs::remove_file(copy.path()).unwrap();
+        fs::hard_link(self.folder.path().join("log"), copy.path()).unwrap();
+        copy
     }
 
     async fn generate(&self, body: &Value) -> (u16, Value) {

@@ -3,13 +3,18 @@
 
 mod binary;
 mod causal;
+mod degraded;
 mod embedded;
 mod exactness;
+mod misconfigured;
 mod mixes;
 mod real_models;
+mod rolling;
 mod store;
 mod structured;
 mod support;
 mod swaps;
 mod tenants;
+mod tls;
+mod traces;
 mod training;

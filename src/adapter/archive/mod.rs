@@ -8,7 +8,10 @@
 //!
 //! What comes out is bytes; [`LoadedAdapter::from_bytes`](super::LoadedAdapter::from_bytes) checks them as it does a folder's.
 
-use std::io::{Cursor, Write};
+use std::{
+    io::{Cursor, Read, Write},
+    time::{Duration, Instant},
+};
 
 use ::zip::{CompressionMethod, DateTime, ZipWriter, result::ZipError, write::SimpleFileOptions};
 
@@ -38,12 +41,18 @@ pub struct Limits {
     pub bytes: u64,
     /// Most entries, folders and ignored files among them.
     pub entries: usize,
+    /// Longest that unpacking may take. The bytes bound it already, by fractions of a second: this is for the day when they don't.
+    pub time: Duration,
 }
 
 impl Default for Limits {
     /// Room for the largest files that a folder may hold, and 64 entries.
     fn default() -> Self {
-        Self { bytes: MAX_FILE_BYTES + MAX_CONFIG_BYTES + MAX_CARD_BYTES as u64, entries: 64 }
+        Self {
+            bytes: MAX_FILE_BYTES + MAX_CONFIG_BYTES + MAX_CARD_BYTES as u64,
+            entries: 64,
+            time: Duration::from_secs(10),
+        }
     }
 }
 
@@ -78,6 +87,11 @@ pub enum ArchiveError {
         /// The limit.
         limit: u64,
     },
+    /// It takes too long to unpack.
+    #[error(
+        "unpacking the archive took over {0:?}, the most that is given: pack the adapter's files anew, or send them in parts"
+    )]
+    Slow(Duration),
     /// A file's length is not what its header says, or its checksum is wrong.
     #[error("'{entry}' is damaged: {reason}")]
     Damaged {
@@ -138,9 +152,9 @@ pub enum ArchiveError {
 }
 
 impl ArchiveError {
-    /// Whether it is refused for its size alone.
+    /// Whether it is refused for its size or the work that it makes alone.
     pub fn is_too_large(&self) -> bool {
-        matches!(self, Self::TooLarge { .. } | Self::Entries { .. })
+        matches!(self, Self::TooLarge { .. } | Self::Entries { .. } | Self::Slow(_))
     }
 }
 
@@ -149,14 +163,46 @@ impl ArchiveError {
 /// # Errors
 /// When it is neither, damaged, over a limit, or holds anything but one adapter's files.
 pub fn read(bytes: &[u8], limits: &Limits) -> Result<AdapterBytes, ArchiveError> {
+    let clock = Clock::start(limits);
     let contents = if bytes.starts_with(ZIP_MAGIC) {
-        zip::read(bytes, limits)?
+        zip::read(bytes, limits, clock)?
     } else if bytes.starts_with(GZIP_MAGIC) {
-        tar_gz::read(bytes, limits)?
+        tar_gz::read(bytes, limits, clock)?
     } else {
         return Err(ArchiveError::Format(bytes[..bytes.len().min(12)].escape_ascii().to_string()));
     };
     contents.into_files()
+}
+
+/// Tells when unpacking has taken too long.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    started: Instant,
+    most: Duration,
+}
+
+impl Clock {
+    fn start(limits: &Limits) -> Self {
+        Self { started: Instant::now(), most: limits.time }
+    }
+
+    /// Everything of `reader`, whose own errors `damaged` says what to make of; looks at the clock between pieces.
+    fn read(
+        self,
+        mut reader: impl Read,
+        into: &mut Vec<u8>,
+        damaged: impl Fn(std::io::Error) -> ArchiveError,
+    ) -> Result<(), ArchiveError> {
+        const PIECE: u64 = 1 << 20;
+        loop {
+            if self.started.elapsed() >= self.most {
+                return Err(ArchiveError::Slow(self.most));
+            }
+            if reader.by_ref().take(PIECE).read_to_end(into).map_err(&damaged)? == 0 {
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// Packs an adapter's files into a zip that [`read`] takes again. Stored as they are, in a fixed order and without times:

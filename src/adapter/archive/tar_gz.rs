@@ -5,15 +5,15 @@ use std::io::Read;
 use flate2::bufread::GzDecoder;
 use tar::{Archive, Entry, EntryType};
 
-use super::{ArchiveError, Contents, Limits, Part};
+use super::{ArchiveError, Clock, Contents, Limits, Part};
 
 /// Bytes that tar adds to an entry at most: its header, an extended header of two blocks with its own, and padding.
 const ENTRY_BYTES: u64 = 4096;
 /// Bytes of zeros that may end a tar: one record of the usual size, and the two blocks that are the end.
 const END_BYTES: u64 = 10_240 + 1024;
 
-pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Contents, ArchiveError> {
-    let tar = unpack(bytes, limits)?;
+pub(super) fn read(bytes: &[u8], limits: &Limits, clock: Clock) -> Result<Contents, ArchiveError> {
+    let tar = unpack(bytes, limits, clock)?;
     let mut archive = Archive::new(tar.as_slice());
     let mut contents = Contents::new(limits);
     for entry in archive.entries().map_err(ArchiveError::Tar)? {
@@ -27,11 +27,11 @@ pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Contents, ArchiveErr
 }
 
 /// The tar in the gzip, which must be one whole stream and nothing behind it.
-fn unpack(bytes: &[u8], limits: &Limits) -> Result<Vec<u8>, ArchiveError> {
+fn unpack(bytes: &[u8], limits: &Limits, clock: Clock) -> Result<Vec<u8>, ArchiveError> {
     let most = limits.bytes + limits.entries as u64 * ENTRY_BYTES + END_BYTES;
     let mut decoder = GzDecoder::new(bytes);
     let mut tar = Vec::new();
-    decoder.by_ref().take(most + 1).read_to_end(&mut tar).map_err(ArchiveError::Tar)?;
+    clock.read(decoder.by_ref().take(most + 1), &mut tar, ArchiveError::Tar)?;
     if tar.len() as u64 > most {
         return Err(ArchiveError::TooLarge { what: "the archive".into(), limit: limits.bytes });
     }

@@ -8,7 +8,7 @@ use std::{
 
 use ::zip::{CompressionMethod, ZipArchive, result::ZipError};
 
-use super::{ArchiveError, Contents, Limits, Part};
+use super::{ArchiveError, Clock, Contents, Limits, Part};
 
 /// How the record that ends a zip begins.
 const END_MAGIC: &[u8] = b"PK\x05\x06";
@@ -25,7 +25,7 @@ const KIND_MASK: u32 = 0o170_000;
 
 type Zip<'a> = ZipArchive<Cursor<&'a [u8]>>;
 
-pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Contents, ArchiveError> {
+pub(super) fn read(bytes: &[u8], limits: &Limits, clock: Clock) -> Result<Contents, ArchiveError> {
     check_directory(bytes, limits)?;
     let mut zip = ZipArchive::new(Cursor::new(bytes))?;
     // What a file's own header says against what the directory says, and that no two files share bytes.
@@ -40,7 +40,7 @@ pub(super) fn read(bytes: &[u8], limits: &Limits) -> Result<Contents, ArchiveErr
     let preferred = parts.iter().any(|(part, _)| *part == Part::Safetensors);
     for (part, index) in parts {
         if part != Part::TorchBin || !preferred {
-            let file = read_file(&mut zip, index, part, &contents)?;
+            let file = read_file(&mut zip, (index, part), &contents, clock)?;
             contents.take(part, file);
         }
     }
@@ -128,9 +128,9 @@ fn note(zip: &Zip<'_>, index: usize, contents: &mut Contents) -> Result<Option<P
 
 fn read_file(
     zip: &mut Zip<'_>,
-    index: usize,
-    part: Part,
+    (index, part): (usize, Part),
     contents: &Contents,
+    clock: Clock,
 ) -> Result<Vec<u8>, ArchiveError> {
     let (entry, room) = (part.file_name(), contents.room(part));
     let mut file = zip.by_index(index)?;
@@ -142,7 +142,7 @@ fn read_file(
     let likely = (file.compressed_size() as usize).saturating_mul(MAX_RATIO).min(size as usize);
     let mut bytes = Vec::with_capacity(likely);
     let damaged = |reason| ArchiveError::Damaged { entry: entry.to_owned(), reason };
-    file.by_ref().take(room + 1).read_to_end(&mut bytes).map_err(|error| damaged(error.to_string()))?;
+    clock.read(file.by_ref().take(room + 1), &mut bytes, |error| damaged(error.to_string()))?;
     if bytes.len() as u64 > room {
         return Err(contents.too_large(part));
     }

@@ -128,7 +128,7 @@ impl Catalogue {
         let found = self.known_in(namespace, &wanted)?;
         let mut found = found.ok_or_else(|| CatalogueError::Unknown { name: name.clone() })?;
         if pinned && !found.resident {
-            self.load_found(&found).await?;
+            self.lease(&found).await?;
             found.resident = true;
         }
         Ok(found)

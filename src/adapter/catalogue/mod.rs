@@ -31,7 +31,7 @@ use super::{
     folder::LoadedAdapter,
     generation::{AdapterLease, Generation},
     residency::{LoadError, Residency, ResidentKey},
-    store::{Entry, Key, Pointer, Stamp, Store, StoredVersion},
+    store::{Entry, Key, Pointer, Stamp, Store, StoreError, StoredVersion},
 };
 use crate::{
     config::Location,
@@ -130,7 +130,8 @@ impl Catalogue {
         config: CatalogueConfig,
         metrics: Arc<Metrics>,
     ) -> Result<(Self, Vec<ScanFailure>), CatalogueError> {
-        let store = config.location.as_ref().map(Store::open).transpose()?;
+        let open = |location| Store::open(location, metrics.store_faults.clone());
+        let store = config.location.as_ref().map(open).transpose()?;
         let catalogue = Self::new(config, store, metrics);
         let failures = catalogue.rescan_seeds().await?;
         catalogue.refresh().await?;
@@ -173,14 +174,23 @@ impl Catalogue {
         wanted: &AdapterRef,
     ) -> Result<AdapterLease, CatalogueError> {
         let found = self.find(tenant, wanted).await?;
-        Ok(self.load_found(&found).await?)
+        Ok(self.lease(&found).await?)
     }
 
     /// A lease on a found version, loaded if need be.
-    async fn load_found(&self, found: &Found) -> Result<AdapterLease, LoadError> {
+    ///
+    /// # Errors
+    /// When it can't be loaded.
+    pub async fn lease(&self, found: &Found) -> Result<AdapterLease, LoadError> {
         let key = found.key();
         if let Some(lease) = self.inner.residency.get(&key) {
             return Ok(lease);
+        }
+        if let (Source::Store(_), Some(store)) = (&found.source, &self.inner.store) {
+            // Before it takes the place of one that is in memory.
+            let failed =
+                |error: StoreError| LoadError::Failed { name: found.name.clone(), reason: error.to_string() };
+            store.check_up().map_err(failed)?;
         }
         let this = self.clone();
         let (bytes, loaded) = (found.version.bytes, found.clone());

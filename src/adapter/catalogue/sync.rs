@@ -26,7 +26,11 @@ impl Catalogue {
         loop {
             tokio::time::sleep(self.inner.config.interval).await;
             if let Err(error) = self.refresh().await {
-                tracing::warn!(%error, "the adapter store can't be followed: what is known is served on");
+                // The store has told the log once.
+                tracing::debug!(%error, "the adapter store can't be followed");
+            }
+            if let Some(store) = &self.inner.store {
+                store.probe().await;
             }
             match self.rescan_seeds().await {
                 Ok(failures) => failures.iter().for_each(|failure| failure.warn()),
@@ -103,9 +107,8 @@ impl Catalogue {
         tenant: &TenantId,
         wanted: &AdapterRef,
     ) -> Result<bool, CatalogueError> {
-        if self.inner.store.is_none() {
-            return Ok(false);
-        }
+        let Some(store) = &self.inner.store else { return Ok(false) };
+        store.check_up()?;
         let mut found = false;
         for namespace in [Namespace::home(tenant), Namespace::shared()] {
             let key = (namespace, wanted.name.clone());
@@ -143,7 +146,7 @@ impl Catalogue {
             if found.resident || self.inner.residency.pin(&found.key(), found.version.bytes).is_err() {
                 continue;
             }
-            if let Err(error) = self.load_found(&found).await {
+            if let Err(error) = self.lease(&found).await {
                 tracing::warn!(adapter = %found.name, %error, "a pinned adapter can't be loaded");
             }
         }

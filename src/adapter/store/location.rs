@@ -1,8 +1,8 @@
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use object_store::{
-    ObjectStore, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder, gcp::GoogleCloudStorageBuilder,
-    local::LocalFileSystem, path::Path,
+    ObjectStore, RetryConfig, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
+    gcp::GoogleCloudStorageBuilder, local::LocalFileSystem, path::Path,
 };
 
 use crate::config::{Location, Scheme, choose_crypto};
@@ -31,6 +31,11 @@ pub enum OpenError {
 /// A store's client, the prefix in it, and the lock file where it needs one.
 pub(super) type Opened = (Arc<dyn ObjectStore>, Path, Option<PathBuf>);
 
+/// How a bucket that does not answer is tried again: requests wait for it, so for seconds and not for minutes.
+fn patience() -> RetryConfig {
+    RetryConfig { max_retries: 3, retry_timeout: Duration::from_secs(10), ..RetryConfig::default() }
+}
+
 /// The client of a place. Credentials, regions and endpoints of buckets are found as the cloud's own tools find them.
 pub(super) fn open(location: &Location) -> Result<Opened, OpenError> {
     let refused = |source| OpenError::Store { location: location.to_string(), source };
@@ -46,12 +51,17 @@ pub(super) fn open(location: &Location) -> Result<Opened, OpenError> {
         Location::Bucket { scheme, url, prefix } => {
             choose_crypto();
             let built: object_store::Result<Arc<dyn ObjectStore>> = match scheme {
-                Scheme::S3 => AmazonS3Builder::from_env().with_url(url).build().map(|s| Arc::new(s) as _),
+                Scheme::S3 => {
+                    let store = AmazonS3Builder::from_env().with_url(url).with_retry(patience());
+                    store.build().map(|store| Arc::new(store) as _)
+                }
                 Scheme::Gcs => {
-                    GoogleCloudStorageBuilder::from_env().with_url(url).build().map(|s| Arc::new(s) as _)
+                    let store = GoogleCloudStorageBuilder::from_env().with_url(url).with_retry(patience());
+                    store.build().map(|store| Arc::new(store) as _)
                 }
                 Scheme::Azure => {
-                    MicrosoftAzureBuilder::from_env().with_url(url).build().map(|s| Arc::new(s) as _)
+                    let store = MicrosoftAzureBuilder::from_env().with_url(url).with_retry(patience());
+                    store.build().map(|store| Arc::new(store) as _)
                 }
             };
             Ok((built.map_err(refused)?, Path::from(prefix.as_str()), None))

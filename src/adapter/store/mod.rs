@@ -9,6 +9,7 @@
 //! A blob is written before the pointer that names it. So whatever is interrupted, a name has its old content or its new
 //! one, and two writers never lose each other's change.
 
+mod faults;
 mod location;
 mod pointer;
 
@@ -34,6 +35,7 @@ pub use pointer::{Entry, KEPT_VERSIONS, Pointer, StoredVersion};
 use crate::{
     config::Location,
     domain::{AdapterName, Namespace},
+    telemetry::{StoreFault, StoreFaults, StoreWork},
 };
 
 /// Largest pointer that is read.
@@ -45,6 +47,9 @@ pub enum StoreError {
     /// The store can't be reached, or refuses.
     #[error("the adapter store does not answer: {0}")]
     Io(#[source] ObjectError),
+    /// The store is known to fail; it was not asked once more.
+    #[error("the adapter store has failed a moment ago ({}) and is tried again soon", .0.as_str())]
+    Down(StoreFault),
     /// The system refused a lock or a thread.
     #[error("the adapter store can't be locked: {0}")]
     Lock(#[from] std::io::Error),
@@ -121,17 +126,26 @@ pub struct Store {
     lock: Option<PathBuf>,
     /// The first in line for it here; a thread a waiter would leave none for loads.
     line: Arc<tokio::sync::Mutex<()>>,
+    faults: StoreFaults,
+    failed: Arc<faults::Failed>,
 }
 
 impl Store {
-    /// The store at a location. Nothing is written before the first upload.
+    /// The store at a location, which notes its `faults`. Nothing is written before the first upload.
     ///
     /// # Errors
     /// When the location can't be used.
-    pub fn open(location: &Location) -> Result<Self, OpenError> {
-        let (objects, prefix, lock) = location::open(location)?;
+    pub fn open(location: &Location, faults: StoreFaults) -> Result<Self, OpenError> {
+        Ok(Self::over(location::open(location)?, faults))
+    }
+
+    /// The store in what is opened already: a client, a prefix, and a lock file where there are no conditional writes.
+    pub(in crate::adapter) fn over(
+        (objects, prefix, lock): (Arc<dyn ObjectStore>, Path, Option<PathBuf>),
+        faults: StoreFaults,
+    ) -> Self {
         let root = prefix.join(".store").join("v1");
-        Ok(Self { objects, root, lock, line: Arc::default() })
+        Self { objects, root, lock, line: Arc::default(), faults, failed: Arc::default() }
     }
 
     /// The name that a blob of these bytes has.
@@ -145,7 +159,8 @@ impl Store {
     /// When the store does not answer.
     pub async fn put_blob(&self, bytes: Bytes) -> Result<String, StoreError> {
         let name = Self::blob_name(&bytes);
-        self.objects.put(&self.blob(&name), bytes.into()).await?;
+        let size = bytes.len();
+        self.wrote(size, self.objects.put(&self.blob(&name), bytes.into()).await)?;
         Ok(name)
     }
 
@@ -155,7 +170,8 @@ impl Store {
     /// When the store does not answer, or the bytes are not what the name says.
     pub async fn get_blob(&self, name: &str) -> Result<Bytes, StoreError> {
         let path = self.blob(name);
-        let bytes = self.objects.get(&path).await?.bytes().await?;
+        let read = async { self.objects.get(&path).await?.bytes().await };
+        let bytes = self.read_from(&path, read.await)?;
         let found = Self::blob_name(&bytes);
         if found == name {
             return Ok(bytes);
@@ -169,7 +185,8 @@ impl Store {
     /// When the store does not answer.
     pub async fn list(&self) -> Result<Vec<(Key, Stamp)>, StoreError> {
         let folder = self.root.clone().join("names");
-        let listed: Vec<ObjectMeta> = self.objects.list(Some(&folder)).try_collect().await?;
+        let listed = self.objects.list(Some(&folder)).try_collect().await;
+        let listed: Vec<ObjectMeta> = self.noted(StoreWork::List, listed)?;
         // What is not a name of ours was not put there by a server: it is left alone.
         Ok(listed.iter().filter_map(|meta| Some((key_of(&meta.location)?, Stamp::of(meta)))).collect())
     }
@@ -180,7 +197,7 @@ impl Store {
     /// When the store does not answer or the pointer is damaged.
     pub async fn read(&self, key: &Key) -> Result<Option<(Pointer, Stamp)>, StoreError> {
         let path = self.name(key);
-        let found = match self.objects.get(&path).await {
+        let found = match self.read_from(&path, self.objects.get(&path).await) {
             Err(ObjectError::NotFound { .. }) => return Ok(None),
             found => found?,
         };
@@ -189,7 +206,7 @@ impl Store {
         if found.meta.size > MAX_POINTER_BYTES {
             return Err(damaged(format!("it has {} bytes", found.meta.size)));
         }
-        let bytes = found.bytes().await?;
+        let bytes = self.read_from(&path, found.bytes().await)?;
         let pointer = Pointer::parse(&bytes).map_err(damaged)?;
         Ok(Some((pointer, stamp)))
     }
@@ -219,7 +236,8 @@ impl Store {
             }
         };
         let options = PutOptions { mode, ..PutOptions::default() };
-        match self.objects.put_opts(&path, bytes.into(), options).await {
+        let put = self.objects.put_opts(&path, bytes.into(), options).await;
+        match self.wrote(size as usize, put) {
             Ok(put) => {
                 let (e_tag, version) = (put.e_tag, put.version);
                 Ok(Stamp { e_tag, version, size, modified_ms: 0 })
@@ -243,7 +261,7 @@ impl Store {
         let path = self.name(key);
         let _held = self.locked().await?;
         self.still(&path, seen, key).await?;
-        Ok(self.objects.delete(&path).await?)
+        Ok(self.wrote(0, self.objects.delete(&path).await)?)
     }
 
     /// Deletes blobs that no pointer names and that nobody has written for `age`. Returns how many.
@@ -305,7 +323,9 @@ impl Store {
             file.lock()?;
             Ok::<_, std::io::Error>(file)
         };
-        let file = tokio::task::spawn_blocking(lock).await.map_err(std::io::Error::other)??;
+        let file = tokio::task::spawn_blocking(lock).await.map_err(std::io::Error::other)?;
+        let file =
+            file.inspect_err(|error| self.note_fault(StoreWork::Write, faults::fault_of(error), error))?;
         Ok(Some(Held { _file: file, _turn: turn }))
     }
 

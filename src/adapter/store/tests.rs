@@ -3,10 +3,13 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::*;
-use crate::adapter::manifest::{Method, Task};
+use crate::{
+    adapter::manifest::{Method, Task},
+    telemetry::Metrics,
+};
 
 fn open(folder: &std::path::Path) -> Store {
-    Store::open(&Location::Folder(folder.to_owned())).unwrap()
+    Store::open(&Location::Folder(folder.to_owned()), Metrics::default().store_faults).unwrap()
 }
 
 fn key(namespace: &str, name: &str) -> Key {

@@ -294,6 +294,16 @@ fn headers_that_lie_are_refused() {
 }
 
 #[test]
+fn unpacking_may_take_its_time_and_no_more() {
+    let none = Limits { time: std::time::Duration::ZERO, ..Limits::default() };
+    for bytes in forms(&files()) {
+        let error = read(&bytes, &none).unwrap_err();
+        assert!(matches!(error, ArchiveError::Slow(_)) && error.is_too_large(), "{error}");
+        assert!(read(&bytes, &Limits::default()).is_ok());
+    }
+}
+
+#[test]
 fn bytes_around_the_archive_are_refused() {
     let [stored, deflated, tar_gz] = forms(&files());
     for zip in [stored, deflated] {

@@ -12,7 +12,14 @@ use axum::{
 };
 
 use super::{Frame, request_id::RequestId};
-use crate::{api::ApiError, domain::TenantId, telemetry::Metrics};
+use crate::{
+    api::{
+        ApiError,
+        trace::{End, Trace},
+    },
+    domain::TenantId,
+    telemetry::Metrics,
+};
 
 const CANCELLED: &str = "cancelled";
 
@@ -28,6 +35,11 @@ const MEASURED: [&str; 5] = [
 /// How the routes begin that do a client's work; the others are probed or scraped every few seconds for ever.
 const WORK: [&str; 2] = ["/v1/", "/dept.v1."];
 
+/// Whether a route does a client's work.
+pub(super) fn is_work(endpoint: &str) -> bool {
+    WORK.iter().any(|start| endpoint.starts_with(start))
+}
+
 /// The open account of one request; closes when its last holder lets go.
 pub(in crate::api) struct Account {
     metrics: Arc<Metrics>,
@@ -37,6 +49,8 @@ pub(in crate::api) struct Account {
     outcome: Mutex<&'static str>,
     /// Whose it is; open routes are nobody's.
     tenant: OnceLock<TenantId>,
+    /// Where the server traces.
+    trace: Option<Arc<Trace>>,
 }
 
 impl Account {
@@ -44,6 +58,11 @@ impl Account {
     pub fn charge(&self, tenant: &TenantId) {
         // A request has one tenant: the first word counts.
         let _ = self.tenant.set(tenant.clone());
+    }
+
+    /// The request's trace, where it is recorded.
+    pub fn trace(&self) -> Option<&Trace> {
+        self.trace.as_deref().filter(|trace| trace.is_recorded())
     }
 
     /// Says how the request ends; without a word it was abandoned by its client.
@@ -66,10 +85,16 @@ impl Drop for Account {
         // A stream ends after its handler, outside the request's span.
         let (id, ms) = (&self.id, time.as_micros() as f64 / 1e3);
         let tenant = self.tenant.get().map(TenantId::as_str);
-        if WORK.iter().any(|start| self.endpoint.starts_with(start)) || outcome != "ok" {
-            tracing::info!(parent: None, id, endpoint = self.endpoint, tenant, outcome, ms, "request ended");
+        let trace_id = self.trace.as_ref().map(|trace| tracing::field::display(trace.id()));
+        if is_work(&self.endpoint) || outcome != "ok" {
+            tracing::info!(
+                parent: None, id, trace_id, endpoint = self.endpoint, tenant, outcome, ms, "request ended"
+            );
         } else {
             tracing::debug!(parent: None, id, endpoint = self.endpoint, outcome, ms, "request ended");
+        }
+        if let Some(trace) = self.trace() {
+            trace.end(&End { endpoint: &self.endpoint, id, tenant, outcome });
         }
     }
 }
@@ -89,10 +114,15 @@ pub(super) async fn account(State(frame): State<Frame>, mut request: Request, ne
         started: Instant::now(),
         outcome: Mutex::new(CANCELLED),
         tenant: OnceLock::new(),
+        trace: request.extensions_mut().remove::<Arc<Trace>>(),
     });
     request.extensions_mut().insert(Arc::clone(&account));
     let response = next.run(request).await;
-    match response.extensions().get::<ApiError>() {
+    let failure = response.extensions().get::<ApiError>();
+    if let Some(trace) = account.trace() {
+        trace.responds(failure.map_or(response.status().as_u16(), |error| error.code.row().status));
+    }
+    match failure {
         Some(error) => account.settle(error.code.as_str()),
         None if response.extensions().get::<Streams>().is_none() => account.settle("ok"),
         None => {}

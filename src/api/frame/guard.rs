@@ -17,7 +17,10 @@ use axum::{
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::Frame;
-use crate::api::{ApiError, ErrorCode};
+use crate::api::{
+    ApiError, ErrorCode,
+    trace::{TRACEPARENT, TRACESTATE},
+};
 
 /// Names the fields of a body that were ignored.
 pub(in crate::api) const DEPT_IGNORED: HeaderName = HeaderName::from_static("dept-ignored");
@@ -67,8 +70,10 @@ impl Origins {
                 header::IF_MATCH,
                 header::IF_NONE_MATCH,
                 request_id.clone(),
+                TRACEPARENT,
+                TRACESTATE,
             ])
-            .expose_headers([header::ETAG, header::RETRY_AFTER, DEPT_IGNORED, request_id])
+            .expose_headers([header::ETAG, header::RETRY_AFTER, DEPT_IGNORED, request_id, TRACEPARENT])
             .max_age(PREFLIGHT_AGE);
         Some(layer)
     }

@@ -25,7 +25,7 @@ pub(in crate::api) use guard::DEPT_IGNORED;
 pub use guard::{Hosts, Origins};
 
 use super::{ApiError, ErrorCode, Readiness};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, traces::Traces};
 
 /// How a door writes a failure of the request with this id.
 pub(super) type Written = fn(&ApiError, &str) -> Response;
@@ -39,6 +39,8 @@ pub(super) struct Frame {
     pub hosts: Hosts,
     pub origins: Origins,
     pub written: Written,
+    /// Where spans go; nothing is traced without.
+    pub traces: Option<Traces>,
 }
 
 /// `routes` with what every answer has: an id, its account, the one shape of errors, a check of the host.
@@ -47,7 +49,7 @@ pub(super) fn dressed<S: Clone + Send + Sync + 'static>(routes: Router<S>, frame
         .layer(from_fn_with_state(frame.clone(), guard::check))
         .layer(CatchPanicLayer::custom(|_| ApiError::internal().into_response()))
         .layer(from_fn_with_state(frame.clone(), account::account))
-        .layer(from_fn_with_state(frame.written, request_id::identify))
+        .layer(from_fn_with_state(frame, request_id::identify))
 }
 
 /// `routes` with at most so many requests in work at once; one more is refused at once.
@@ -61,6 +63,15 @@ pub(super) fn limited<S: Clone + Send + Sync + 'static>(routes: Router<S>, most:
         .layer(LoadShedLayer::new())
         .layer(GlobalConcurrencyLimitLayer::new(most));
     routes.layer(limits)
+}
+
+/// Runs work at once where it is `light`, a matter of microseconds, and else off the thread that serves connections: that costs two
+/// hops between threads, which wait for the system to wake each.
+pub(super) async fn aside_unless<T: Send + 'static>(
+    light: bool,
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    if light { work() } else { off_the_loop(work).await }
 }
 
 /// Runs work that may take milliseconds (a long prompt's tokens) off the thread that serves connections.

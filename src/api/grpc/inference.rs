@@ -22,7 +22,7 @@ use crate::{
         Accepted, ApiError, Events, Gathering, Service, Tokens, collect,
         frame::{
             account::{Account, Streams},
-            off_the_loop,
+            aside_unless, off_the_loop,
             request_id::RequestId,
         },
     },
@@ -70,14 +70,20 @@ impl Inference {
         &self,
         caller: &Caller,
         message: GenerateRequest,
+        streams: bool,
     ) -> Result<(Writer, Events, Gathering), ApiError> {
         let principal = caller.principal.clone();
         let left = caller.deadline.map(Deadline::left);
         let request = generate_request(message, principal.tenant().id.clone(), left)?;
-        let adapter = self.service.adapter(&principal, request.adapter.as_ref()).await?;
+        let (wanted, trace) = (request.adapter.as_ref(), caller.account.trace());
+        if let Some(trace) = trace {
+            trace.generates("text_completion", &self.service.asked_for(wanted), &request, streams);
+        }
+        let adapter = self.service.adapter(&principal, wanted, trace).await?;
         let service = Arc::clone(&self.service);
-        let accepted = off_the_loop(move || service.generate(&principal, &request, adapter)).await?;
-        let Accepted { model, adapter, events, gathering, .. } = accepted;
+        let light = request.is_light();
+        let accepted = aside_unless(light, move || service.generate(&principal, &request, adapter)).await?;
+        let Accepted { model, adapter, events, gathering, .. } = accepted.traced(&caller.account);
         let tokenizer = self.service.tokenizer.clone();
         let writer = Writer { id: caller.id.clone(), model: model.name.clone(), adapter, tokenizer };
         Ok((writer, events, gathering))
@@ -85,18 +91,24 @@ impl Inference {
 
     async fn answer(&self, request: Request<GenerateRequest>) -> Result<GenerateResponse, ApiError> {
         let caller = Caller::of(&request)?;
-        let (writer, events, gathering) = self.start(&caller, request.into_inner()).await?;
+        let (writer, events, gathering) = self.start(&caller, request.into_inner(), false).await?;
         let mut results = collect(events, gathering).await?;
         Ok(writer.response(results.pop().ok_or_else(ApiError::internal)?))
     }
 
     async fn score(&self, request: Request<ClassifyRequest>) -> Result<ClassifyResponse, ApiError> {
-        let Caller { id, principal, deadline, .. } = Caller::of(&request)?;
+        let Caller { id, account, principal, deadline } = Caller::of(&request)?;
         let (tenant, left) = (principal.tenant().id.clone(), deadline.map(Deadline::left));
         let request = classify_request(request.into_inner(), tenant, left)?;
-        let adapter = self.service.adapter(&principal, request.adapter.as_ref()).await?;
+        let wanted = request.adapter.as_ref();
+        if let Some(trace) = account.trace() {
+            trace.classifies(&self.service.asked_for(wanted), &request);
+        }
+        let adapter = self.service.adapter(&principal, wanted, account.trace()).await?;
         let service = Arc::clone(&self.service);
-        let running = off_the_loop(move || service.classify(&principal, &request, adapter)).await?;
+        let light = request.is_light();
+        let running = aside_unless(light, move || service.classify(&principal, &request, adapter)).await?;
+        let running = running.traced(&account);
         let (model, adapter) = (running.model.clone(), running.adapter.clone());
         let classified = running.finish().await?.pop().ok_or_else(ApiError::internal)?;
         Ok(classify_response((id, model), adapter.as_ref(), classified))
@@ -105,7 +117,7 @@ impl Inference {
     async fn cut(&self, request: Request<TokenizeRequest>) -> Result<TokenizeResponse, ApiError> {
         let principal = Caller::of(&request)?.principal;
         let (adapter, prompt) = tokenize_request(request.into_inner())?;
-        let adapter = self.service.adapter(&principal, adapter.as_ref()).await?;
+        let adapter = self.service.adapter(&principal, adapter.as_ref(), None).await?;
         let service = Arc::clone(&self.service);
         let Tokens { ids, pieces } =
             off_the_loop(move || service.tokenize(adapter.as_ref(), &prompt)).await?;
@@ -128,7 +140,7 @@ impl InferenceService for Inference {
         let caller = Caller::of(&request).map_err(carrying)?;
         let missing = || ApiError::invalid("request", "request is missing: send one");
         let message = request.into_inner().request.ok_or_else(missing).map_err(carrying)?;
-        let (writer, events, gathering) = self.start(&caller, message).await.map_err(carrying)?;
+        let (writer, events, gathering) = self.start(&caller, message, true).await.map_err(carrying)?;
         let mut response = Response::new(stream::messages(writer, events, gathering, caller.account));
         response.extensions_mut().insert(Streams);
         Ok(response)

@@ -42,7 +42,7 @@ use super::{
     },
     http::HttpOptions,
 };
-use crate::tenancy::Gate;
+use crate::{telemetry::traces::Traces, tenancy::Gate};
 
 /// What a message may have beside an adapter's bytes: names, tags, lengths.
 const ENVELOPE: usize = 64 << 10;
@@ -64,6 +64,8 @@ pub struct GrpcOptions {
     pub hosts: Hosts,
     /// Whose uploads are in memory, of all doors together.
     pub uploads: Arc<Turns>,
+    /// Where spans go; nothing is traced without.
+    pub traces: Option<Traces>,
 }
 
 impl GrpcOptions {
@@ -77,6 +79,7 @@ impl GrpcOptions {
             stuck_after: http.stuck_after,
             hosts,
             uploads: Arc::clone(&http.uploads),
+            traces: http.traces.clone(),
         }
     }
 }
@@ -90,6 +93,7 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: GrpcOptions) -> R
         hosts: options.hosts,
         origins: Origins::default(),
         written: status::written,
+        traces: options.traces.clone(),
     };
     let ours = ours(&service, &options);
     let health = HealthServer::new(health::Health::of(&frame));

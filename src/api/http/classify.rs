@@ -1,10 +1,13 @@
+use std::sync::Arc;
+
 use axum::{Extension, Json as Answer, extract::State};
 
 use super::{
     Door,
+    account::Account,
+    aside_unless,
     dto::{ClassifyBody, ClassifyResponse},
     json::Json,
-    off_the_loop,
     request_id::RequestId,
 };
 use crate::{api::ApiError, domain::ClassifyRequest, tenancy::Principal};
@@ -20,14 +23,21 @@ use crate::{api::ApiError, domain::ClassifyRequest, tenancy::Principal};
 pub(super) async fn classify(
     State(door): State<Door>,
     Extension(RequestId(id)): Extension<RequestId>,
+    Extension(account): Extension<Arc<Account>>,
     principal: Principal,
     Json(body): Json<ClassifyBody>,
 ) -> Result<Answer<ClassifyResponse>, ApiError> {
     let batch = body.is_batch();
     let request =
         ClassifyRequest { tenant: principal.tenant().id.clone(), ..ClassifyRequest::try_from(body)? };
-    let adapter = door.service.adapter(&principal, request.adapter.as_ref()).await?;
-    let running = off_the_loop(move || door.service.classify(&principal, &request, adapter)).await?;
+    let wanted = request.adapter.as_ref();
+    if let Some(trace) = account.trace() {
+        trace.classifies(&door.service.asked_for(wanted), &request);
+    }
+    let adapter = door.service.adapter(&principal, wanted, account.trace()).await?;
+    let light = request.is_light();
+    let running = aside_unless(light, move || door.service.classify(&principal, &request, adapter)).await?;
+    let running = running.traced(&account);
     let (model, adapter) = (running.model.clone(), running.adapter.clone());
     let results = running.finish().await?;
     Ok(Answer(ClassifyResponse::new(id, model, adapter.as_ref(), results, batch)))

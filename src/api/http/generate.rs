@@ -9,9 +9,9 @@ use axum::{
 use super::{
     Door,
     account::Account,
+    aside_unless,
     dto::{GenerateBody, GenerateResponse, ServerSentEvent, Writer},
     json::Json,
-    off_the_loop,
     request_id::RequestId,
     stream,
 };
@@ -48,9 +48,13 @@ pub(super) async fn generate(
         GenerateRequest { tenant: principal.tenant().id.clone(), ..GenerateRequest::try_from(body)? };
     let tokens = request.sampling.logprobs > 0;
     let service = Arc::clone(&door.service);
-    let adapter = service.adapter(&principal, request.adapter.as_ref()).await?;
-    let accepted = off_the_loop(move || service.generate(&principal, &request, adapter)).await?;
-    let Accepted { model, adapter, events, gathering, .. } = accepted;
+    if let Some(trace) = account.trace() {
+        trace.generates("text_completion", &service.asked_for(request.adapter.as_ref()), &request, streams);
+    }
+    let adapter = service.adapter(&principal, request.adapter.as_ref(), account.trace()).await?;
+    let light = request.is_light();
+    let accepted = aside_unless(light, move || service.generate(&principal, &request, adapter)).await?;
+    let Accepted { model, adapter, events, gathering, .. } = accepted.traced(&account);
     let tokenizer = door.service.tokenizer.clone();
     let writer = Writer { id, model: model.name.clone(), adapter, batch, tokens, tokenizer };
     if streams {

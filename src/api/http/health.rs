@@ -11,14 +11,55 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Frame;
-use crate::api::{ApiError, ErrorCode};
+use crate::{
+    api::{ApiError, ErrorCode},
+    domain::UtcTime,
+    telemetry::Standing,
+};
 
-/// The answer of the health paths.
+/// The answer of `/health/live`.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Health {
     /// `ok`.
     #[schema(example = "ok")]
     pub status: &'static str,
+}
+
+/// The answer of `/health/ready`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Ready {
+    /// `ok`, or `degraded` where requests are served and something else is not as it should be.
+    #[schema(example = "ok")]
+    pub status: &'static str,
+    /// What is not as it should be; absent where everything is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(nullable = false, required = false)]
+    pub degraded: Vec<Degraded>,
+}
+
+/// Something that does not work, while what does not need it is served on. The log has more.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Degraded {
+    /// `adapter_store`: adapters in memory are served, others can't be loaded or changed.
+    #[schema(example = "adapter_store")]
+    pub part: &'static str,
+    /// What it can't do: `list`, `read` or `write`.
+    #[schema(example = "write")]
+    pub operation: &'static str,
+    /// Why: `unreachable`, `denied` or `full`.
+    #[schema(example = "full")]
+    pub reason: &'static str,
+    /// Since when.
+    #[schema(example = "2026-11-23T15:00:00Z")]
+    pub since: String,
+}
+
+impl From<Standing> for Degraded {
+    fn from(standing: Standing) -> Self {
+        let Standing { work, fault, since } = standing;
+        let since = UtcTime::from(since).to_string();
+        Self { part: "adapter_store", operation: work.as_str(), reason: fault.as_str(), since }
+    }
 }
 
 /// Health, and metrics where they are wanted.
@@ -53,14 +94,17 @@ pub(super) async fn live(State(frame): State<Frame>) -> Result<Json<Health>, Api
 
 /// Whether requests are served.
 ///
-/// For a readiness probe: 503 while the model loads and while the server drains.
+/// For a readiness probe: 503 while the model loads and once the server is to end. It stays 200 while the adapter store fails, and
+/// says so.
 #[utoipa::path(
     get, path = "/health/ready", operation_id = "health_ready", tag = "health",
-    responses((status = 200, description = "They are", body = Health), super::openapi::NotReady)
+    responses((status = 200, description = "They are", body = Ready), super::openapi::NotReady)
 )]
-pub(super) async fn ready(State(frame): State<Frame>) -> Result<Json<Health>, ApiError> {
-    frame.readiness.check()?;
-    Ok(Json(Health { status: "ok" }))
+pub(super) async fn ready(State(frame): State<Frame>) -> Result<Json<Ready>, ApiError> {
+    frame.readiness.invite()?;
+    let degraded: Vec<Degraded> =
+        frame.metrics.store_faults.standing().into_iter().map(Degraded::from).collect();
+    Ok(Json(Ready { status: if degraded.is_empty() { "ok" } else { "degraded" }, degraded }))
 }
 
 /// The metrics as Prometheus text. On the admin address; here only with `--metrics-on-http`.

@@ -36,11 +36,15 @@ use super::{
     frame::{
         self, Frame,
         access::{Doorkeeper, authorise},
-        account, limited, off_the_loop, request_id,
+        account, aside_unless, limited, off_the_loop, request_id,
         turns::Turns,
     },
 };
-use crate::{adapter::LoadRoot, telemetry::Metrics, tenancy::Gate};
+use crate::{
+    adapter::LoadRoot,
+    telemetry::{Metrics, traces::Traces},
+    tenancy::Gate,
+};
 use adapters::by_path;
 
 /// Uploads that are read and stored at once; the next ones wait. With the largest upload it bounds the memory that they take.
@@ -74,6 +78,8 @@ pub struct HttpOptions {
     pub origins: Origins,
     /// Whose uploads are in memory, of all doors together.
     pub uploads: Arc<Turns>,
+    /// Where spans go; nothing is traced without.
+    pub traces: Option<Traces>,
 }
 
 impl HttpOptions {
@@ -91,6 +97,7 @@ impl HttpOptions {
             hosts,
             origins: Origins::default(),
             uploads: Arc::new(Turns::new(UPLOADS)),
+            traces: None,
         }
     }
 }
@@ -123,6 +130,7 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
         hosts: options.hosts,
         origins: options.origins.clone(),
         written: failure::written,
+        traces: options.traces.clone(),
     };
     let pages = options.origins.layer();
     let (started, downloads) = (SystemTime::now(), Arc::new(Turns::new(DOWNLOADS)));
@@ -162,7 +170,7 @@ pub fn public(service: Arc<Service>, gate: Arc<Gate>, options: HttpOptions) -> R
 /// The routes of the admin address: health and metrics, which answer before the model is there.
 pub fn admin(metrics: Arc<Metrics>, readiness: Readiness, stuck_after: Duration, hosts: Hosts) -> Router {
     let (origins, written) = (Origins::default(), failure::written);
-    let frame = Frame { metrics, readiness, stuck_after, hosts, origins, written };
+    let frame = Frame { metrics, readiness, stuck_after, hosts, origins, written, traces: None };
     dressed(health::routes::<Frame>(true), frame.clone()).with_state(frame)
 }
 

@@ -21,7 +21,7 @@ pub(super) async fn tokenize(
     Json(body): Json<TokenizeBody>,
 ) -> Result<Answer<TokenizeResponse>, ApiError> {
     let (adapter, prompt) = body.read()?;
-    let adapter = door.service.adapter(&principal, adapter.as_ref()).await?;
+    let adapter = door.service.adapter(&principal, adapter.as_ref(), None).await?;
     let tokens = off_the_loop(move || door.service.tokenize(adapter.as_ref(), &prompt)).await?;
     Ok(Answer(tokens.into()))
 }

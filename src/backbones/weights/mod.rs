@@ -10,6 +10,7 @@ mod gguf;
 mod gguf_names;
 mod mapped;
 mod metadata;
+mod nibbles;
 mod quantization;
 mod vocabulary;
 
@@ -27,6 +28,7 @@ pub(crate) use folder::{INDEX, SINGLE, plain_shard_names, shard_names};
 pub use format::Format;
 use mapped::MappedFile;
 pub use metadata::{Metadata, Value};
+pub use nibbles::RawNibbles;
 use quantization::Quantization;
 
 use super::digest::hex;
@@ -219,6 +221,18 @@ impl Weights {
             .ok_or_else(|| WeightsError::Untargeted(name.clone()))?;
         let (values, scales) = self.bytes_and_scales(&name, n, k)?;
         Ok(RawLinear::I8 { values, scales, activation_bits })
+    }
+
+    /// The dense layer `{module}.weight`, shape `(n, k)`, as 4 bits, scales and offsets where the file stores it so.
+    ///
+    /// # Errors
+    /// When it is missing or has another shape.
+    pub fn nibbles(&self, module: &str, n: usize, k: usize) -> Result<Option<RawNibbles>, WeightsError> {
+        let (entry, bytes) = self.shaped(&format!("{module}.weight"), &[n, k])?;
+        Ok(match entry.format {
+            Format::Ggml(kind) => RawNibbles::parse(kind, bytes),
+            _ => None,
+        })
     }
 
     /// The table `{module}.weight`, shape `(n, d)`; as bytes and scales where the folder stores it so.

@@ -48,7 +48,7 @@ impl<'a> Here<'a> {
                 Some(lease_of(folder::load(&whole)?, name, service)?)
             }
             Some(name) => {
-                let found = service.adapter(&Principal::anonymous(0), Some(&name.parse()?)).await;
+                let found = service.adapter(&Principal::anonymous(0), Some(&name.parse()?), None).await;
                 found.map_err(|error| anyhow::anyhow!("{}", error.message))?
             }
         };

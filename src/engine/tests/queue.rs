@@ -24,10 +24,12 @@ fn a_full_queue_refuses_until_somebody_starts() {
         SubmitError::Overloaded { waiting: 2, tokens: 2 * (1 + 100), retry_in: Duration::from_secs(1) }
     );
     assert_eq!(counts(rig.handle.load()), (2, 1), "a refusal is not counted");
+    assert_eq!(rig.handle.room().unwrap_err(), refused, "and nothing has to be made ready to learn of it");
     drop(gate);
     assert_eq!(answer(first).tokens, [4]);
     assert_eq!(waiting.map(|stream| answer(stream).tokens), [[5], [6]]);
     assert_eq!(counts(rig.handle.load()), (0, 0));
+    assert_eq!(rig.handle.room(), Ok(()));
     assert_eq!(answer(rig.submit(echo(&[8]))).tokens, [8]);
     rig.join();
 }

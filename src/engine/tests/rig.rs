@@ -289,7 +289,7 @@ pub fn answer(mut stream: TokenStream) -> Answer {
                 pieces.push(token.text);
             }
             TokenEvent::Finished(completion) => break Ok(completion),
-            TokenEvent::Failed(error) => break Err(error),
+            TokenEvent::Failed(error, _) => break Err(error),
         }
     };
     assert_eq!(next(&mut stream), None, "nothing comes after the end");

@@ -1,11 +1,11 @@
 //! The micro-kernels for AVX2 with FMA, which has 16 registers: a block is done in slices, a tile of rows in parts.
 
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, _mm_loadu_si128, _mm_set1_epi32, _mm256_add_epi16, _mm256_add_epi32,
-    _mm256_cvtepi8_epi16, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi16, _mm256_cvtph_ps, _mm256_fmadd_ps,
-    _mm256_hadd_epi32, _mm256_load_ps, _mm256_madd_epi16, _mm256_permute4x64_epi64, _mm256_set1_epi32,
-    _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_slli_epi16, _mm256_storeu_ps,
-    _mm256_storeu_si256,
+    __m128i, __m256, __m256i, _mm_and_si128, _mm_loadu_si128, _mm_set1_epi8, _mm_set1_epi32, _mm_srli_epi16,
+    _mm256_add_epi16, _mm256_add_epi32, _mm256_cvtepi8_epi16, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi16,
+    _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_load_ps, _mm256_madd_epi16,
+    _mm256_permute4x64_epi64, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256,
+    _mm256_slli_epi16, _mm256_storeu_ps, _mm256_storeu_si256,
 };
 
 use half::f16;
@@ -13,6 +13,7 @@ use half::f16;
 use super::activation::Epilogue;
 use super::blocks::{Activations, GROUPS, Step};
 use super::isa::{BLOCK_ROWS, ROWS};
+use super::nibbles::{NibbleStep, PAIRS};
 use super::pack::{BLOCK, F32Line, I8Columns, I8Line, LANES, LINES};
 use super::quantise::Group;
 use super::weights::ActivationBits;
@@ -102,8 +103,7 @@ fn line_blocks(row: &[Activations], steps: &[Step], line: usize, sums: &mut [f32
     for (x, step) in row.iter().zip(steps) {
         let mut products = [_mm256_setzero_si256(); 4];
         for group in 0..GROUPS {
-            let wide = |group: Group| _mm256_cvtepi8_epi16(_mm_set1_epi32(i32::from_ne_bytes(group)));
-            let x = _mm256_add_epi16(_mm256_slli_epi16::<7>(wide(x.high[group])), wide(x.low[group]));
+            let x = fifteen_bits(x, group);
             let weights = step.weights[group][line].as_chunks::<16>().0;
             for (products, weights) in products.iter_mut().zip(weights) {
                 // SAFETY: the array is the 16 bytes that are loaded; the load asks for no alignment.
@@ -111,16 +111,82 @@ fn line_blocks(row: &[Activations], steps: &[Step], line: usize, sums: &mut [f32
                 *products = _mm256_add_epi32(*products, _mm256_madd_epi16(x, _mm256_cvtepu8_epi16(weights)));
             }
         }
-        let correction = _mm256_set1_epi32(x.correction);
+        let correction = _mm256_set1_epi32(x.correction());
         for (half, acc) in acc.iter_mut().enumerate() {
             let sum = add_pairs(products[2 * half], products[2 * half + 1]);
             let sum = _mm256_cvtepi32_ps(_mm256_add_epi32(sum, correction));
-            let scales: &[f16] = &step.scales[line * LANES + half * 8..][..8];
-            // SAFETY: `scales` is 8 numbers of 2 bytes, the 16 bytes that are loaded; the load asks for no alignment.
-            let scales = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(scales.as_ptr().cast()) });
-            *acc = _mm256_fmadd_ps(sum, scales, *acc);
+            *acc = _mm256_fmadd_ps(sum, load_f16(&step.scales, 2 * line + half), *acc);
         }
     }
+    store_line(acc, sums);
+}
+
+/// See [`super::isa::Kernels::sums_nibbles`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn sums_nibbles(
+    rows: &[&[Activations]],
+    steps: &[NibbleStep],
+    sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
+) {
+    for (row, sums) in rows.iter().zip(sums) {
+        for (line, sums) in sums.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            line_nibbles(&row[..steps.len()], steps, line, sums);
+        }
+    }
+}
+
+/// As [`line_blocks`]; a line of half bytes gives two lines of levels.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn line_nibbles(row: &[Activations], steps: &[NibbleStep], line: usize, sums: &mut [f32; LANES]) {
+    let low_half = _mm_set1_epi8(15);
+    let mut acc = [_mm256_setzero_ps(); 2];
+    for (x, step) in row.iter().zip(steps) {
+        let mut products = [_mm256_setzero_si256(); 4];
+        for pair in 0..PAIRS {
+            let inputs = [fifteen_bits(x, pair), fifteen_bits(x, pair + PAIRS)];
+            let both = step.levels[pair][line].as_chunks::<16>().0;
+            for (products, both) in products.iter_mut().zip(both) {
+                // SAFETY: the array is the 16 bytes that are loaded; the load asks for no alignment.
+                let both = unsafe { _mm_loadu_si128(both.as_ptr().cast()) };
+                let upper = _mm_and_si128(_mm_srli_epi16::<4>(both), low_half);
+                for (x, levels) in inputs.into_iter().zip([_mm_and_si128(both, low_half), upper]) {
+                    *products =
+                        _mm256_add_epi32(*products, _mm256_madd_epi16(x, _mm256_cvtepu8_epi16(levels)));
+                }
+            }
+        }
+        let x_sum = _mm256_set1_ps(x.sum as f32);
+        for (half, acc) in acc.iter_mut().enumerate() {
+            let sum = _mm256_cvtepi32_ps(add_pairs(products[2 * half], products[2 * half + 1]));
+            let scaled = _mm256_fmadd_ps(sum, load_f16(&step.scales, 2 * line + half), *acc);
+            *acc = _mm256_fmadd_ps(x_sum, load_f16(&step.offsets, 2 * line + half), scaled);
+        }
+    }
+    store_line(acc, sums);
+}
+
+/// The four activations of a group, put together again, for four outputs.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn fifteen_bits(x: &Activations, group: usize) -> __m256i {
+    let wide = |group: Group| _mm256_cvtepi8_epi16(_mm_set1_epi32(i32::from_ne_bytes(group)));
+    _mm256_add_epi16(_mm256_slli_epi16::<7>(wide(x.high[group])), wide(x.low[group]))
+}
+
+/// The numbers of 8 outputs.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn load_f16(columns: &[f16; BLOCK], eight: usize) -> __m256 {
+    let numbers: &[f16] = &columns[eight * 8..][..8];
+    // SAFETY: `numbers` is 8 numbers of 2 bytes, the 16 bytes that are loaded; the load asks for no alignment.
+    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(numbers.as_ptr().cast()) })
+}
+
+/// Stores the sums of a line of outputs.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn store_line(acc: [__m256; 2], sums: &mut [f32; LANES]) {
     for (acc, sums) in acc.into_iter().zip(sums.as_chunks_mut::<8>().0) {
         // SAFETY: `sums` is 8 f32, the 32 bytes that are stored; the store asks for no alignment.
         unsafe { _mm256_storeu_ps(sums.as_mut_ptr(), acc) };

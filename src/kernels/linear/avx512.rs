@@ -1,10 +1,10 @@
 //! The micro-kernels for AVX-512 with VNNI: six rows by 64 outputs in 24 accumulators.
 
 use std::arch::x86_64::{
-    __m512, __m512i, _mm256_loadu_si256, _mm512_add_epi32, _mm512_cvtepi32_ps, _mm512_cvtph_ps,
-    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32, _mm512_storeu_ps,
-    _mm512_storeu_si512,
+    __m512, __m512i, _mm256_loadu_si256, _mm512_add_epi32, _mm512_and_si512, _mm512_cvtepi32_ps,
+    _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512,
+    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_slli_epi32, _mm512_srli_epi16, _mm512_storeu_ps, _mm512_storeu_si512,
 };
 
 use half::f16;
@@ -12,6 +12,7 @@ use half::f16;
 use super::activation::Epilogue;
 use super::blocks::{Activations, GROUPS, Step};
 use super::isa::{BLOCK_ROWS, ROWS};
+use super::nibbles::{NibbleStep, PAIRS};
 use super::pack::{BLOCK, F32Line, I8Columns, I8Line, LANES, LINES};
 use super::quantise::Group;
 use super::weights::ActivationBits;
@@ -82,7 +83,7 @@ fn tile_blocks<const R: usize, const L: usize>(
             let mut high = [[_mm512_setzero_si512(); L]; R];
             let mut low = [[_mm512_setzero_si512(); L]; R];
             for r in 0..R {
-                low[r] = [_mm512_set1_epi32(rows[r][index].correction); L];
+                low[r] = [_mm512_set1_epi32(rows[r][index].correction()); L];
             }
             for group in 0..GROUPS {
                 for l in 0..L {
@@ -98,21 +99,103 @@ fn tile_blocks<const R: usize, const L: usize>(
                 }
             }
             for l in 0..L {
-                let scales: &[f16] = &step.scales[(first + l) * LANES..][..LANES];
-                // SAFETY: `scales` is 16 numbers of 2 bytes, the 32 bytes that are loaded; the load asks for no alignment.
-                let scales = _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(scales.as_ptr().cast()) });
+                let scales = load_f16(&step.scales, first + l);
                 for r in 0..R {
                     let sum = _mm512_add_epi32(_mm512_slli_epi32::<7>(high[r][l]), low[r][l]);
                     acc[r][l] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scales, acc[r][l]);
                 }
             }
         }
-        for r in 0..R {
-            for l in 0..L {
-                let out: &mut [f32] = &mut sums[r][(first + l) * LANES..(first + l + 1) * LANES];
-                // SAFETY: `out` is 16 f32, the 64 bytes that are stored; the store asks for no alignment.
-                unsafe { _mm512_storeu_ps(out.as_mut_ptr(), acc[r][l]) };
+        store_lines(&acc, first, sums);
+    }
+}
+
+/// See [`super::isa::Kernels::sums_nibbles`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn sums_nibbles(
+    rows: &[&[Activations]],
+    steps: &[NibbleStep],
+    sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
+) {
+    match *rows {
+        [a] => tile_nibbles::<1, 4>([a], steps, sums),
+        [a, b] => tile_nibbles::<2, 4>([a, b], steps, sums),
+        [a, b, c] => tile_nibbles::<3, 2>([a, b, c], steps, sums),
+        [a, b, c, d] => tile_nibbles::<4, 2>([a, b, c, d], steps, sums),
+        _ => unreachable!("a micro-kernel of blocks takes 1 to {BLOCK_ROWS} rows"),
+    }
+}
+
+/// As [`tile_blocks`]; a line of half bytes gives two lines of levels.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn tile_nibbles<const R: usize, const L: usize>(
+    rows: [&[Activations]; R],
+    steps: &[NibbleStep],
+    sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
+) {
+    let rows = rows.map(|row| &row[..steps.len()]);
+    let low_half = _mm512_set1_epi8(15);
+    for first in (0..LINES).step_by(L) {
+        let mut acc = [[_mm512_setzero_ps(); L]; R];
+        for (index, step) in steps.iter().enumerate() {
+            let mut high = [[_mm512_setzero_si512(); L]; R];
+            let mut low = [[_mm512_setzero_si512(); L]; R];
+            for pair in 0..PAIRS {
+                for l in 0..L {
+                    let line: &[u8; 64] = &step.levels[pair][first + l];
+                    // SAFETY: a line is 64 bytes, at a multiple of 64 in a step that is aligned to 64.
+                    let both = unsafe { _mm512_load_si512(line.as_ptr().cast()) };
+                    let upper = _mm512_and_si512(_mm512_srli_epi16::<4>(both), low_half);
+                    let levels = [_mm512_and_si512(both, low_half), upper];
+                    for r in 0..R {
+                        let x = &rows[r][index];
+                        for (half, levels) in levels.into_iter().enumerate() {
+                            let group = pair + half * PAIRS;
+                            let (h, l_) =
+                                (i32::from_ne_bytes(x.high[group]), i32::from_ne_bytes(x.low[group]));
+                            high[r][l] = _mm512_dpbusd_epi32(high[r][l], levels, _mm512_set1_epi32(h));
+                            low[r][l] = _mm512_dpbusd_epi32(low[r][l], levels, _mm512_set1_epi32(l_));
+                        }
+                    }
+                }
             }
+            for l in 0..L {
+                let scales = load_f16(&step.scales, first + l);
+                let offsets = load_f16(&step.offsets, first + l);
+                for r in 0..R {
+                    let sum = _mm512_add_epi32(_mm512_slli_epi32::<7>(high[r][l]), low[r][l]);
+                    let scaled = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scales, acc[r][l]);
+                    acc[r][l] = _mm512_fmadd_ps(_mm512_set1_ps(rows[r][index].sum as f32), offsets, scaled);
+                }
+            }
+        }
+        store_lines(&acc, first, sums);
+    }
+}
+
+/// The numbers of a line of outputs.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn load_f16(columns: &[f16; BLOCK], line: usize) -> __m512 {
+    let numbers: &[f16] = &columns[line * LANES..][..LANES];
+    // SAFETY: `numbers` is 16 numbers of 2 bytes, the 32 bytes that are loaded; the load asks for no alignment.
+    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(numbers.as_ptr().cast()) })
+}
+
+/// Stores the sums of R rows by L lines of outputs, from line `first`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn store_lines<const R: usize, const L: usize>(
+    acc: &[[__m512; L]; R],
+    first: usize,
+    sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
+) {
+    for (acc, sums) in acc.iter().zip(sums) {
+        for (l, acc) in acc.iter().enumerate() {
+            let out: &mut [f32] = &mut sums[(first + l) * LANES..(first + l + 1) * LANES];
+            // SAFETY: `out` is 16 f32, the 64 bytes that are stored; the store asks for no alignment.
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), *acc) };
         }
     }
 }

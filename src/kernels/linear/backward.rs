@@ -9,7 +9,6 @@ use candle_core::{Device, Tensor};
 
 use super::{
     ActivationBits, ComputePool, Epilogue, Linear, LinearError, LinearPart, LinearShape, LinearWeights,
-    widen_blocks,
 };
 use crate::kernels::contiguous;
 
@@ -57,9 +56,8 @@ impl Backward {
                 (LinearWeights::I8 { values, scales: vec![1.0; k], activations }, Some(scales.clone()))
             }
             // A block's scale is shared along k, which is the transpose's outputs: in f32 there is nothing to share.
-            LinearWeights::Blocks { values, scales } => {
-                let values = transpose(&widen_blocks(values, scales, k), k);
-                (LinearWeights::F32 { values }, None)
+            weights @ (LinearWeights::Blocks { .. } | LinearWeights::Nibbles { .. }) => {
+                (LinearWeights::F32 { values: transpose(&weights.widen(k), k) }, None)
             }
         };
         let transposed = Linear::new(LinearShape { n: k, k: n }, weights, None, pool)?;

@@ -25,39 +25,17 @@ pub(super) struct Step {
     pub(super) scales: [f16; BLOCK],
 }
 
-/// Packed weights.
+/// Packed weights: of each 64 outputs the steps over all inputs, and the biases.
 #[derive(Debug)]
-pub(super) struct PackedBlocks {
-    steps: Vec<Step>,
+pub(super) struct PackedSteps<S> {
+    steps: Vec<S>,
     bias: Vec<[f32; BLOCK]>,
 }
 
-impl PackedBlocks {
-    /// Packs (n, k) row-major `values` with their `scales`, `k` over 32 of them a row.
-    pub(super) fn pack(
-        (values, scales): (&[i8], &[f16]),
-        shape: LinearShape,
-        bias: Option<&[f32]>,
-        order: Order,
-    ) -> PackedBlocks {
-        let len = shape.k.div_ceil(SPAN);
-        let bias = order.columns(bias, shape.n);
-        let empty = Step { weights: [[[128; 64]; LINES]; GROUPS], scales: [f16::ZERO; BLOCK] };
-        let mut steps = vec![empty; bias.len() * len];
-        for (row, (weights, scales)) in values.chunks_exact(shape.k).zip(scales.chunks_exact(len)).enumerate()
-        {
-            let (block, column) = order.place(row, shape.n);
-            let (line, lane) = (column / (BLOCK / LINES), column % (BLOCK / LINES));
-            let steps = &mut steps[block * len..(block + 1) * len];
-            for ((step, weights), &scale) in steps.iter_mut().zip(weights.chunks(SPAN)).zip(scales) {
-                step.scales[column] = scale;
-                for (group, weights) in step.weights.iter_mut().zip(weights.chunks(GROUP)) {
-                    let places = &mut group[line][lane * GROUP..];
-                    places.iter_mut().zip(weights).for_each(|(place, &w)| *place = w.cast_unsigned() ^ 0x80);
-                }
-            }
-        }
-        PackedBlocks { steps, bias }
+impl<S: Copy> PackedSteps<S> {
+    /// `len` empty steps for each block of outputs.
+    pub(super) fn new(empty: S, len: usize, bias: Vec<[f32; BLOCK]>) -> PackedSteps<S> {
+        PackedSteps { steps: vec![empty; bias.len() * len], bias }
     }
 
     /// How many blocks of outputs there are.
@@ -66,24 +44,66 @@ impl PackedBlocks {
     }
 
     /// The steps of a block of outputs, and its bias.
-    pub(super) fn block(&self, block: usize) -> (&[Step], &[f32; BLOCK]) {
+    pub(super) fn block(&self, block: usize) -> (&[S], &[f32; BLOCK]) {
         let len = self.steps.len() / self.bias.len();
         (&self.steps[block * len..(block + 1) * len], &self.bias[block])
     }
+
+    /// The steps of a block of outputs, to be filled.
+    pub(super) fn block_mut(&mut self, block: usize) -> &mut [S] {
+        let len = self.steps.len() / self.bias.len();
+        &mut self.steps[block * len..(block + 1) * len]
+    }
 }
 
-/// 32 activations that meet a [`Step`].
+impl PackedSteps<Step> {
+    /// Packs (n, k) row-major `values` with their `scales`, `k` over 32 of them a row.
+    pub(super) fn pack_blocks(
+        (values, scales): (&[i8], &[f16]),
+        shape: LinearShape,
+        bias: Option<&[f32]>,
+        order: Order,
+    ) -> PackedSteps<Step> {
+        let len = shape.k.div_ceil(SPAN);
+        let empty = Step { weights: [[[128; 64]; LINES]; GROUPS], scales: [f16::ZERO; BLOCK] };
+        let mut packed = PackedSteps::new(empty, len, order.columns(bias, shape.n));
+        for (row, (weights, scales)) in values.chunks_exact(shape.k).zip(scales.chunks_exact(len)).enumerate()
+        {
+            let (block, column) = order.place(row, shape.n);
+            let (line, lane) = (column / (BLOCK / LINES), column % (BLOCK / LINES));
+            let steps = packed.block_mut(block).iter_mut();
+            for ((step, weights), &scale) in steps.zip(weights.chunks(SPAN)).zip(scales) {
+                step.scales[column] = scale;
+                for (group, weights) in step.weights.iter_mut().zip(weights.chunks(GROUP)) {
+                    let places = &mut group[line][lane * GROUP..];
+                    places.iter_mut().zip(weights).for_each(|(place, &w)| *place = w.cast_unsigned() ^ 0x80);
+                }
+            }
+        }
+        packed
+    }
+}
+
+/// 32 activations that meet a step of weights.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub(super) struct Activations {
     /// The scale of the whole row.
     pub(super) scale: f32,
-    /// -128 times the sum of the activations.
-    pub(super) correction: i32,
+    /// The sum of the activations.
+    pub(super) sum: i32,
     /// `h` of each, bytes of an i8.
     pub(super) high: [Group; GROUPS],
     /// `l` of each, 0 to 127.
     pub(super) low: [Group; GROUPS],
+}
+
+impl Activations {
+    /// What weights that were offset by 128 to be unsigned made too much, as an addend.
+    #[inline(always)]
+    pub(super) fn correction(&self) -> i32 {
+        -128 * self.sum
+    }
 }
 
 /// Quantises one row of activations to 15 bits, see [`super::quantise`].
@@ -97,7 +117,7 @@ pub(super) fn quantise_blocks(x: &[f32], record: &mut [Activations]) {
             integers.iter_mut().zip(values).for_each(|(q, &value)| *q = integer(value));
         }
         block.scale = scale;
-        block.correction = -128 * integers.iter().sum::<i32>();
+        block.sum = integers.iter().sum();
         let (high, low) = (block.high.as_flattened_mut(), block.low.as_flattened_mut());
         for ((high, low), q) in high.iter_mut().zip(low).zip(integers) {
             *high = (q >> 7) as u8;

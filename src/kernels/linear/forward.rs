@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use super::activation::Epilogue;
-use super::blocks::{Activations, PackedBlocks, SPAN};
+use super::blocks::{Activations, PackedSteps, SPAN};
 use super::isa::{BLOCK_ROWS, Kernels, ROWS};
 use super::pack::{BLOCK, Packed, PackedF32, PackedI8};
 use super::quantise::{Group, RowLayout};
@@ -24,6 +24,9 @@ thread_local! {
     /// The same for weights in blocks.
     static BLOCK_RECORDS: Cell<Vec<Activations>> = const { Cell::new(Vec::new()) };
 }
+
+/// Scaled sums over k of some rows with a block of outputs, see [`Kernels::sums_blocks`].
+type StepKernel<S> = fn(Kernels, &[&[Activations]], &[S], &mut [[f32; BLOCK]; BLOCK_ROWS]);
 
 /// A linear map as one call sees it.
 #[derive(Clone, Copy, Debug)]
@@ -51,15 +54,26 @@ impl Call<'_> {
                 self.pool.for_each_tile(out, grid, |tile| self.tile_i8(packed, layout, &records, tile));
                 RECORDS.set(records);
             }
-            Packed::Blocks(packed) => {
-                let mut records = BLOCK_RECORDS.take();
-                let len = self.shape.k.div_ceil(SPAN);
-                records.resize(grid.rows * len, Activations::default());
-                self.quantise_blocks(len, x, &mut records);
-                self.pool.for_each_tile(out, grid, |tile| self.tile_blocks(packed, &records, tile));
-                BLOCK_RECORDS.set(records);
-            }
+            Packed::Blocks(packed) => self.steps(packed, x, out, Kernels::sums_blocks),
+            Packed::Nibbles(packed) => self.steps(packed, x, out, Kernels::sums_nibbles),
         }
+    }
+
+    /// `x` (rows, k) into `out` (rows, n) by weights in blocks whose sums `kernel` makes.
+    fn steps<S: Copy + Sync>(
+        self,
+        packed: &PackedSteps<S>,
+        x: &[f32],
+        out: &mut [f32],
+        kernel: StepKernel<S>,
+    ) {
+        let grid = self.grid(x.len() / self.shape.k);
+        let len = self.shape.k.div_ceil(SPAN);
+        let mut records = BLOCK_RECORDS.take();
+        records.resize(grid.rows * len, Activations::default());
+        self.quantise_blocks(len, x, &mut records);
+        self.pool.for_each_tile(out, grid, |tile| self.tile_steps(packed, &records, kernel, tile));
+        BLOCK_RECORDS.set(records);
     }
 
     /// How to cut the output: tiles of at most [`TILE_ROWS`] rows, several for a thread where there is work for them.
@@ -105,7 +119,13 @@ impl Call<'_> {
     }
 
     /// One tile of outputs from weights in blocks.
-    fn tile_blocks(self, packed: &PackedBlocks, records: &[Activations], mut tile: TileMut<'_, f32>) {
+    fn tile_steps<S: Copy>(
+        self,
+        packed: &PackedSteps<S>,
+        records: &[Activations],
+        kernel: StepKernel<S>,
+        mut tile: TileMut<'_, f32>,
+    ) {
         let len = self.shape.k.div_ceil(SPAN);
         let mut sums = [[0.0; BLOCK]; BLOCK_ROWS];
         for first in tile.columns().step_by(self.epilogue.block_outputs()) {
@@ -115,7 +135,7 @@ impl Call<'_> {
                 for (activations, row) in activations.iter_mut().zip(rows.clone()) {
                     *activations = &records[row * len..(row + 1) * len];
                 }
-                self.kernels.sums_blocks(&activations[..rows.len()], steps, &mut sums);
+                kernel(self.kernels, &activations[..rows.len()], steps, &mut sums);
                 for ((row, sums), x) in rows.zip(&sums).zip(activations) {
                     let scale = x[0].scale;
                     self.write_row(&mut tile, row, first, |out| {

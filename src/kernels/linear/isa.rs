@@ -2,6 +2,7 @@
 
 use super::activation::Epilogue;
 use super::blocks::{Activations, Step};
+use super::nibbles::NibbleStep;
 use super::pack::{BLOCK, F32Line, I8Columns, I8Line};
 use super::portable;
 use super::quantise::Group;
@@ -109,6 +110,16 @@ impl Kernels {
         sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
     ) {
         dispatch!(self, sums_blocks(rows, steps, sums));
+    }
+
+    /// The same with 4-bit weights, see [`super::nibbles`].
+    pub(super) fn sums_nibbles(
+        self,
+        rows: &[&[Activations]],
+        steps: &[NibbleStep],
+        sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
+    ) {
+        dispatch!(self, sums_nibbles(rows, steps, sums));
     }
 
     /// Quantises one row of activations for weights in blocks.

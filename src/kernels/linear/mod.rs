@@ -7,6 +7,7 @@
 //!   `sum as f32 * activation_scale * weight_scale + bias`, rounded at each of these steps.
 //! - `Blocks`: activations are quantised by row to 15 bits, products are summed exactly as integers in blocks of 32 inputs,
 //!   and each block's sum times its scale is added in order by a fused multiply-add; then as `I8`.
+//! - `Nibbles`: as `Blocks` with weights of 4 bits, and each block's sum of activations times its offset is added too.
 //! - `F32`: one fused multiply-add per input, in order, from zero; then the bias is added.
 //!
 //! An activation or a gate can be part of the map: it costs a tenth of the map, where separate ops cost several of them.
@@ -21,6 +22,7 @@ mod blocks;
 mod forward;
 mod gate;
 mod isa;
+mod nibbles;
 mod pack;
 mod portable;
 mod quantise;
@@ -37,14 +39,13 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 pub use self::activation::Activation;
 use self::activation::Epilogue;
 use self::backward::Backward;
-use self::blocks::PackedBlocks;
+use self::blocks::PackedSteps;
 use self::forward::Call;
 pub use self::gate::Gate;
 pub use self::isa::Isa;
 use self::isa::Kernels;
 use self::pack::{BLOCK, I8Values, Packed, PackedF32, PackedI8};
 use self::weights::MAX_K;
-pub(crate) use self::weights::widen_blocks;
 pub use self::weights::{ActivationBits, LinearPart, LinearShape, LinearWeights};
 use super::pool::ComputePool;
 
@@ -78,6 +79,14 @@ pub enum LinearError {
         index: usize,
         /// The value.
         value: f32,
+    },
+    /// A weight of 4 bits that has more.
+    #[error("weights[{index}] is {level}; a weight of 4 bits is 0 to 15")]
+    Level {
+        /// Where the weight stands.
+        index: usize,
+        /// The weight.
+        level: u8,
     },
     /// Nothing to concatenate.
     #[error("a concatenated linear map needs at least one part")]
@@ -186,7 +195,10 @@ impl Linear {
                 Packed::I8(PackedI8::pack(values, shape, bias, order))
             }
             LinearWeights::Blocks { values, scales } => {
-                Packed::Blocks(PackedBlocks::pack((&values, &scales), shape, bias, order))
+                Packed::Blocks(PackedSteps::pack_blocks((&values, &scales), shape, bias, order))
+            }
+            LinearWeights::Nibbles { levels, scales, offsets } => {
+                Packed::Nibbles(PackedSteps::pack_nibbles((&levels, &scales, &offsets), shape, bias, order))
             }
         };
         let shape = LinearShape { n: shape.n * epilogue.block_outputs() / BLOCK, ..shape };

@@ -4,7 +4,8 @@
 //! lines. For int8, four lines hold four inputs of the 64 outputs: line `p` holds outputs `16 p..16 p + 16`, and of each
 //! its four inputs side by side. For f32, four lines hold one input of the 64 outputs.
 
-use super::blocks::PackedBlocks;
+use super::blocks::{PackedSteps, Step};
+use super::nibbles::NibbleStep;
 use super::weights::{ActivationBits, LinearShape};
 
 /// Outputs in a block.
@@ -70,7 +71,8 @@ pub(super) type F32Line = Line<f32, LANES>;
 pub(super) enum Packed {
     F32(PackedF32),
     I8(PackedI8),
-    Blocks(PackedBlocks),
+    Blocks(PackedSteps<Step>),
+    Nibbles(PackedSteps<NibbleStep>),
 }
 
 impl Packed {
@@ -80,6 +82,7 @@ impl Packed {
             Packed::F32(packed) => packed.bias.len(),
             Packed::I8(packed) => packed.columns.len(),
             Packed::Blocks(packed) => packed.blocks(),
+            Packed::Nibbles(packed) => packed.blocks(),
         }
     }
 }

@@ -2,8 +2,9 @@
 
 pub(super) use super::activation::finish;
 pub(super) use super::blocks::quantise_blocks;
-use super::blocks::{Activations, Step};
+use super::blocks::{Activations, GROUPS, Step};
 use super::isa::{BLOCK_ROWS, ROWS};
+use super::nibbles::{NibbleStep, PAIRS};
 use super::pack::{BLOCK, F32Line, GROUP, I8Columns, I8Line, LANES, LINES};
 use super::quantise::Group;
 pub(super) use super::quantise::quantise_row;
@@ -41,7 +42,7 @@ pub(super) fn sums_blocks(rows: &[&[Activations]], steps: &[Step], sums: &mut [[
     for (row, sums) in rows.iter().zip(sums) {
         *sums = [0.0; BLOCK];
         for (x, step) in row.iter().zip(steps) {
-            let mut products = [x.correction; BLOCK];
+            let mut products = [x.correction(); BLOCK];
             for ((high, low), lines) in x.high.iter().zip(&x.low).zip(&step.weights) {
                 let weights = lines.as_flattened().as_chunks::<GROUP>().0;
                 for (sum, weights) in products.iter_mut().zip(weights) {
@@ -52,6 +53,34 @@ pub(super) fn sums_blocks(rows: &[&[Activations]], steps: &[Step], sums: &mut [[
             }
             for ((sum, product), scale) in sums.iter_mut().zip(products).zip(step.scales) {
                 *sum = (product as f32).mul_add(scale.to_f32(), *sum);
+            }
+        }
+    }
+}
+
+/// See [`super::isa::Kernels::sums_nibbles`].
+pub(super) fn sums_nibbles(
+    rows: &[&[Activations]],
+    steps: &[NibbleStep],
+    sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
+) {
+    for (row, sums) in rows.iter().zip(sums) {
+        *sums = [0.0; BLOCK];
+        for (x, step) in row.iter().zip(steps) {
+            let mut products = [0; BLOCK];
+            for group in 0..GROUPS {
+                let shift = group / PAIRS * 4;
+                let levels = step.levels[group % PAIRS].as_flattened().as_chunks::<GROUP>().0;
+                for (sum, levels) in products.iter_mut().zip(levels) {
+                    for ((&high, &low), &both) in x.high[group].iter().zip(&x.low[group]).zip(levels) {
+                        let level = i32::from(both >> shift & 15);
+                        *sum += (128 * i32::from(high.cast_signed()) + i32::from(low)) * level;
+                    }
+                }
+            }
+            for j in 0..BLOCK {
+                sums[j] = (products[j] as f32).mul_add(step.scales[j].to_f32(), sums[j]);
+                sums[j] = (x.sum as f32).mul_add(step.offsets[j].to_f32(), sums[j]);
             }
         }
     }

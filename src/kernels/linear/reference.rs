@@ -33,6 +33,18 @@ pub(super) fn forward(
                     });
                     sum * scale
                 }
+                LinearWeights::Nibbles { levels, scales, offsets } => {
+                    let (q, scale) = quantise(x, ActivationBits::Fifteen);
+                    let blocks = q.chunks(32).zip(levels[j * shape.k..][..shape.k].chunks(32));
+                    let first = j * shape.k.div_ceil(32);
+                    let numbers = scales[first..].iter().zip(&offsets[first..]);
+                    let sum = blocks.zip(numbers).fold(0f32, |sum, ((q, levels), (block_scale, offset))| {
+                        let exact: i32 = q.iter().zip(levels).map(|(&q, &level)| q * i32::from(level)).sum();
+                        let sum = (exact as f32).mul_add(block_scale.to_f32(), sum);
+                        (q.iter().sum::<i32>() as f32).mul_add(offset.to_f32(), sum)
+                    });
+                    sum * scale
+                }
             };
             out.push(product + bias.map_or(0.0, |bias| bias[j]));
         }

@@ -70,9 +70,40 @@ pub enum LinearWeights {
         /// (n, k / 32, rounded up): a block's weights are `values * scale`.
         scales: Vec<f16>,
     },
+    /// 4 bits in blocks of 32 inputs with a scale and an offset each, as GGML's Q4_1; otherwise as blocks.
+    Nibbles {
+        /// (n, k), 0 to 15
+        levels: Vec<u8>,
+        /// (n, k / 32, rounded up): a block's weights are `level * scale + offset`.
+        scales: Vec<f16>,
+        /// (n, k / 32, rounded up)
+        offsets: Vec<f16>,
+    },
 }
 
 impl LinearWeights {
+    /// The weights as plain floats, (n, k).
+    pub fn widen(&self, k: usize) -> Vec<f32> {
+        let spread =
+            |numbers: &[f16], index: usize| numbers[index / k * k.div_ceil(SPAN) + index % k / SPAN].to_f32();
+        match self {
+            LinearWeights::F32 { values } => values.clone(),
+            LinearWeights::I8 { values, scales, .. } => {
+                let rows = values.chunks_exact(k).zip(scales);
+                rows.flat_map(|(row, scale)| row.iter().map(move |&v| f32::from(v) * scale)).collect()
+            }
+            LinearWeights::Blocks { values, scales } => {
+                values.iter().enumerate().map(|(index, &v)| f32::from(v) * spread(scales, index)).collect()
+            }
+            LinearWeights::Nibbles { levels, scales, offsets } => {
+                let wide = |(index, &level): (usize, &u8)| {
+                    f32::from(level) * spread(scales, index) + spread(offsets, index)
+                };
+                levels.iter().enumerate().map(wide).collect()
+            }
+        }
+    }
+
     /// Rounds f32 weights to int8 in blocks of 32 by each block's own largest magnitude. What a Q8_0 file holds comes back
     /// unchanged.
     ///
@@ -133,22 +164,20 @@ impl LinearWeights {
             LinearWeights::Blocks { values, scales } => {
                 check_shape(shape)?;
                 check_length("weights", values.len(), shape.n * shape.k)?;
-                check_length("scales", scales.len(), shape.n * shape.k.div_ceil(SPAN))?;
-                match scales.iter().position(|scale| !scale.is_finite()) {
-                    Some(index) => {
-                        Err(LinearError::NotFinite { what: "scales", index, value: scales[index].to_f32() })
-                    }
+                check_columns("scales", scales, shape)
+            }
+            LinearWeights::Nibbles { levels, scales, offsets } => {
+                check_shape(shape)?;
+                check_length("weights", levels.len(), shape.n * shape.k)?;
+                check_columns("scales", scales, shape)?;
+                check_columns("offsets", offsets, shape)?;
+                match levels.iter().position(|&level| level > 15) {
+                    Some(index) => Err(LinearError::Level { index, level: levels[index] }),
                     None => Ok(()),
                 }
             }
         }
     }
-}
-
-/// Weights in blocks, each times its scale. `(n, k)`
-pub(crate) fn widen_blocks(values: &[i8], scales: &[f16], k: usize) -> Vec<f32> {
-    let blocks = values.chunks_exact(k).flat_map(|row| row.chunks(SPAN)).zip(scales);
-    blocks.flat_map(|(block, scale)| block.iter().map(move |&v| f32::from(v) * scale.to_f32())).collect()
 }
 
 /// One of several maps of the same input that are computed as one, such as q, k and v.
@@ -200,6 +229,14 @@ impl LinearPart {
                 values.extend(more);
                 scales.extend(more_scales);
             }
+            (
+                LinearWeights::Nibbles { levels, scales, offsets },
+                LinearWeights::Nibbles { levels: more, scales: more_scales, offsets: more_offsets },
+            ) => {
+                levels.extend(more);
+                scales.extend(more_scales);
+                offsets.extend(more_offsets);
+            }
             _ => return Err(LinearError::MixedRecipes { part: index }),
         }
         if self.bias.is_some() || part.bias.is_some() {
@@ -234,6 +271,15 @@ fn check_values(values: &[f32], shape: LinearShape) -> Result<(), LinearError> {
     check_shape(shape)?;
     check_length("weights", values.len(), shape.n * shape.k)?;
     check_finite("weights", values)
+}
+
+/// A number a block of inputs.
+fn check_columns(what: &'static str, numbers: &[f16], shape: LinearShape) -> Result<(), LinearError> {
+    check_length(what, numbers.len(), shape.n * shape.k.div_ceil(SPAN))?;
+    match numbers.iter().position(|number| !number.is_finite()) {
+        Some(index) => Err(LinearError::NotFinite { what, index, value: numbers[index].to_f32() }),
+        None => Ok(()),
+    }
 }
 
 fn check_length(what: &'static str, got: usize, expected: usize) -> Result<(), LinearError> {

@@ -5,3 +5,4 @@ mod health;
 mod kit;
 mod refusals;
 mod tenants;
+mod traces;

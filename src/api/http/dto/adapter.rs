@@ -148,8 +148,7 @@ pub struct UnloadLoraBody {
 
 /// `2026-11-23T15:00:00Z`; times before 1970 read as its start.
 fn rfc3339(time: SystemTime) -> String {
-    let UtcTime { year, month, day, hour, minute, second, .. } = time.into();
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    UtcTime::from(time).to_string()
 }
 
 #[cfg(test)]

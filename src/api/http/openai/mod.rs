@@ -32,7 +32,7 @@ use super::{Door, stream::respond};
 use crate::{
     api::{
         Accepted, ApiError, collect,
-        frame::{account::Account, off_the_loop, request_id::RequestId},
+        frame::{account::Account, aside_unless, request_id::RequestId},
     },
     domain::{GenerateRequest, Prompt},
     tenancy::Principal,
@@ -131,16 +131,21 @@ impl Caller {
     async fn answer(self, ask: Ask) -> Result<Response, ApiError> {
         let Self { door, id, account, principal } = self;
         let Ask { model, request, delivery, form } = ask;
-        let adapter = models::resolve(&door.service, &principal, &model).await?;
+        if let Some(trace) = account.trace() {
+            let streams = matches!(delivery, Delivery::Stream { .. });
+            trace.generates(form.operation(), models::known_as(&model), &request, streams);
+        }
+        let adapter = models::resolve(&door.service, &principal, &model, account.trace()).await?;
         let request = GenerateRequest { tenant: principal.tenant().id.clone(), ..request };
         let tokenizer = door.service.tokenizer.clone();
         let (n, service) = (request.n as usize, Arc::clone(&door.service));
-        let running = off_the_loop(move || {
+        let running = aside_unless(request.is_light(), move || {
             let echoes = echoes(form, &request.prompts, &service.tokenizer);
             Ok((service.generate(&principal, &request, adapter)?, request.prompts.len(), echoes))
         });
         let (accepted, prompts, echoes) = running.await.map_err(|error| form.told(error))?;
-        let Accepted { model: profile, adapter, prompts: scored, events, gathering } = accepted;
+        let Accepted { model: profile, adapter, prompts: scored, events, gathering, .. } =
+            accepted.traced(&account);
         let head = Head::new(id, model, (&profile, adapter.as_ref()));
         let writer = Writer { head, form, n, tokenizer, prompts: scored, echoes };
         let Delivery::Stream { usage: include_usage } = delivery else {
@@ -164,6 +169,14 @@ impl Caller {
 }
 
 impl Form {
+    /// What it is in a trace.
+    fn operation(self) -> &'static str {
+        match self {
+            Self::Text { .. } => "text_completion",
+            Self::Chat { .. } => "chat",
+        }
+    }
+
     /// A failure in the words that the client uses.
     fn told(self, error: ApiError) -> ApiError {
         match self {

@@ -13,24 +13,33 @@ use super::{
 };
 use crate::{
     adapter::{AdapterLease, catalogue::Found},
-    api::{ApiError, Service, http::Door},
+    api::{ApiError, Service, Trace, http::Door},
     domain::AdapterRef,
     tenancy::Principal,
 };
+
+/// Longest name that a trace takes up.
+const MAX_NAME: usize = 160;
 
 /// The adapter that `model` names, loaded; `None` is the backbone.
 pub(super) async fn resolve(
     service: &Service,
     principal: &Principal,
     model: &str,
+    trace: Option<&Trace>,
 ) -> Result<Option<AdapterLease>, ApiError> {
     if service.engine().model().name == model {
         return Ok(None);
     }
     // What can't be a name is nobody's.
     let wanted: AdapterRef = model.parse().map_err(|_| no_model(model))?;
-    let adapter = service.adapter(principal, Some(&wanted)).await;
+    let adapter = service.adapter(principal, Some(&wanted), trace).await;
     adapter.map_err(|error| about_model(error, model))
+}
+
+/// `model` as a trace has it: what can't be a name may be anything, a prompt too.
+pub(super) fn known_as(model: &str) -> &str {
+    if model.len() <= MAX_NAME && model.bytes().all(|b| b.is_ascii_graphic()) { model } else { "_other" }
 }
 
 /// What can be asked for as `model`: the backbone, and the adapters and aliases that the key may use.

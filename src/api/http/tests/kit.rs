@@ -155,14 +155,18 @@ fn conclude(
         completion_tokens: tokens.len(),
         cached_tokens: 0,
     };
-    let ms = Duration::from_millis;
-    let timings = Timings { queue: ms(1), prefill: ms(2), decode: ms(4) };
-    let end = Completion { reason, tail: tail.into(), end, usage, timings };
+    let end = Completion { reason, tail: tail.into(), end, usage, timings: timings() };
     let _ = arrival.events.send(TokenEvent::Finished(end));
 }
 
+/// Where the time of every sequence is said to have gone.
+fn timings() -> Timings {
+    let ms = Duration::from_millis;
+    Timings { queue: ms(1), prefill: ms(2), decode: ms(4) }
+}
+
 pub fn fail(arrival: &Arrival, error: SequenceError) {
-    let _ = arrival.events.send(TokenEvent::Failed(error));
+    let _ = arrival.events.send(TokenEvent::Failed(error, timings()));
 }
 
 /// A token with the log-probabilities that the request asked for.

@@ -14,5 +14,6 @@ mod quotas;
 mod routes;
 mod streaming;
 mod tenants;
+pub(in crate::api) mod traces;
 mod troubles;
 pub(in crate::api) mod wire;

@@ -104,6 +104,7 @@ async fn a_route_that_nothing_is_said_of_is_the_admins() {
         hosts: Hosts::Keyed,
         origins: Origins::default(),
         written,
+        traces: None,
     };
     let keeper = Doorkeeper { gate: stage.gate, declared };
     let routes = Router::new().route("/v1/unsaid", routing::get(|| async { "said" }));

@@ -20,6 +20,7 @@ use crate::{
     },
     domain::SequenceError,
     engine::Command,
+    telemetry::{StoreFault, StoreWork},
 };
 
 fn found(answer: &Answer) -> (u16, String) {
@@ -163,6 +164,29 @@ async fn before_the_model_and_after_the_signal_nothing_is_taken() {
 }
 
 #[tokio::test]
+async fn a_store_that_fails_is_told_and_the_server_is_ready_all_the_same() {
+    let stage = Stage::new();
+    let (metrics, readiness) = (stage.metrics(), stage.service.readiness.clone());
+    let (app, _inbox) = stage.quiet();
+    assert_eq!(ask(&app, get("/health/ready")).await.json(), json!({"status": "ok"}));
+    metrics.store_faults.fails(StoreWork::Write, StoreFault::Full);
+    let answer = ask(&app, get("/health/ready")).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["status"]), (200, &json!("degraded")));
+    let mut part = answer.json()["degraded"][0].clone();
+    let since = part.as_object_mut().unwrap().remove("since").unwrap();
+    assert!(since.as_str().unwrap().ends_with('Z') && since.as_str().unwrap().len() == 20, "{since}");
+    assert_eq!(part, json!({"part": "adapter_store", "operation": "write", "reason": "full"}));
+    assert_eq!(ask(&app, get("/health/live")).await.json(), json!({"status": "ok"}));
+    metrics.store_faults.works(StoreWork::Write);
+    assert_eq!(ask(&app, get("/health/ready")).await.json(), json!({"status": "ok"}));
+
+    // One that is to leave takes what comes and invites nobody.
+    readiness.set(State::Leaving);
+    assert_eq!(found(&ask(&app, get("/health/ready")).await), (503, "draining".into()));
+    assert_eq!(ask(&app, post("/v1/tokenize", r#"{"prompt": "a", "adapter": "sst2"}"#)).await.status, 200);
+}
+
+#[tokio::test]
 async fn the_engines_drain_is_told() {
     let stage = Stage::new();
     stage.service.engines[0].drain(std::time::Instant::now());
@@ -188,7 +212,8 @@ async fn a_panic_is_an_internal_error_without_its_text() {
     let stage = Stage::new();
     let Service { metrics, readiness, .. } = stage.service;
     let (hosts, stuck_after) = (stage.options.hosts, stage.options.stuck_after);
-    let frame = Frame { metrics, readiness, stuck_after, hosts, origins: Origins::default(), written };
+    let (origins, traces) = (Origins::default(), None);
+    let frame = Frame { metrics, readiness, stuck_after, hosts, origins, written, traces };
     let app = dressed(Router::new().route("/panic", routing::get(panics)), frame);
     let answer = ask(&app, get("/panic")).await;
     assert_eq!(found(&answer), (500, "internal".into()));

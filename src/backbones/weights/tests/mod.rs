@@ -2,6 +2,7 @@ mod compressed;
 mod files;
 mod ggufs;
 mod golden;
+mod nibbles;
 mod vocabulary;
 
 use std::{fs, path::Path};

@@ -22,6 +22,15 @@ fn wrong_parts_are_refused() {
         |values, scales| LinearWeights::Blocks { values: vec![1; values], scales: vec![f16::ONE; scales] };
     assert_eq!(new(shape, blocks(5, 2), None), length("weights", 6, 5));
     assert_eq!(new(shape, blocks(6, 3), None), length("scales", 2, 3));
+    let nibbles = |level, scales, offset| LinearWeights::Nibbles {
+        levels: vec![level; 6],
+        scales: vec![f16::ONE; scales],
+        offsets: vec![offset; 2],
+    };
+    assert_eq!(new(shape, nibbles(15, 1, f16::ONE), None), length("scales", 2, 1));
+    assert_eq!(new(shape, nibbles(16, 2, f16::ONE), None), LinearError::Level { index: 0, level: 16 });
+    let infinite = LinearError::NotFinite { what: "offsets", index: 0, value: f32::INFINITY };
+    assert_eq!(new(shape, nibbles(15, 2, f16::INFINITY), None), infinite);
     assert!(matches!(new(shape, i8s(vec![1.0, f32::NAN]), None), LinearError::NotFinite { index: 1, .. }));
     assert!(matches!(
         new(shape, f32s(6), Some(vec![f32::INFINITY, 0.0])),

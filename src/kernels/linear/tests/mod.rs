@@ -49,6 +49,7 @@ enum Recipe {
     F32,
     I8(ActivationBits),
     Blocks,
+    Nibbles,
 }
 
 fn weights(seed: u64, shape: LinearShape, recipe: Recipe) -> LinearWeights {
@@ -57,6 +58,18 @@ fn weights(seed: u64, shape: LinearShape, recipe: Recipe) -> LinearWeights {
         Recipe::F32 => LinearWeights::F32 { values },
         Recipe::I8(bits) => LinearWeights::quantise(&values, shape, bits).unwrap(),
         Recipe::Blocks => LinearWeights::quantise_blocks(&values, shape).unwrap(),
+        Recipe::Nibbles => nibbles(seed, &values, shape),
+    }
+}
+
+/// Levels by each value, with a scale and an offset for every block.
+fn nibbles(seed: u64, values: &[f32], shape: LinearShape) -> LinearWeights {
+    let blocks = shape.n * shape.k.div_ceil(32);
+    let numbers = |seed, size| (0..blocks).map(|block| f16::from_f32(noise(seed, block) * size)).collect();
+    LinearWeights::Nibbles {
+        levels: values.iter().map(|value| ((value * 10.0 + 1.0) * 8.0) as u8 & 15).collect(),
+        scales: numbers(seed ^ 2, 0.02),
+        offsets: numbers(seed ^ 3, 0.2),
     }
 }
 
@@ -79,8 +92,13 @@ fn available() -> impl Iterator<Item = Isa> {
     Isa::ALL.into_iter().filter(|isa| isa.is_available())
 }
 
-const RECIPES: [Recipe; 4] =
-    [Recipe::F32, Recipe::I8(ActivationBits::Eight), Recipe::I8(ActivationBits::Fifteen), Recipe::Blocks];
+const RECIPES: [Recipe; 5] = [
+    Recipe::F32,
+    Recipe::I8(ActivationBits::Eight),
+    Recipe::I8(ActivationBits::Fifteen),
+    Recipe::Blocks,
+    Recipe::Nibbles,
+];
 
 /// Every instruction set and thread count gives the reference's bits.
 fn check_against_reference(x: &[f32], shape: LinearShape, weights: LinearWeights, bias: Option<Vec<f32>>) {
@@ -160,6 +178,15 @@ fn extreme_integers_stay_exact() {
     for (weight, x) in [(-128, 1.0), (127, 1.0), (-128, -1.0), (127, -1.0)] {
         let scales = vec![f16::from_f32(-0.5); 3 * 129];
         let weights = LinearWeights::Blocks { values: vec![weight; 3 * 4099], scales };
+        check_against_reference(&vec![x; 2 * 4099], shape, weights, None);
+    }
+    for (level, x) in [(15, 1.0), (15, -1.0), (0, 1.0)] {
+        let numbers = |value| vec![f16::from_f32(value); 3 * 129];
+        let weights = LinearWeights::Nibbles {
+            levels: vec![level; 3 * 4099],
+            scales: numbers(-0.5),
+            offsets: numbers(3.75),
+        };
         check_against_reference(&vec![x; 2 * 4099], shape, weights, None);
     }
 }
@@ -249,7 +276,7 @@ fn quantised_weights_are_within_half_a_step() {
 #[test]
 fn a_row_with_a_nan_shows_it_and_spares_the_others() {
     let shape = LinearShape { n: 70, k: 9 };
-    for recipe in [Recipe::I8(ActivationBits::Eight), Recipe::I8(ActivationBits::Fifteen), Recipe::Blocks] {
+    for recipe in RECIPES.into_iter().skip(1) {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let clean = activations(1, 3, 9, &[Rows::Random]);
             let mut x = clean.clone();

@@ -1,0 +1,69 @@
+//! Weights of 4 bits in blocks of 32 inputs with a scale and an offset each, as GGML's Q4_0, Q4_1 and Q4_K.
+//!
+//! A weight is `level * scale + offset`, so a block of activations x gives `sum(x * level) * scale + sum(x) * offset`: two
+//! fused multiply-adds an output, in this order, from zero over the blocks in order. Activations are those of
+//! [`super::blocks`]; both sums are exact integers below 2^24, which f32 holds. Levels stay in half a byte up to the
+//! registers: a step that is bound by reading weights takes 5 bits of each, where bytes take 8.5.
+
+use half::f16;
+
+use super::blocks::{GROUPS, PackedSteps, SPAN};
+use super::pack::{BLOCK, GROUP, LINES, Order};
+use super::weights::LinearShape;
+
+/// Groups of inputs that share their bytes: group `p` in the low halves, group `p + PAIRS` in the high ones.
+pub(super) const PAIRS: usize = GROUPS / 2;
+
+/// The next 32 inputs of 64 outputs.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(super) struct NibbleStep {
+    /// Levels by pair of groups: line `l` holds outputs `16 l..16 l + 16`, and of each its four inputs of both groups.
+    pub(super) levels: [[[u8; 64]; LINES]; PAIRS],
+    /// A scale an output.
+    pub(super) scales: [f16; BLOCK],
+    /// An offset an output.
+    pub(super) offsets: [f16; BLOCK],
+}
+
+impl NibbleStep {
+    const EMPTY: NibbleStep = NibbleStep {
+        levels: [[[0; 64]; LINES]; PAIRS],
+        scales: [f16::ZERO; BLOCK],
+        offsets: [f16::ZERO; BLOCK],
+    };
+
+    /// Puts the levels of up to 32 inputs into the place of output `column`.
+    fn put(&mut self, column: usize, levels: &[u8]) {
+        let (line, lane) = (column / (BLOCK / LINES), column % (BLOCK / LINES));
+        for (group, levels) in levels.chunks(GROUP).enumerate() {
+            let places = &mut self.levels[group % PAIRS][line][lane * GROUP..];
+            let shift = group / PAIRS * 4;
+            places.iter_mut().zip(levels).for_each(|(place, &level)| *place |= level << shift);
+        }
+    }
+}
+
+impl PackedSteps<NibbleStep> {
+    /// Packs (n, k) row-major `levels` with their `scales` and `offsets`, `k` over 32 of them a row.
+    pub(super) fn pack_nibbles(
+        (levels, scales, offsets): (&[u8], &[f16], &[f16]),
+        shape: LinearShape,
+        bias: Option<&[f32]>,
+        order: Order,
+    ) -> PackedSteps<NibbleStep> {
+        let len = shape.k.div_ceil(SPAN);
+        let mut packed = PackedSteps::new(NibbleStep::EMPTY, len, order.columns(bias, shape.n));
+        let numbers = scales.chunks_exact(len).zip(offsets.chunks_exact(len));
+        for (row, (levels, (scales, offsets))) in levels.chunks_exact(shape.k).zip(numbers).enumerate() {
+            let (block, column) = order.place(row, shape.n);
+            let numbers = scales.iter().zip(offsets);
+            let steps = packed.block_mut(block).iter_mut();
+            for ((step, levels), (&scale, &offset)) in steps.zip(levels.chunks(SPAN)).zip(numbers) {
+                step.put(column, levels);
+                (step.scales[column], step.offsets[column]) = (scale, offset);
+            }
+        }
+        packed
+    }
+}

