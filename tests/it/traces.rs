@@ -84,7 +84,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-#[tokio::test]
+// The collector must hear while this waits for the server's end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_requests_are_traced_on_both_doors_and_the_last_ones_too() {
     let (collector, address) = Collector::open().await;
     let server = Server::start(&["--otlp-endpoint", &address, "--log-format", "json"]);
