@@ -62,7 +62,11 @@ def run_torch(args) -> tuple[list, float]:
     ours, theirs = spawn.Pipe(False)
     process = spawn.Process(target=torch_steps, args=(args.data, args.steps, args.batch, args.threads, theirs))
     process.start()
-    found = ours.recv()
+    theirs.close()
+    try:
+        found = ours.recv()
+    except EOFError:
+        raise SystemExit("the PyTorch loop ended without a word: its error stands above") from None
     process.join()
     return found
 
