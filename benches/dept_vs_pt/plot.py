@@ -51,7 +51,7 @@ def legend(drawing: Drawing) -> None:
 
 def bars(drawing: Drawing, top: float, title: str, groups: dict[str, dict[str, float]]) -> None:
     """A group a model, a bar a method; the line is PT."""
-    drawing.text(MARGIN, top + 14, title, 'font-weight="600"')
+    drawing.text(MARGIN, top + 6, title, 'font-weight="600"')
     floor, most = top + 24 + PLOT, max(1.0, *(value for one in groups.values() for value in one.values()))
     ticks = [tick for tick in (0, 0.5, 1, 2, 3, 4, 5) if tick <= most]
     for tick in ticks:
@@ -70,7 +70,7 @@ def bars(drawing: Drawing, top: float, title: str, groups: dict[str, dict[str, f
 
 def dots(drawing: Drawing, top: float, quality: dict[str, dict[str, list[float]]]) -> None:
     """A dot a seed, a stroke at their mean."""
-    drawing.text(MARGIN, top + 14, "Accuracy, a dot a seed", 'font-weight="600"')
+    drawing.text(MARGIN, top + 6, "Accuracy, a dot a seed", 'font-weight="600"')
     every = [value for task in quality.values() for scores in task.values() for value in scores]
     least, floor = min(int(min(every) * 10) / 10, 0.9), top + 24 + PLOT
     place = lambda value: floor - PLOT * (value - least) / (1 - least)
