@@ -5,23 +5,21 @@
 
 Fails when a panel is empty or a rule does not evaluate. Needs `prometheus` and `promtool` (Debian: prometheus) and nothing else.
 """
-import hashlib
 import json
 import math
 import os
 import pathlib
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from asking import ROOT, ask, digest, free_port, until, upload
+
 KEY = "dept_" + "5" * 40
 POOR = "dept_" + "6" * 40
 KEYS = """
@@ -33,54 +31,6 @@ requests_per_minute = 60
 request_burst = 3
 keys = [{{ name = "p", hash = "sha256:{poor}" }}]
 """
-
-
-def free_port():
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return held.getsockname()[1]
-
-
-def digest(key):
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
-def until(what, holds, seconds=60):
-    for _ in range(seconds * 10):
-        found = holds()
-        if found:
-            return found
-        time.sleep(0.1)
-    sys.exit(f"gave up waiting: {what}")
-
-
-def ask(url, body=None, key=None, method=None):
-    """Status and body; a refusal is an answer too."""
-    headers = {"content-type": "application/json"} if body is not None else {}
-    if key:
-        headers["authorization"] = f"Bearer {key}"
-    data = json.dumps(body).encode() if body is not None else None
-    request = urllib.request.Request(url, data, headers, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, answer.read()
-    except urllib.error.HTTPError as refusal:
-        return refusal.code, refusal.read()
-    except (urllib.error.URLError, OSError):
-        return 0, b""
-
-
-def upload(http, name, folder):
-    """PUTs an adapter's folder as multipart."""
-    boundary, parts = "----dept", b""
-    for part, file in (("config", "adapter_config.json"), ("weights", "adapter_model.safetensors"), ("card", "card.toml")):
-        head = f'--{boundary}\r\ncontent-disposition: form-data; name="{part}"; filename="{file}"\r\n\r\n'
-        parts += head.encode() + (folder / file).read_bytes() + b"\r\n"
-    request = urllib.request.Request(
-        f"http://{http}/v1/adapters/{name}", parts + f"--{boundary}--\r\n".encode(), method="PUT",
-        headers={"content-type": f"multipart/form-data; boundary={boundary}", "authorization": f"Bearer {KEY}"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return answer.status
 
 
 class Load:
@@ -106,7 +56,7 @@ class Load:
         turn = 0
         while not self.over.is_set():
             turn += 1
-            upload(self.http, "changing", ROOT / "adapters" / ("sst2" if turn % 2 else "subj"))
+            upload(self.http, "changing", "sst2" if turn % 2 else "subj", KEY)
             self.over.wait(0.5)
 
     def beg(self):

@@ -4,55 +4,14 @@ import json
 import os
 import pathlib
 import re
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from asking import ROOT, ask, free_port, until
+
 LINE = re.compile(r"^(?P<id>\S+) adapter=(?P<adapter>\S+) replica=(?P<replica>\S+) status=(?P<status>-?\d+) end=(?P<end>\S+) "
                   r"retries=\+?(?P<retries>\d+) ms=(?P<ms>\d+)$", re.M)
-
-
-def free_port():
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return held.getsockname()[1]
-
-
-def until(what, holds, seconds=60):
-    for _ in range(seconds * 20):
-        found = holds()
-        if found:
-            return found
-        time.sleep(0.05)
-    sys.exit(f"gave up waiting: {what}")
-
-
-def ask(url, body=None, method=None, kind="application/json"):
-    """Status and body; 0 where nobody answers."""
-    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, data, {"content-type": kind}, method=method), timeout=60) as answer:
-            return answer.status, answer.read()
-    except urllib.error.HTTPError as refusal:
-        return refusal.code, refusal.read()
-    except OSError as error:
-        return 0, str(error).encode()
-
-
-def upload(address, name, task):
-    """PUTs the folder of the adapter `task` under another name."""
-    boundary, parts = "----dept", b""
-    for part, file in (("config", "adapter_config.json"), ("weights", "adapter_model.safetensors"), ("card", "card.toml")):
-        head = f'--{boundary}\r\ncontent-disposition: form-data; name="{part}"; filename="{file}"\r\n\r\n'
-        parts += head.encode() + (ROOT / "adapters" / task / file).read_bytes() + b"\r\n"
-    status, body = ask(f"http://{address}/v1/adapters/{name}", parts + f"--{boundary}--\r\n".encode(), "PUT",
-                       f"multipart/form-data; boundary={boundary}")
-    if status not in (200, 201):
-        sys.exit(f"BAD upload of {name}: {status} {body}")
 
 
 class Replica:
@@ -81,7 +40,7 @@ class Replica:
 
     def counted(self, metric):
         """The sum of a metric's series."""
-        text = ask(f"http://{self.admin}/metrics")[1].decode()
+        text = ask(f"http://{self.admin}/metrics")[1]
         return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if re.match(rf"{metric}[{{ ]", line))
 
 

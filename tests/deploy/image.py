@@ -9,7 +9,8 @@ import subprocess
 import tarfile
 import tempfile
 
-from containers import FOLDER, IMAGE, KEY, KEYS, PRAISE, ask, container, expect, inspected, likes, podman, ready, upload
+from asking import ask, try_upload
+from containers import FOLDER, IMAGE, KEY, KEYS, PRAISE, container, expect, inspected, likes, podman, ready
 
 MEMORY, MIB = 512, 1 << 20
 # As a cluster's restricted policy has it.
@@ -71,7 +72,7 @@ def limited():
         expect("it answers", likes(address))
         found = ask(f"http://{address}/v1/adapters")[1]
         expect("with the adapters in the box", all(f'"{name}"' in found for name in ("boolq", "sst2", "subj", "trec")), found)
-        status, body = upload(address, "mine")
+        status, body = try_upload(address, "mine", "sst2")
         print(f"    an upload without a volume: {status} {body.strip()[:160]}")
         expect("an upload without a volume is refused, and nothing breaks", status >= 400 and likes(address), (status, body))
         health = podman("healthcheck", "run", "dept-limited")
@@ -101,7 +102,7 @@ def kept():
         with container("dept-kept", *options) as address:
             ready("dept-kept")
             expect("with keys it asks for one", ask(f"http://{address}/v1/generate", PRAISE)[0] == 401 and likes(address, key=KEY))
-            status, body = upload(address, "mine", KEY)
+            status, body = try_upload(address, "mine", "sst2", KEY)
             expect("an upload into a volume", status == 201, (status, body))
         with container("dept-kept", *options) as address:
             ready("dept-kept")

@@ -17,7 +17,8 @@ import threading
 import time
 import urllib.parse
 
-from dashboards import KEY, POOR, ROOT, Prometheus, ask, digest, until, upload
+from asking import ROOT, ask, digest, until, upload
+from dashboards import KEY, POOR, Prometheus
 
 BATCH = "dept_" + "7" * 40
 KEYS = f"""
@@ -68,7 +69,7 @@ class Day:
         while time.monotonic() < self.over:
             turn += 1
             for name in ("changing", "new"):
-                upload(self.http, name, ROOT / "adapters" / ("sst2" if turn % 2 else "subj"))
+                upload(self.http, name, "sst2" if turn % 2 else "subj", KEY)
             time.sleep(4)
 
     def try_out(self):

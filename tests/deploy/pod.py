@@ -10,7 +10,8 @@ import tempfile
 
 import yaml
 
-from containers import IMAGE, KEY, KEYS, PRAISE, ROOT, ask, expect, free_port, inspected, likes, podman, until, upload
+from asking import ROOT, ask, free_port, try_upload, until
+from containers import IMAGE, KEY, KEYS, PRAISE, expect, inspected, likes, podman
 
 
 def manifest(ports):
@@ -41,7 +42,7 @@ def running(address, admin):
     expect("with its limits, on a read-only root, as 65532", host["Memory"] == 2 << 30 and host["ReadonlyRootfs"] and
            "Uid:\t65532" in status and "CapEff:\t0000000000000000" in status, (host, status))
     expect("its configuration and its keys: one is asked for", ask(f"http://{address}/v1/generate", PRAISE)[0] == 401)
-    status, body = upload(address, "mine", KEY)
+    status, body = try_upload(address, "mine", "sst2", KEY)
     expect("its emptyDir takes an upload", status == 201 and likes(address, "mine", KEY), (status, body))
     podman("exec", name, "/usr/local/bin/dept", "health", "--live")
     expect("metrics on the admin port", "dept_requests_total" in ask(f"http://{admin}/metrics")[1])

@@ -14,7 +14,8 @@ import tempfile
 import threading
 import time
 
-from fleet import Proxy, ask, replicas, store, until, upload
+from asking import ask, until, upload
+from fleet import Proxy, replicas, store
 
 TASKS = ("sst2", "trec", "subj", "boolq")
 HELD = 20  # adapters that a replica has memory for
