@@ -106,12 +106,13 @@ impl Store {
         }
     }
 
-    /// Whether it is known that nothing can be read now. Requests need not find that out anew, one timeout each.
+    /// Whether it is known that the store as a whole does not answer now: it can't be listed. Requests need not find that out
+    /// anew, one timeout each. A read that failed says nothing of other objects, which may be sound.
     ///
     /// # Errors
     /// [`StoreError::Down`].
     pub fn check_up(&self) -> Result<(), StoreError> {
-        match [StoreWork::List, StoreWork::Read].into_iter().find_map(|work| self.faults.of(work)) {
+        match self.faults.of(StoreWork::List) {
             Some(fault) => Err(StoreError::Down(fault)),
             None => Ok(()),
         }

@@ -191,6 +191,18 @@ async fn a_load_that_fails_is_tried_again_at_the_next_look() {
 }
 
 #[tokio::test]
+async fn one_object_that_can_not_be_read_keeps_nobody_from_the_others() {
+    let (catalogue, objects, metrics) = moody().await;
+    objects.set_reads(Some(forbidden));
+    assert!(value(&catalogue, "a", "one").await.is_err());
+    assert_eq!(standing(&metrics), [(StoreWork::Read, StoreFault::Denied)]);
+    // Nobody has looked since: the next request asks for itself.
+    objects.set_reads(None);
+    assert_eq!(value(&catalogue, "a", "one").await, Ok(1.0));
+    assert_eq!(standing(&metrics), []);
+}
+
+#[tokio::test]
 async fn while_nothing_can_be_written_nothing_changes() {
     let cases: [(Excuse, StoreFault); 3] =
         [(full, StoreFault::Full), (read_only, StoreFault::Denied), (refused, StoreFault::Unreachable)];
