@@ -1,8 +1,9 @@
 //! Counts every request with its outcome, however it ends: answered, failed, streamed to the end or abandoned.
 
 use std::{
+    mem,
     sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -10,6 +11,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use tokio::runtime::Handle;
 
 use super::{Frame, request_id::RequestId};
 use crate::{
@@ -82,19 +84,47 @@ impl Drop for Account {
         if MEASURED.contains(&self.endpoint.as_str()) {
             self.metrics.request_duration.observe(time);
         }
-        // A stream ends after its handler, outside the request's span.
-        let (id, ms) = (&self.id, time.as_micros() as f64 / 1e3);
-        let tenant = self.tenant.get().map(TenantId::as_str);
-        let trace_id = self.trace.as_ref().map(|trace| tracing::field::display(trace.id()));
-        if is_work(&self.endpoint) || outcome != "ok" {
-            tracing::info!(
-                parent: None, id, trace_id, endpoint = self.endpoint, tenant, outcome, ms, "request ended"
-            );
-        } else {
-            tracing::debug!(parent: None, id, endpoint = self.endpoint, outcome, ms, "request ended");
+        let told = Told {
+            id: mem::take(&mut self.id),
+            endpoint: mem::take(&mut self.endpoint),
+            tenant: self.tenant.take(),
+            trace: self.trace.take(),
+            outcome,
+            time,
+        };
+        // The connection's task, which runs now, has the answer's last bytes yet to write: they go first.
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(async move { drop(told) })),
+            Err(_) => drop(told),
         }
-        if let Some(trace) = self.trace() {
-            trace.end(&End { endpoint: &self.endpoint, id, tenant, outcome });
+    }
+}
+
+/// What a closed account tells, in the log and in traces, when it is dropped: so a runtime that ends before the task that
+/// carries it has run loses nothing.
+struct Told {
+    id: String,
+    endpoint: String,
+    tenant: Option<TenantId>,
+    trace: Option<Arc<Trace>>,
+    outcome: &'static str,
+    time: Duration,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        // A stream ends after its handler, outside the request's span.
+        let Self { id, endpoint, outcome, trace, .. } = self;
+        let ms = self.time.as_micros() as f64 / 1e3;
+        let tenant = self.tenant.as_ref().map(TenantId::as_str);
+        let trace_id = trace.as_ref().map(|trace| tracing::field::display(trace.id()));
+        if is_work(endpoint) || *outcome != "ok" {
+            tracing::info!(parent: None, id, trace_id, endpoint, tenant, outcome, ms, "request ended");
+        } else {
+            tracing::debug!(parent: None, id, endpoint, outcome, ms, "request ended");
+        }
+        if let Some(trace) = trace.as_deref().filter(|trace| trace.is_recorded()) {
+            trace.end(&End { endpoint, id, tenant, outcome });
         }
     }
 }
