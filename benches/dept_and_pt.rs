@@ -24,7 +24,7 @@ use dept::{
         weights::Weights,
     },
     domain::{SamplingParams, Scoring, TenantId},
-    kernels::pool::ComputePool,
+    kernels::{Place, pool::ComputePool},
     layers::{Loader, Recipe},
     runner::{CausalRunner, Runner, RunnerConfig, StepOutput, T5Runner},
     sampling::Sampler,
@@ -195,11 +195,12 @@ impl Machine {
         let weights = Weights::open(home.path())?;
         let loader = Loader {
             weights: &weights,
+            place: Place::Cpu,
             recipe: Recipe::Stored,
             pool: ComputePool::new(threads)?,
             gradients: false,
         };
-        let memory = RunnerConfig { num_blocks: NUM_BLOCKS, block_size: BLOCK_SIZE };
+        let memory = RunnerConfig { adapter_bytes: 0, num_blocks: NUM_BLOCKS, block_size: BLOCK_SIZE };
         let (runner, prompts, vocab): (Box<dyn Runner>, _, _) = match shape {
             Shape::T5(shape) => {
                 let config = T5Config::read(&weights)?;

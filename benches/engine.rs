@@ -23,7 +23,7 @@ use dept::{
     },
     domain::{ContextWindow, ModelKind, ModelProfile, SamplingParams, Scoring, TenantId, TokenEvent},
     engine::{Engine, EngineHandle, EngineParts, QueueLimits, Submission},
-    kernels::pool::ComputePool,
+    kernels::{Place, pool::ComputePool},
     layers::{Loader, Recipe},
     runner::{Runner, RunnerConfig, StepError, StepOutput, T5Runner},
     scheduler::{PromptPath, Scheduler, SchedulerConfig, Sequences, StepPlan},
@@ -146,6 +146,7 @@ fn start(threads: NonZeroUsize, log: Log) -> Outcome<EngineHandle> {
     let config = T5Config::read(&weights)?;
     let loader = Loader {
         weights: &weights,
+        place: Place::Cpu,
         recipe: Recipe::Stored,
         pool: ComputePool::new(threads)?,
         gradients: false,
@@ -181,7 +182,10 @@ fn start(threads: NonZeroUsize, log: Log) -> Outcome<EngineHandle> {
         decoder_start: Some(config.decoder_start),
         observer: Box::new(Arc::new(Metrics::default())),
     };
-    let runner = T5Runner::new(model, RunnerConfig { num_blocks: NUM_BLOCKS, block_size: BLOCK_SIZE })?;
+    let runner = T5Runner::new(
+        model,
+        RunnerConfig { adapter_bytes: 0, num_blocks: NUM_BLOCKS, block_size: BLOCK_SIZE },
+    )?;
     Engine::spawn(parts, Timed { runner, log })?;
     Ok(handle)
 }

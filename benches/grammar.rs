@@ -22,7 +22,7 @@ use dept::{
     },
     domain::{Grammar, Pattern, RawSampling, SamplingParams, Schema, Scoring, TenantId},
     grammar::{Compiled, Grammars, Guide, Progress},
-    kernels::pool::ComputePool,
+    kernels::{Place, pool::ComputePool},
     layers::{Loader, Recipe},
     runner::{CausalRunner, Runner, RunnerConfig, StepOutput, T5Runner},
     sampling::Sampler,
@@ -65,6 +65,7 @@ impl Subject {
         let config = T5Config::read(&weights)?;
         let loader = Loader {
             weights: &weights,
+            place: Place::Cpu,
             recipe: Recipe::Stored,
             pool: ComputePool::new(threads())?,
             gradients: false,
@@ -81,6 +82,7 @@ impl Subject {
         let (eos, vocab) = (config.eos.clone(), config.vocab);
         let loader = Loader {
             weights: &weights,
+            place: Place::Cpu,
             recipe: Recipe::I8,
             pool: ComputePool::new(threads())?,
             gradients: false,
@@ -180,7 +182,7 @@ fn follow(guide: &mut Guide, token: u32, when: When) -> bool {
 }
 
 fn memory() -> RunnerConfig {
-    RunnerConfig { num_blocks: BLOCKS, block_size: BLOCK_SIZE }
+    RunnerConfig { adapter_bytes: 0, num_blocks: BLOCKS, block_size: BLOCK_SIZE }
 }
 
 fn threads() -> NonZeroUsize {

@@ -24,6 +24,7 @@ use dept::{
     },
     domain::{SamplingParams, Scoring, TenantId},
     kernels::{
+        Place, RowIndices,
         dept_embed::{AdapterSlot, DeltaRow, LowRankSlot, Row, RowTable, UpdateSlot},
         pool::ComputePool,
         ragged_attention::{Keys, Span},
@@ -57,7 +58,13 @@ fn main() -> Outcome<()> {
     let weights = Weights::open(Path::new(MODEL))?;
     let mut bench = Bench::new();
     for (kind, recipe) in KINDS {
-        let loader = Loader { weights: &weights, recipe, pool: ComputePool::new(threads)?, gradients: false };
+        let loader = Loader {
+            weights: &weights,
+            place: Place::Cpu,
+            recipe,
+            pool: ComputePool::new(threads)?,
+            gradients: false,
+        };
         let config = T5Config::read(&weights)?;
         let model = T5::load(&loader, config, Reach { prompt: 512, new_tokens: 2 * NEW_TOKENS })?;
         for prompts in PROMPTS {
@@ -107,7 +114,7 @@ struct Encoding {
     rows: RowTable,
     spans: Vec<Span<'static>>,
     slabs: Vec<Tensor>,
-    slots: Vec<u32>,
+    slots: RowIndices,
 }
 
 impl Encoding {
@@ -142,8 +149,8 @@ impl Encoding {
 
     fn run(&self, model: &T5) -> candle_core::Result<()> {
         let low_rank = LowRankSlot { a: &self.a, b: &self.b, rank: RANK, scale: 0.1 };
-        let slots = [AdapterSlot { prompt: &self.prompt, update: UpdateSlot::LowRank(low_rank) }];
-        let hidden = model.embed(&slots, &self.rows)?; // (rows, hidden)
+        let slots = vec![AdapterSlot { prompt: &self.prompt, update: UpdateSlot::LowRank(low_rank) }];
+        let hidden = model.embed(&slots.into(), &self.rows)?; // (rows, hidden)
         let hidden = model.encode(hidden, &self.spans, 0..model.config().encoder_layers)?;
         model.write_prompt(&model.finish_encoder(&hidden)?, &self.slabs, &self.slots)
     }
@@ -174,7 +181,10 @@ impl Decoding {
             eos: vec![config.eos],
             prefix_cache: false,
         });
-        let runner = T5Runner::new(model, RunnerConfig { num_blocks: NUM_BLOCKS, block_size: BLOCK_SIZE })?;
+        let runner = T5Runner::new(
+            model,
+            RunnerConfig { adapter_bytes: 0, num_blocks: NUM_BLOCKS, block_size: BLOCK_SIZE },
+        )?;
         Ok(Self {
             scheduler,
             runner,

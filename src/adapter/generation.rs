@@ -4,7 +4,7 @@ use std::{
     ops::Deref,
     sync::{
         Arc, Weak,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::SystemTime,
 };
@@ -25,6 +25,7 @@ pub struct Generation {
     card: Card,
     created_at: SystemTime,
     leases: AtomicUsize,
+    on_device: Arc<AtomicBool>,
     /// Rings when the last lease ends.
     unused: Option<Arc<Notify>>,
 }
@@ -51,6 +52,7 @@ impl Generation {
             card,
             created_at,
             leases: AtomicUsize::new(0),
+            on_device: Arc::default(),
             unused: None,
         }
     }
@@ -73,6 +75,11 @@ impl Generation {
     /// The adapter's name.
     pub fn name(&self) -> &AdapterName {
         &self.name
+    }
+
+    /// Whether a GPU has it in its own memory; who puts it there says so.
+    pub fn on_device(&self) -> &Arc<AtomicBool> {
+        &self.on_device
     }
 
     /// Its content address.

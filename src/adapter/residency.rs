@@ -41,6 +41,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Which adapter: equal keys, equal content.
 pub type ResidentKey = (Namespace, AdapterName, Version);
 
+/// Where an adapter is, the nearest place of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Residence {
+    /// In the memory of the model's GPU.
+    Device,
+    /// In the host's memory.
+    Host,
+    /// In the store; who asks for it waits for a load.
+    Store,
+}
+
 /// Why an adapter is not in memory.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LoadError {
@@ -328,9 +339,14 @@ impl Residency {
         }
     }
 
-    /// Whether an adapter is in memory.
-    pub fn holds(&self, key: &ResidentKey) -> bool {
-        self.inner.slots.get(key).is_some_and(|slot| matches!(*slot, Slot::Ready(_)))
+    /// Where an adapter is.
+    pub fn place(&self, key: &ResidentKey) -> Residence {
+        let Some(slot) = self.inner.slots.get(key) else { return Residence::Store };
+        match &*slot {
+            Slot::Ready(held) if held.generation.on_device().load(Ordering::Relaxed) => Residence::Device,
+            Slot::Ready(_) => Residence::Host,
+            Slot::Loading(_) => Residence::Store,
+        }
     }
 
     /// Whether an adapter is on its way into memory.

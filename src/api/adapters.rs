@@ -10,6 +10,7 @@ use crate::{
         AdapterLease, CatalogueError,
         catalogue::{Change, Found, Precondition, Published},
         folder::AdapterBytes,
+        residency::Residence,
     },
     domain::{AdapterName, AdapterRef, Namespace, VersionPrefix},
     tenancy::{Principal, Scope},
@@ -42,12 +43,12 @@ impl Service {
             visible(principal, &wanted.name)?;
             let found = self.catalogue.find(&principal.tenant().id, wanted).await?;
             // Clients that don't back off would else make a full server load and evict for nothing.
-            if !found.resident {
+            if found.resident == Residence::Store {
                 self.engine().room()?;
             }
             let began = Instant::now();
             let loaded = self.catalogue.lease(&found).await;
-            if let Some(trace) = trace.filter(|_| !found.resident) {
+            if let Some(trace) = trace.filter(|_| found.resident == Residence::Store) {
                 trace.loaded(&found, began, loaded.is_ok());
             }
             Ok(loaded.map_err(CatalogueError::from)?)

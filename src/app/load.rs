@@ -7,6 +7,8 @@ use std::{
     thread::JoinHandle,
 };
 
+use candle_core::DType;
+
 use super::backbone::{Backbone, Dimensions};
 use crate::{
     backbones::{
@@ -19,7 +21,10 @@ use crate::{
     domain::{ContextWindow, ModelProfile},
     engine::{Engine, EngineHandle, EngineParts, QueueLimits},
     grammar::Grammars,
-    kernels::pool::{ComputePool, PoolError},
+    kernels::{
+        CardError, Place,
+        pool::{ComputePool, PoolError},
+    },
     layers::{LoadError, Loader, Recipe},
     runner::{RunnerConfig, RunnerError},
     scheduler::{Scheduler, SchedulerConfig},
@@ -73,11 +78,27 @@ pub enum LoadModelError {
     /// The engine's thread can't be started.
     #[error("the system refused a thread for the engine: {0}")]
     Thread(std::io::Error),
-    /// A GPU was asked for.
-    #[error(
-        "--device cuda:{0}: the server does not compute on GPUs yet (docs/gpu.md says what is there). Use --device cpu or auto"
-    )]
-    NoCuda(usize),
+    /// A GPU was asked for and can't be used.
+    #[error("--device cuda:{ordinal}: {source}")]
+    Card {
+        /// Which one.
+        ordinal: usize,
+        /// Why not.
+        source: CardError,
+    },
+    /// A GPU was asked for in training.
+    #[error("--device cuda:{0}: training computes on the CPU; use --device cpu or auto")]
+    TrainsOnCpu(usize),
+    /// A format of weights that the device has no kernels for.
+    #[error("--dtype {dtype} is not for {device}: {instead}")]
+    Dtype {
+        /// As asked.
+        dtype: &'static str,
+        /// Where.
+        device: &'static str,
+        /// What to do.
+        instead: &'static str,
+    },
 }
 
 impl From<Dtype> for Recipe {
@@ -86,6 +107,8 @@ impl From<Dtype> for Recipe {
             Dtype::Auto => Self::Stored,
             Dtype::F32 => Self::F32,
             Dtype::I8 => Self::I8,
+            // Matrices of a GPU are rounded from exact weights.
+            Dtype::Bf16 => Self::F32,
         }
     }
 }
@@ -105,23 +128,14 @@ pub struct LoadedModel {
 /// # Errors
 /// When a file is missing, broken or of a model that can't be run.
 pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> {
-    if let Device::Cuda(ordinal) = config.device {
-        return Err(LoadModelError::NoCuda(ordinal));
-    }
-    if config.device == Device::Auto {
-        tracing::info!("device auto: computing on the CPU, because the server does not compute on GPUs yet");
-    }
+    let (place, recipe) = place(config.device, config.dtype)?;
     let path = locate(&config.model)?;
     let weights = Weights::open(&path)?;
     let dimensions = Dimensions::read(&weights)?;
     let context = dimensions.context(config.max_model_len);
     let threads = NonZeroUsize::new(config.threads).unwrap_or(NonZeroUsize::MIN);
-    let loader = Loader {
-        weights: &weights,
-        recipe: config.dtype.into(),
-        pool: ComputePool::new(threads)?,
-        gradients: false,
-    };
+    let loader =
+        Loader { weights: &weights, place, recipe, pool: ComputePool::new(threads)?, gradients: false };
     // Reading the vocabulary, hashing the file and packing it take about as long, and none needs the other.
     let (model, tokenizer) = std::thread::scope(|scope| {
         let aside = scope.spawn(|| {
@@ -142,6 +156,32 @@ pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> 
         context,
     };
     Ok(LoadedModel { profile: Arc::new(profile), tokenizer, model })
+}
+
+/// Where and how a model computes: on the GPU that was asked for, on the first one that can be used, else on the CPU.
+fn place(device: Device, dtype: Dtype) -> Result<(Place, Recipe), LoadModelError> {
+    let on_card = |ordinal| Place::card(ordinal, if dtype == Dtype::F32 { DType::F32 } else { DType::BF16 });
+    let refused = |device, instead| {
+        let dtype = if dtype == Dtype::I8 { "i8" } else { "bf16" };
+        LoadModelError::Dtype { dtype, device, instead }
+    };
+    let place = match device {
+        Device::Cpu => Place::Cpu,
+        Device::Cuda(ordinal) => {
+            on_card(ordinal).map_err(|source| LoadModelError::Card { ordinal, source })?
+        }
+        Device::Auto if dtype == Dtype::I8 => Place::Cpu,
+        Device::Auto => on_card(0).unwrap_or_else(|why| {
+            tracing::info!(%why, "device auto: computing on the CPU");
+            Place::Cpu
+        }),
+    };
+    match (&place, dtype) {
+        (Place::Cpu, Dtype::Bf16) => Err(refused("the CPU", "use auto, f32 or i8")),
+        (Place::Cpu, _) => Ok((place, dtype.into())),
+        (Place::Dense { .. }, Dtype::I8) => Err(refused("a GPU", "use auto, bf16 or f32")),
+        (Place::Dense { .. }, _) => Ok((place, Recipe::F32)),
+    }
 }
 
 /// The model's folder or file, fetched from the hub where it is one of the hub's.
@@ -213,7 +253,8 @@ impl LoadedModel {
             decoder_start: model.decoder_start(),
             observer: Box::new(metrics),
         };
-        let runner = model.runner(RunnerConfig { num_blocks, block_size: BLOCK_SIZE })?;
+        let adapter_bytes = usize::try_from(config.adapter_device_bytes).unwrap_or(usize::MAX);
+        let runner = model.runner(RunnerConfig { adapter_bytes, num_blocks, block_size: BLOCK_SIZE })?;
         Ok((handle, Engine::spawn(parts, runner).map_err(LoadModelError::Thread)?))
     }
 

@@ -10,7 +10,7 @@ use crate::{
     backbones::weights::Weights,
     config::{Device, Dtype, EngineConfig},
     domain::ContextWindow,
-    kernels::pool::ComputePool,
+    kernels::{Place, pool::ComputePool},
     layers::Loader,
     tokenizer::Tokenizer,
     training,
@@ -36,7 +36,7 @@ impl Trainable {
     /// When it is not there or of no family that can be trained in front of.
     pub fn open(config: &EngineConfig) -> Result<Self, LoadModelError> {
         if let Device::Cuda(ordinal) = config.device {
-            return Err(LoadModelError::NoCuda(ordinal));
+            return Err(LoadModelError::TrainsOnCpu(ordinal));
         }
         let path = locate(&config.model)?;
         let weights = Weights::open(&path)?;
@@ -71,7 +71,8 @@ impl Trainable {
         new_tokens: usize,
     ) -> Result<training::Backbone, LoadModelError> {
         let pool = ComputePool::new(self.threads)?;
-        let loader = Loader { weights: &self.weights, recipe: dtype.into(), pool, gradients: true };
+        let loader =
+            Loader { weights: &self.weights, place: Place::Cpu, recipe: dtype.into(), pool, gradients: true };
         let context = match self.is_seq2seq() {
             true => ContextWindow::Apart { prompt_rows, new_tokens },
             false => ContextWindow::Shared { rows: prompt_rows + new_tokens },

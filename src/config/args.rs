@@ -159,11 +159,16 @@ pub struct EngineArgs {
     #[arg(long, env = "DEPT_ADAPTER_HOST_BYTES", value_name = "SIZE", default_value = "1GiB", value_parser = bytes)]
     pub adapter_host_bytes: u64,
 
-    /// Where the model computes: auto, cpu or cuda:N.
+    /// Memory of a GPU for adapters; those used least recently give their place to others. Nothing on the CPU.
+    #[arg(long, env = "DEPT_ADAPTER_DEVICE_BYTES", value_name = "SIZE", default_value = "256MiB", value_parser = bytes)]
+    pub adapter_device_bytes: u64,
+
+    /// Where the model computes: auto, cpu or cuda:N. auto is the first GPU that this build can use, else the CPU.
     #[arg(long, env = "DEPT_DEVICE", value_name = "DEVICE", default_value = "auto")]
     pub device: Device,
 
-    /// How the weights are held: i8 is fast, f32 is exact and takes four times the memory, auto goes by the file.
+    /// How the weights are held: i8 is fast, f32 is exact and takes four times the memory, auto goes by the file. On a GPU
+    /// auto is bf16.
     #[arg(long, env = "DEPT_DTYPE", value_enum, value_name = "DTYPE", default_value = "auto")]
     pub dtype: Dtype,
 

@@ -145,6 +145,8 @@ pub struct EngineConfig {
     pub adapter_host_bytes: u64,
     /// Where the model computes.
     pub device: Device,
+    /// Memory of a GPU for adapters, in bytes.
+    pub adapter_device_bytes: u64,
     /// How the weights are held.
     pub dtype: Dtype,
     /// Threads that compute, at least 1.
@@ -193,6 +195,7 @@ impl EngineConfig {
             adapters_interval: args.adapters_interval,
             adapter_host_bytes: args.adapter_host_bytes,
             device: args.device,
+            adapter_device_bytes: args.adapter_device_bytes,
             dtype: args.dtype,
             threads: if args.threads == 0 { cores() } else { args.threads },
             max_model_len: args.max_model_len,

@@ -60,13 +60,15 @@ impl FromStr for Door {
 /// The number format that the weights are held in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Dtype {
-    /// 8 bits where the model's file has 8 bits, else 32.
+    /// On the CPU 4 or 8 bits where the model's file has them, else 32; on a GPU bf16.
     #[default]
     Auto,
     /// 32-bit floats: exact, four times the memory.
     F32,
-    /// 8-bit integers with a scale for each output channel: fast.
+    /// 8-bit integers with a scale for each output channel: fast, on the CPU.
     I8,
+    /// 16-bit floats with the range of 32: on a GPU, and what `auto` is there.
+    Bf16,
 }
 
 /// Splits `12MiB` into 12 and `MiB`.

@@ -8,6 +8,7 @@ use prometheus::IntCounter;
 
 use crate::{
     domain::{AdapterName, Completion},
+    kernels::dept_embed::Residency,
     telemetry::{Metrics, Phase},
 };
 
@@ -56,6 +57,8 @@ pub struct StepReport {
     pub prefix_queries: u64,
     /// Those of them that were found.
     pub prefix_hits: u64,
+    /// Adapters in the device's own memory.
+    pub residency: Residency,
 }
 
 /// Counts everything.
@@ -88,6 +91,9 @@ impl Observer for Arc<Metrics> {
         reach(&self.preemptions, step.preemptions);
         reach(&self.prefix_cache_queries, step.prefix_queries);
         reach(&self.prefix_cache_hits, step.prefix_hits);
+        self.adapters.device.set(step.residency.adapters as i64);
+        self.adapter_bytes.device.set(step.residency.bytes as i64);
+        reach(&self.adapter_evictions.device, step.residency.evictions);
     }
 
     fn load(&self, waiting: usize, running: usize, kv_usage: f64) {

@@ -171,7 +171,9 @@ proptest! {
         let norm = |seed| Norm::rms(noise(heads.dim, seed), 1e-5, pool.clone()).unwrap();
         let norms = normed.then(|| HeadNorms { query: norm(1), key: norm(2) });
         let width = heads.query_width() + 2 * heads.kv_width();
-        let x = (tensor((positions.len(), width), 2) + tensor((positions.len(), width), 3).sign().unwrap()).unwrap();
+        let rows = positions.len();
+        let x = (tensor((rows, width), 2) + tensor((rows, width), 3).sign().unwrap()).unwrap();
+        let positions = positions.into();
         let op = PrepareHeads { heads, norms: norms.as_ref(), rope: &rope, positions: &positions, pool: &pool };
         check(|x| op.forward(&x[0]), &[x], 1e-3);
     }
@@ -190,7 +192,7 @@ proptest! {
         let bias = biased.then(|| RelativeBias::new(shape, &noise(8 * heads.heads, 5), 64));
         let spans = spans(&lengths, causal);
         let attention =
-            Attention { heads, scale: 0.7, bias: bias.as_ref(), window, spans: &spans, pool: &pool };
+            Attention { heads, scale: 0.7, bias: bias.as_ref(), window, spans: &spans, pool: &pool, tables: None };
         let rows = lengths.iter().sum();
         let x = tensor((rows, heads.query_width() + 2 * heads.kv_width()), 1);
         check(|x| attention.among_rows(&x[0]), &[x], 1e-2);
@@ -208,7 +210,7 @@ proptest! {
         for (span, keys) in spans.iter_mut().zip(self::spans(&keys, false)) {
             (span.context, span.keys) = (keys.context, keys.keys);
         }
-        let attention = Attention { heads, scale: 1.0, bias: None, window: None, spans: &spans, pool: &pool };
+        let attention = Attention { heads, scale: 1.0, bias: None, window: None, spans: &spans, pool: &pool, tables: None };
         let q = tensor((queries.iter().sum(), heads.query_width()), 1);
         let kv = tensor((keys.iter().sum(), 2 * heads.kv_width()), 2);
         check(|x| attention.over_rows(&x[0], &x[1]), &[q, kv], 1e-2);

@@ -9,9 +9,14 @@ mod cuda;
 pub mod dept_embed;
 #[cfg(test)]
 mod gradients;
+mod indices;
 pub mod linear;
 pub mod norm;
+mod place;
 pub mod pool;
 pub mod ragged_attention;
 pub mod rope;
 mod simd;
+
+pub use indices::RowIndices;
+pub use place::{CardError, Place};

@@ -1,7 +1,9 @@
 use candle_core::{Result, Tensor};
 
+use super::residual::add;
 use crate::kernels::{
-    linear::Linear,
+    RowIndices,
+    linear::LinearMap,
     norm::Norm,
     ragged_attention::{Attention, write_key_values},
 };
@@ -12,9 +14,9 @@ pub struct SelfAttention {
     /// Before the projections.
     pub norm: Norm,
     /// `(rows, hidden) -> (rows, [q; k; v])`.
-    pub qkv: Linear,
+    pub qkv: LinearMap,
     /// `(rows, heads * dim) -> (rows, hidden)`.
-    pub out: Linear,
+    pub out: LinearMap,
 }
 
 impl SelfAttention {
@@ -24,7 +26,7 @@ impl SelfAttention {
     /// When shapes do not fit.
     pub fn among_rows(&self, hidden: &Tensor, attention: &Attention<'_>) -> Result<Tensor> {
         let qkv = self.qkv.forward(&self.norm.forward(hidden)?)?; // (rows, [q; k; v])
-        hidden + self.out.forward(&attention.among_rows(&qkv)?)?
+        add(hidden, &self.out.forward(&attention.among_rows(&qkv)?)?)
     }
 
     /// Appends the rows' K/V to the slab at `slots`, then every row attends to its sequence's past.
@@ -37,11 +39,11 @@ impl SelfAttention {
         hidden: &Tensor,
         attention: &Attention<'_>,
         slab: &Tensor,
-        slots: &[u32],
+        slots: &RowIndices,
     ) -> Result<Tensor> {
         let qkv = self.qkv.forward(&self.norm.forward(hidden)?)?; // (rows, [q; k; v])
         write_key_values(slab, &qkv, slots)?;
-        hidden + self.out.forward(&attention.over_slab(&qkv, slab)?)?
+        add(hidden, &self.out.forward(&attention.over_slab(&qkv, slab)?)?)
     }
 }
 
@@ -51,11 +53,11 @@ pub struct CrossAttention {
     /// Before the query projection.
     pub norm: Norm,
     /// `(rows, hidden) -> (rows, heads * dim)`.
-    pub query: Linear,
+    pub query: LinearMap,
     /// `(rows, hidden) -> (rows, [k; v])`, on the encoder's output, once a sequence.
-    pub key_value: Linear,
+    pub key_value: LinearMap,
     /// `(rows, heads * dim) -> (rows, hidden)`.
-    pub out: Linear,
+    pub out: LinearMap,
 }
 
 impl CrossAttention {
@@ -63,7 +65,7 @@ impl CrossAttention {
     ///
     /// # Errors
     /// When shapes or slots do not fit.
-    pub fn write(&self, encoded: &Tensor, slab: &Tensor, slots: &[u32]) -> Result<()> {
+    pub fn write(&self, encoded: &Tensor, slab: &Tensor, slots: &RowIndices) -> Result<()> {
         write_key_values(slab, &self.key_value.forward(encoded)?, slots)
     }
 
@@ -73,7 +75,7 @@ impl CrossAttention {
     /// When shapes do not fit.
     pub fn forward(&self, hidden: &Tensor, attention: &Attention<'_>, slab: &Tensor) -> Result<Tensor> {
         let q = self.query.forward(&self.norm.forward(hidden)?)?; // (rows, heads * dim)
-        hidden + self.out.forward(&attention.over_slab(&q, slab)?)?
+        add(hidden, &self.out.forward(&attention.over_slab(&q, slab)?)?)
     }
 
     /// Every row attends to its sequence's prompt among the encoder's own rows `encoded`, whose K/V are computed and not kept.
@@ -84,6 +86,6 @@ impl CrossAttention {
     pub fn among_rows(&self, hidden: &Tensor, encoded: &Tensor, attention: &Attention<'_>) -> Result<Tensor> {
         let q = self.query.forward(&self.norm.forward(hidden)?)?; // (rows, heads * dim)
         let kv = self.key_value.forward(encoded)?; // (prompt rows, [k; v])
-        hidden + self.out.forward(&attention.over_rows(&q, &kv)?)?
+        add(hidden, &self.out.forward(&attention.over_rows(&q, &kv)?)?)
     }
 }

@@ -2,12 +2,13 @@ use candle_core::{Result, Tensor};
 
 use crate::{
     kernels::{
-        linear::Linear,
+        RowIndices,
+        linear::LinearMap,
         norm::Norm,
         ragged_attention::{Attention, write_key_values},
         rope::{HeadNorms, PrepareHeads, RopeTable},
     },
-    layers::Mlp,
+    layers::{Mlp, residual::add_normed},
 };
 
 /// The block of every decoder-only model here: attention to the own past, then an MLP, each behind a norm and added to the
@@ -26,13 +27,13 @@ pub struct CausalAttention {
     /// Before the projections.
     pub norm: Norm,
     /// `(rows, hidden) -> (rows, [q; k; v])`.
-    pub qkv: Linear,
+    pub qkv: LinearMap,
     /// What happens to q and k; `None` where positions are added to the embeddings.
     pub rotary: Option<Rotary>,
     /// A row sees only the last so many positions; `None` sees all.
     pub window: Option<usize>,
     /// `(rows, heads * dim) -> (rows, hidden)`.
-    pub out: Linear,
+    pub out: LinearMap,
     /// Of what is added to the residual stream.
     pub after: Option<Norm>,
 }
@@ -50,9 +51,9 @@ pub struct Rotary {
 #[derive(Debug, Clone, Copy)]
 pub struct RowPlaces<'a> {
     /// Each row's position in its sequence.
-    pub positions: &'a [u32],
+    pub positions: &'a RowIndices,
     /// The slab row that takes its K/V.
-    pub slots: &'a [u32],
+    pub slots: &'a RowIndices,
 }
 
 impl DecoderBlock {
@@ -78,7 +79,7 @@ impl DecoderBlock {
         &self,
         hidden: &Tensor,
         attention: &Attention<'_>,
-        positions: &[u32],
+        positions: &RowIndices,
     ) -> Result<Tensor> {
         let qkv = self.attention.project(hidden, attention, positions)?; // (rows, [q; k; v])
         let attention = Attention { window: self.attention.window, ..*attention };
@@ -103,7 +104,7 @@ impl CausalAttention {
     }
 
     /// Norm, projections, norms and turns of heads. `(rows, hidden) -> (rows, [q; k; v])`
-    fn project(&self, hidden: &Tensor, attention: &Attention<'_>, positions: &[u32]) -> Result<Tensor> {
+    fn project(&self, hidden: &Tensor, attention: &Attention<'_>, positions: &RowIndices) -> Result<Tensor> {
         let qkv = self.qkv.forward(&self.norm.forward(hidden)?)?; // (rows, [q; k; v])
         let Some(rotary) = &self.rotary else { return Ok(qkv) };
         let heads = PrepareHeads {
@@ -119,9 +120,6 @@ impl CausalAttention {
     /// Output map, norm after it, residual. `(rows, hidden), (rows, heads * dim) -> (rows, hidden)`
     fn add(&self, hidden: &Tensor, attended: &Tensor) -> Result<Tensor> {
         let out = self.out.forward(attended)?; // (rows, hidden)
-        match &self.after {
-            None => hidden + out,
-            Some(norm) => hidden + norm.forward(&out)?,
-        }
+        add_normed(hidden, &out, self.after.as_ref())
     }
 }

@@ -1,3 +1,5 @@
+use candle_core::{DType, Device, Tensor};
+
 use super::{
     MlpShape,
     recipe::{Recipe, same_recipe},
@@ -6,10 +8,13 @@ use super::{
 use crate::{
     backbones::weights::{RawEmbedding, RawLinear, RawNibbles, Weights, WeightsError},
     kernels::{
-        dept_embed::{EmbeddingTable, TableError},
-        linear::{Gate, Linear, LinearError, LinearPart, LinearShape, LinearWeights},
+        Place,
+        dept_embed::{EmbeddingTable, PlacedTable, TableError},
+        linear::{Dense, Gate, Linear, LinearError, LinearMap, LinearPart, LinearShape, LinearWeights},
         norm::{Norm, NormError},
         pool::ComputePool,
+        ragged_attention::{BiasShape, RelativeBias},
+        rope::RopeTable,
     },
 };
 
@@ -34,6 +39,14 @@ pub enum LoadError {
         module: String,
         /// Why.
         source: NormError,
+    },
+    /// A device does not take it.
+    #[error("'{module}' can't be brought to the device: {source}")]
+    Device {
+        /// The module's name in the checkpoint.
+        module: String,
+        /// What the device says.
+        source: Box<candle_core::Error>,
     },
     /// The embedding table can't be built.
     #[error("'{module}' can't be used: {source}")]
@@ -75,14 +88,16 @@ pub enum NormKind {
     },
 }
 
-/// Makes layers from a checkpoint's tensors, all with one recipe and on one pool.
+/// Makes layers from a checkpoint's tensors, all with one recipe and in one place.
 #[derive(Debug)]
 pub struct Loader<'a> {
     /// The checkpoint.
     pub weights: &'a Weights,
-    /// The arithmetic.
+    /// The arithmetic; in f32 where matrices are dense.
     pub recipe: Recipe,
     /// Where the layers compute.
+    pub place: Place,
+    /// The threads of the CPU's kernels.
     pub pool: ComputePool,
     /// Whether gradients go back through the layers, for training: linear maps then take twice the memory.
     pub gradients: bool,
@@ -93,7 +108,7 @@ impl Loader<'_> {
     ///
     /// # Errors
     /// When one is missing, has another shape or is not finite.
-    pub fn linear(&self, prefix: &str, parts: &[(&str, usize)], k: usize) -> Result<Linear, LoadError> {
+    pub fn linear(&self, prefix: &str, parts: &[(&str, usize)], k: usize) -> Result<LinearMap, LoadError> {
         let plain = parts.iter().map(|&(name, n)| Part { name, n, bias: false, stored: Stored::Rows });
         self.packed(prefix, &plain.collect::<Vec<_>>(), k)
     }
@@ -102,14 +117,18 @@ impl Loader<'_> {
     ///
     /// # Errors
     /// When one is missing, has another shape or is not finite.
-    pub fn packed(&self, prefix: &str, parts: &[Part<'_>], k: usize) -> Result<Linear, LoadError> {
+    pub fn packed(&self, prefix: &str, parts: &[Part<'_>], k: usize) -> Result<LinearMap, LoadError> {
         self.concat(self.parts(prefix, parts, k)?)
             .map_err(|source| LoadError::Linear { module: prefix.to_owned(), source })
     }
 
-    fn concat(&self, parts: Vec<LinearPart>) -> Result<Linear, LinearError> {
+    fn concat(&self, parts: Vec<LinearPart>) -> Result<LinearMap, LinearError> {
         let pool = self.pool.clone();
-        if self.gradients { Linear::differentiable(parts, pool) } else { Linear::concat(parts, pool) }
+        Ok(match &self.place {
+            Place::Dense { device, dtype } => LinearMap::Dense(Dense::concat(parts, device, *dtype)?),
+            Place::Cpu if self.gradients => Linear::differentiable(parts, pool)?.into(),
+            Place::Cpu => Linear::concat(parts, pool)?.into(),
+        })
     }
 
     /// The inner map of an MLP: one part, or gate and up where the shape is gated. Its activation is part of it, but where
@@ -123,25 +142,39 @@ impl Loader<'_> {
         parts: &[Part<'_>],
         k: usize,
         shape: MlpShape,
-    ) -> Result<(Linear, Option<Gate>), LoadError> {
-        let pool = self.pool.clone();
-        let mut parts = self.parts(prefix, parts, k)?.into_iter();
-        let inner = match (shape, parts.next(), parts.next()) {
-            (MlpShape::Plain(activation), Some(part), None) if self.gradients => {
-                self.concat(vec![part]).map(|linear| (linear, Some(Gate::activation(activation, pool))))
+    ) -> Result<(LinearMap, Option<Gate>), LoadError> {
+        let parts = self.parts(prefix, parts, k)?;
+        let inner = match &self.place {
+            Place::Cpu => self.packed_inner(parts, shape),
+            Place::Dense { device, dtype } => {
+                dense_inner(parts, shape, device, *dtype).map(|dense| (LinearMap::Dense(dense), None))
             }
-            (MlpShape::Gated(activation), Some(gate), Some(up)) if self.gradients => {
-                self.concat(vec![gate, up]).map(|linear| (linear, Some(Gate::gated(activation, pool))))
-            }
-            (MlpShape::Plain(activation), Some(part), None) => {
-                Linear::activated(part, activation, pool).map(|linear| (linear, None))
-            }
-            (MlpShape::Gated(activation), Some(gate), Some(up)) => {
-                Linear::gated(gate, up, activation, pool).map(|linear| (linear, None))
-            }
-            _ => Err(LinearError::NoParts),
         };
         inner.map_err(|source| LoadError::Linear { module: prefix.to_owned(), source })
+    }
+
+    fn packed_inner(
+        &self,
+        parts: Vec<LinearPart>,
+        shape: MlpShape,
+    ) -> Result<(LinearMap, Option<Gate>), LinearError> {
+        let pool = self.pool.clone();
+        let mut parts = parts.into_iter();
+        match (shape, parts.next(), parts.next()) {
+            (MlpShape::Plain(activation), Some(part), None) if self.gradients => {
+                self.concat(vec![part]).map(|map| (map, Some(Gate::activation(activation, pool))))
+            }
+            (MlpShape::Gated(activation), Some(gate), Some(up)) if self.gradients => {
+                self.concat(vec![gate, up]).map(|map| (map, Some(Gate::gated(activation, pool))))
+            }
+            (MlpShape::Plain(activation), Some(part), None) => {
+                Linear::activated(part, activation, pool).map(|linear| (linear.into(), None))
+            }
+            (MlpShape::Gated(activation), Some(gate), Some(up)) => {
+                Linear::gated(gate, up, activation, pool).map(|linear| (linear.into(), None))
+            }
+            _ => Err(LinearError::NoParts),
+        }
     }
 
     fn parts(&self, prefix: &str, parts: &[Part<'_>], k: usize) -> Result<Vec<LinearPart>, LoadError> {
@@ -199,28 +232,71 @@ impl Loader<'_> {
                 Norm::layer(weight, bias, eps, self.pool.clone())
             }
         };
-        norm.map_err(|source| LoadError::Norm { module: module.to_owned(), source })
+        let norm = norm.map_err(|source| LoadError::Norm { module: module.to_owned(), source })?;
+        self.placed(module, norm.on(&self.place))
     }
 
-    /// The embedding table `module` `(vocab, d)`.
+    /// The turns of positions `0..reach`.
+    ///
+    /// # Errors
+    /// When the device has no memory for them.
+    pub fn rope(&self, frequencies: &[f32], reach: usize) -> Result<RopeTable, LoadError> {
+        self.placed("rotary table", RopeTable::new(frequencies, reach).on(&self.place))
+    }
+
+    /// The relative bias `module` `(buckets, heads)`, for distances up to `reach`.
     ///
     /// # Errors
     /// When it is missing or has another shape.
-    pub fn embedding(&self, module: &str, vocab: usize, d: usize) -> Result<EmbeddingTable, LoadError> {
+    pub fn relative_bias(
+        &self,
+        module: &str,
+        shape: BiasShape,
+        reach: usize,
+    ) -> Result<RelativeBias, LoadError> {
+        let weight = self.weights.tensor_f32(&format!("{module}.weight"), &[shape.buckets, shape.heads])?;
+        self.placed(module, RelativeBias::new(shape, &weight, reach).on(&self.place))
+    }
+
+    /// The rows of the table `module` `(rows, d)` as a tensor, in f32.
+    ///
+    /// # Errors
+    /// When it is missing or has another shape.
+    pub fn rows(&self, module: &str, rows: usize, d: usize) -> Result<Tensor, LoadError> {
+        let values = self.weights.tensor_f32(&format!("{module}.weight"), &[rows, d])?;
+        self.placed(module, Tensor::from_vec(values, (rows, d), self.place.device()))
+    }
+
+    fn placed<T>(&self, module: &str, placed: candle_core::Result<T>) -> Result<T, LoadError> {
+        placed.map_err(|source| LoadError::Device { module: module.to_owned(), source: Box::new(source) })
+    }
+
+    /// The embedding table `module` `(vocab, d)`, each row times `scale`.
+    ///
+    /// # Errors
+    /// When it is missing or has another shape.
+    pub fn embedding(
+        &self,
+        module: &str,
+        (vocab, d): (usize, usize),
+        scale: f32,
+    ) -> Result<PlacedTable, LoadError> {
         let table = match self.weights.embedding(module, vocab, d)? {
             RawEmbedding::F32 { values } | RawEmbedding::Blocks { values } => {
                 EmbeddingTable::f32(vocab, d, values)
             }
             RawEmbedding::I8 { values, scales } => EmbeddingTable::i8(vocab, d, values, scales),
         };
-        table.map_err(|source| LoadError::Table { module: module.to_owned(), source })
+        let table = table.map_err(|source| LoadError::Table { module: module.to_owned(), source })?;
+        let table = if scale == 1.0 { table } else { table.scaled(scale) };
+        self.placed(module, PlacedTable::new(table, &self.place))
     }
 
     /// The tied output map of `vocab` outputs: the embedding table read as a linear map.
     ///
     /// # Errors
     /// When the table is missing, has another shape or is not finite.
-    pub fn tied_head(&self, module: &str, vocab: usize, d: usize) -> Result<Linear, LoadError> {
+    pub fn tied_head(&self, module: &str, vocab: usize, d: usize) -> Result<LinearMap, LoadError> {
         let shape = LinearShape { n: vocab, k: d };
         let part = |weights| vec![LinearPart { shape, weights, bias: None }];
         if let Some(nibbles) = self.nibbles(module, shape)? {
@@ -235,5 +311,22 @@ impl Loader<'_> {
         };
         let linear = self.recipe.weights(raw, shape).and_then(|weights| self.concat(part(weights)));
         linear.map_err(|source| LoadError::Linear { module: module.to_owned(), source })
+    }
+}
+
+/// The inner map of an MLP as a matrix, its activation included.
+fn dense_inner(
+    parts: Vec<LinearPart>,
+    shape: MlpShape,
+    device: &Device,
+    dtype: DType,
+) -> Result<Dense, LinearError> {
+    let mut parts = parts.into_iter();
+    match (shape, parts.next(), parts.next()) {
+        (MlpShape::Plain(activation), Some(part), None) => Dense::activated(part, activation, device, dtype),
+        (MlpShape::Gated(activation), Some(gate), Some(up)) => {
+            Dense::gated((gate, up), activation, device, dtype)
+        }
+        _ => Err(LinearError::NoParts),
     }
 }

@@ -1,7 +1,8 @@
 use candle_core::{Result, Tensor};
 
+use super::residual::add_normed;
 use crate::kernels::{
-    linear::{Activation, Gate, Linear},
+    linear::{Activation, Gate, LinearMap},
     norm::Norm,
 };
 
@@ -20,11 +21,11 @@ pub struct Mlp {
     /// Before the maps.
     pub norm: Norm,
     /// `(rows, hidden) -> (rows, inner)`, activation and gate included unless `gate` is there.
-    pub inner: Linear,
+    pub inner: LinearMap,
     /// The activation as an op of its own, where gradients go back through it.
     pub gate: Option<Gate>,
     /// `(rows, inner) -> (rows, hidden)`.
-    pub out: Linear,
+    pub out: LinearMap,
     /// Of what is added to the residual stream.
     pub after: Option<Norm>,
 }
@@ -40,9 +41,6 @@ impl Mlp {
             inner = gate.forward(&inner)?;
         }
         let out = self.out.forward(&inner)?; // (rows, hidden)
-        match &self.after {
-            None => hidden + out,
-            Some(norm) => hidden + norm.forward(&out)?,
-        }
+        add_normed(hidden, &out, self.after.as_ref())
     }
 }

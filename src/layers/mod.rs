@@ -5,6 +5,7 @@ mod decoder_block;
 mod loader;
 mod mlp;
 mod recipe;
+mod residual;
 mod stored;
 
 pub use attention::{CrossAttention, SelfAttention};

@@ -7,7 +7,8 @@ use crate::{
     adapter::{AdapterLease, AdapterWeights, Update},
     grammar::Guide,
     kernels::{
-        dept_embed::{AdapterSlot, AdeptSlot, LowRankSlot, UpdateSlot},
+        Place,
+        dept_embed::{AdapterSlot, Adapters, AdeptSlot, LowRankSlot, ResidentAdapters, UpdateSlot, Wanted},
         ragged_attention::copy_blocks,
     },
     kv::BlockCopy,
@@ -30,9 +31,14 @@ impl<'a> Slots<'a> {
         slot as u32
     }
 
-    /// The tensors, by slot.
-    pub fn tensors(&self) -> Vec<AdapterSlot<'a>> {
-        self.0.iter().map(|lease| AdapterSlot::from(&**lease.weights())).collect()
+    /// The tensors, by slot, where the model computes.
+    pub fn held(&self, residents: &mut ResidentAdapters) -> Result<Adapters<'a>, RunnerError> {
+        let wanted = self.0.iter().map(|lease| Wanted {
+            id: lease.id(),
+            resident: lease.on_device(),
+            slot: AdapterSlot::from(&**lease.weights()),
+        });
+        Ok(residents.hold(wanted.collect())?)
     }
 }
 
@@ -107,7 +113,7 @@ pub(super) fn read_out(
         let wanted = if rows.len() == all {
             hidden.clone()
         } else {
-            hidden.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)? // (some rows, d)
+            hidden.index_select(&Tensor::new(rows, hidden.device())?, 0)? // (some rows, d)
         };
         read_rows(&logits(&wanted)?, readings, (sequences, eos), memory, output)?;
     }
@@ -122,10 +128,12 @@ fn read_rows(
     output: &mut StepOutput,
 ) -> Result<(), RunnerError> {
     let vocab = logits.dim(1)?;
+    // Neither copies anything on the CPU.
+    let logits = logits.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
     let (storage, layout) = logits.storage_and_layout();
     let (candle_core::Storage::Cpu(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets())
     else {
-        return Err(candle_core::Error::msg("the logits of a CPU runner are contiguous on the CPU").into());
+        return Err(candle_core::Error::msg("logits are contiguous rows").into());
     };
     let rows = storage.as_slice::<f32>()?[start..end].chunks_exact(vocab);
     for (row, reading) in rows.zip(readings) {
@@ -154,10 +162,15 @@ fn sample(sequence: &mut Sequence, eos: &[u32], memory: &mut SampleMemory) -> Re
 }
 
 /// Empty K/V slabs, one a decoder block. `(num_blocks * block_size, width)`
-pub(super) fn slabs(config: RunnerConfig, layers: usize, width: usize) -> Result<Vec<Tensor>, RunnerError> {
+pub(super) fn slabs(
+    place: &Place,
+    config: RunnerConfig,
+    layers: usize,
+    width: usize,
+) -> Result<Vec<Tensor>, RunnerError> {
     let shape = (config.num_blocks as usize * config.block_size.get(), width);
-    // Zeroed pages cost no memory until a block is first used.
-    let slab = |_| Tensor::zeros(shape, DType::F32, &Device::Cpu);
+    // On the CPU, zeroed pages cost no memory until a block is first used.
+    let slab = |_| Tensor::zeros(shape, place.dtype(), place.device());
     Ok((0..layers).map(slab).collect::<candle_core::Result<_>>()?)
 }
 

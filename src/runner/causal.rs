@@ -10,7 +10,8 @@ use crate::{
     adapter::AdapterWeights,
     backbones::decoder::{CausalBatch, Decoder},
     kernels::{
-        dept_embed::{DeltaRow, Row, RowTable},
+        RowIndices,
+        dept_embed::{DeltaRow, Residency, ResidentAdapters, Row, RowTable},
         ragged_attention::{Keys, Span},
     },
     scheduler::{Decode, Sequence, Sequences, StepPlan},
@@ -23,9 +24,10 @@ pub struct CausalRunner {
     block_size: usize,
     /// K/V by block of the model. `(num_blocks * block_size, [k; v])`
     slabs: Vec<Tensor>,
+    residents: ResidentAdapters,
     rows: RowTable,
-    positions: Vec<u32>,
-    slots: Vec<u32>,
+    positions: RowIndices,
+    slots: RowIndices,
     samples: SampleMemory,
 }
 
@@ -35,15 +37,21 @@ impl CausalRunner {
     /// # Errors
     /// When the slabs can't be allocated.
     pub fn new(model: Decoder, config: RunnerConfig) -> Result<Self, RunnerError> {
-        let slabs = slabs(config, model.layers(), model.slab_width())?;
-        let block_size = config.block_size.get();
-        let (rows, samples) = (RowTable::default(), SampleMemory::default());
-        Ok(Self { model, block_size, slabs, rows, positions: Vec::new(), slots: Vec::new(), samples })
+        Ok(Self {
+            block_size: config.block_size.get(),
+            slabs: slabs(model.place(), config, model.layers(), model.slab_width())?,
+            residents: ResidentAdapters::new(model.place(), config.adapter_bytes)?,
+            model,
+            rows: RowTable::default(),
+            positions: RowIndices::default(),
+            slots: RowIndices::default(),
+            samples: SampleMemory::default(),
+        })
     }
 
     /// Bytes of K/V that one block of `block_size` positions takes in all slabs together.
     pub fn block_bytes(model: &Decoder, block_size: NonZeroUsize) -> usize {
-        block_size.get() * model.layers() * model.slab_width() * size_of::<f32>()
+        block_size.get() * model.layers() * model.slab_width() * model.place().dtype().size_in_bytes()
     }
 
     /// Runs the model over the planned rows. `(rows, hidden)`
@@ -57,7 +65,10 @@ impl CausalRunner {
             let id = planned.sequence;
             let sequence = sequences.get(id).ok_or(RunnerError::NoSequence(id))?;
             let queries = self.rows.len()..self.rows.len() + planned.rows.len();
-            let slot = sequence.request.adapter.as_ref().map(|lease| adapters.number(lease));
+            // Generated tokens take nothing of the adapter.
+            let reads_prompt = planned.rows.start < sequence.virtual_tokens() + sequence.request.prompt.len();
+            let lease = sequence.request.adapter.as_ref().filter(|_| reads_prompt);
+            let slot = lease.map(|lease| adapters.number(lease));
             for position in planned.rows.clone() {
                 self.rows.push(row(sequence, slot, position));
                 self.positions.push(position as u32);
@@ -67,7 +78,8 @@ impl CausalRunner {
             let (first_position, context) = (planned.rows.start, planned.rows.end);
             spans.push(Span { queries, first_position, context, keys, causal: true });
         }
-        let embedded = self.model.embed(&adapters.tensors(), &self.rows, &self.positions)?; // (rows, hidden)
+        let adapters = adapters.held(&mut self.residents)?;
+        let embedded = self.model.embed(&adapters, &self.rows, &self.positions)?; // (rows, hidden)
         let batch =
             CausalBatch { spans: &spans, positions: &self.positions, slots: &self.slots, slabs: &self.slabs };
         Ok(self.model.forward(embedded, &batch)?)
@@ -112,5 +124,9 @@ impl Runner for CausalRunner {
         let logits = |rows: &Tensor| model.logits(rows);
         let eos = &model.config().eos;
         read_out(&hidden, &plan.decode, logits, (sequences, eos), samples, output).map_err(StepError::Decode)
+    }
+
+    fn residency(&self) -> Residency {
+        self.residents.residency()
     }
 }

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 
 use crate::{
     domain::GivenToken,
+    kernels::dept_embed::Residency,
     sampling::{SampleError, Sampled},
     scheduler::{SequenceId, Sequences, StepPlan},
 };
@@ -17,9 +18,11 @@ mod t5;
 pub use causal::CausalRunner;
 pub use t5::T5Runner;
 
-/// The K/V memory of a runner.
+/// The memory of a runner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunnerConfig {
+    /// For adapters on a GPU, in bytes; of no account on the CPU, which reads them where they are.
+    pub adapter_bytes: usize,
     /// Blocks in every slab.
     pub num_blocks: u32,
     /// Positions a block.
@@ -77,6 +80,11 @@ pub trait Runner: Send {
         sequences: &mut Sequences,
         output: &mut StepOutput,
     ) -> Result<(), StepError>;
+
+    /// What the device's own memory has of adapters; nothing where they are read in the host's.
+    fn residency(&self) -> Residency {
+        Residency::default()
+    }
 }
 
 impl Runner for Box<dyn Runner> {
@@ -87,5 +95,9 @@ impl Runner for Box<dyn Runner> {
         output: &mut StepOutput,
     ) -> Result<(), StepError> {
         (**self).step(plan, sequences, output)
+    }
+
+    fn residency(&self) -> Residency {
+        (**self).residency()
     }
 }

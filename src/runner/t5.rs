@@ -10,7 +10,8 @@ use crate::{
     adapter::AdapterWeights,
     backbones::t5::{DecoderBatch, T5},
     kernels::{
-        dept_embed::{DeltaRow, Row, RowTable},
+        RowIndices,
+        dept_embed::{Adapters, DeltaRow, Residency, ResidentAdapters, Row, RowTable},
         ragged_attention::{Keys, Span},
     },
     scheduler::{Decode, Encode, Sequence, SequenceId, Sequences, StepPlan},
@@ -25,8 +26,9 @@ pub struct T5Runner {
     slabs: Vec<Tensor>,
     /// The cohort that is between two steps of the encoder.
     encoding: Option<Encoding>,
+    residents: ResidentAdapters,
     rows: RowTable,
-    slots: Vec<u32>,
+    slots: RowIndices,
     samples: SampleMemory,
 }
 
@@ -44,22 +46,22 @@ impl T5Runner {
     /// # Errors
     /// When the slabs can't be allocated.
     pub fn new(model: T5, config: RunnerConfig) -> Result<Self, RunnerError> {
-        let slabs = slabs(config, model.config().decoder_layers, model.slab_width())?;
-        let block_size = config.block_size.get();
         Ok(Self {
+            block_size: config.block_size.get(),
+            slabs: slabs(model.place(), config, model.config().decoder_layers, model.slab_width())?,
+            residents: ResidentAdapters::new(model.place(), config.adapter_bytes)?,
             model,
-            block_size,
-            slabs,
             encoding: None,
             rows: RowTable::default(),
-            slots: Vec::new(),
+            slots: RowIndices::default(),
             samples: SampleMemory::default(),
         })
     }
 
     /// Bytes of K/V that one block of `block_size` positions takes in all slabs together.
     pub fn block_bytes(model: &T5, block_size: NonZeroUsize) -> usize {
-        block_size.get() * model.config().decoder_layers * model.slab_width() * size_of::<f32>()
+        let row_bytes = model.slab_width() * model.place().dtype().size_in_bytes();
+        block_size.get() * model.config().decoder_layers * row_bytes
     }
 
     fn encode(&mut self, encode: &Encode, sequences: &Sequences) -> Result<(), RunnerError> {
@@ -91,7 +93,7 @@ impl T5Runner {
             let adapter = lease.map(|lease| (slots.number(lease), &**lease.weights()));
             push_prompt(&mut self.rows, &sequence.request.prompt, adapter);
         }
-        Ok(self.model.embed(&slots.tensors(), &self.rows)?)
+        Ok(self.model.embed(&slots.held(&mut self.residents)?, &self.rows)?)
     }
 
     fn decode(
@@ -129,7 +131,7 @@ impl T5Runner {
             let context = sequence.prompt_rows();
             prompt.push(Span { queries, first_position, context, keys, causal: false });
         }
-        let embedded = self.model.embed(&[], &self.rows)?; // (rows, hidden)
+        let embedded = self.model.embed(&Adapters::default(), &self.rows)?; // (rows, hidden)
         let batch = DecoderBatch { past: &past, prompt: &prompt, slots: &self.slots, slabs: &self.slabs };
         Ok(self.model.decode(embedded, &batch)?)
     }
@@ -150,6 +152,10 @@ impl Runner for T5Runner {
             return Ok(());
         }
         self.decode(&plan.decode, sequences, output).map_err(StepError::Decode)
+    }
+
+    fn residency(&self) -> Residency {
+        self.residents.residency()
     }
 }
 

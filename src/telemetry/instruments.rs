@@ -194,6 +194,8 @@ impl Instrument for Steps {
 /// Adapters held, by where.
 #[derive(Debug, Clone)]
 pub struct Adapters {
+    /// In a GPU's memory.
+    pub device: IntGauge,
     /// Ready in the host's memory.
     pub host: IntGauge,
     /// Known in the store.
@@ -206,13 +208,16 @@ impl Instrument for Adapters {
 
     fn register(registry: &Registry, name: &str, help: &str) -> Self {
         let family = registered(registry, IntGaugeVec::new(Opts::new(name, help), Self::LABELS));
-        Self { host: family.with_label_values(&["host"]), store: family.with_label_values(&["store"]) }
+        let [device, host, store] = ["device", "host", "store"].map(|tier| family.with_label_values(&[tier]));
+        Self { device, host, store }
     }
 }
 
 /// Bytes of adapters, by where.
 #[derive(Debug, Clone)]
 pub struct AdapterBytes {
+    /// In a GPU's memory.
+    pub device: IntGauge,
     /// In the host's memory.
     pub host: IntGauge,
 }
@@ -223,13 +228,15 @@ impl Instrument for AdapterBytes {
 
     fn register(registry: &Registry, name: &str, help: &str) -> Self {
         let family = registered(registry, IntGaugeVec::new(Opts::new(name, help), Self::LABELS));
-        Self { host: family.with_label_values(&["host"]) }
+        Self { device: family.with_label_values(&["device"]), host: family.with_label_values(&["host"]) }
     }
 }
 
 /// Adapters that gave their place to others, by where.
 #[derive(Debug, Clone)]
 pub struct Evictions {
+    /// In a GPU's memory.
+    pub device: IntCounter,
     /// In the host's memory.
     pub host: IntCounter,
 }
@@ -240,7 +247,7 @@ impl Instrument for Evictions {
 
     fn register(registry: &Registry, name: &str, help: &str) -> Self {
         let family = registered(registry, IntCounterVec::new(Opts::new(name, help), Self::LABELS));
-        Self { host: family.with_label_values(&["host"]) }
+        Self { device: family.with_label_values(&["device"]), host: family.with_label_values(&["host"]) }
     }
 }
 

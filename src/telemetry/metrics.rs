@@ -95,11 +95,11 @@ metrics! {
     prefix_cache_hits: IntCounter = "dept_prefix_cache_hits_total",
     /// Sequences that gave their K/V blocks back and were computed again.
     preemptions: IntCounter = "dept_preemptions_total",
-    /// Adapters held, by tier (host, store).
+    /// Adapters held, by tier (device, host, store).
     adapters: Adapters = "dept_adapters",
-    /// Bytes of adapters held, by tier (host).
+    /// Bytes of adapters held, by tier (device, host).
     adapter_bytes: AdapterBytes = "dept_adapter_bytes",
-    /// Adapters that gave their place in memory to others, by tier (host).
+    /// Adapters that gave their place in memory to others, by tier (device, host).
     adapter_evictions: Evictions = "dept_adapter_evictions_total",
     /// Time from the last byte of an upload to the moment at which requests get the new version.
     adapter_swap_duration: Seconds = "dept_adapter_swap_duration_seconds",

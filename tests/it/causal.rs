@@ -6,7 +6,7 @@ use dept::{
     backbones::decoder::CausalBatch,
     domain::Scoring,
     kernels::{
-        dept_embed::{Row, RowTable},
+        dept_embed::{Adapters, Row, RowTable},
         ragged_attention::{Keys, Span},
     },
     kv::BlockId,
@@ -226,8 +226,9 @@ fn rows_that_do_not_fit_are_errors() {
             rows.push(Row::Token { token, delta: None });
             let keys = Keys::Blocks { blocks: &[BlockId::new(0)], block_size: 8 };
             let span = Span { queries: 0..1, first_position: 0, context: 1, keys, causal: true };
-            let hidden = model.embed(&[], &rows, &[position])?;
-            let batch = CausalBatch { spans: &[span], positions: &[position], slots: &[slot], slabs };
+            let (positions, slots) = (&vec![position].into(), &vec![slot].into());
+            let hidden = model.embed(&Adapters::default(), &rows, positions)?;
+            let batch = CausalBatch { spans: &[span], positions, slots, slabs };
             model.forward(hidden, &batch)
         };
         assert!(run(3, 0, 0, &slabs).is_ok());

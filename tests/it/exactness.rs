@@ -8,7 +8,7 @@ use dept::{
     backbones::t5::{DecoderBatch, T5},
     domain::Scoring,
     kernels::{
-        dept_embed::{AdapterSlot, DeltaRow, Row, RowTable},
+        dept_embed::{AdapterSlot, Adapters, DeltaRow, Row, RowTable},
         ragged_attention::{Keys, Span},
     },
     kv::BlockPool,
@@ -171,7 +171,7 @@ fn encoder_output(model: &T5, prompt: &[u32], adapter: Option<&AdapterLease>) ->
     let count = rows.len();
     let keys = Keys::Rows { start: 0 };
     let span = Span { queries: 0..count, first_position: 0, context: count, keys, causal: false };
-    let hidden = model.embed(&slots, &rows).unwrap();
+    let hidden = model.embed(&slots.into(), &rows).unwrap();
     let hidden = model.encode(hidden, &[span], 0..model.config().encoder_layers).unwrap();
     model.finish_encoder(&hidden).unwrap()
 }
@@ -192,7 +192,7 @@ fn adept_embeds_what_its_formula_says() {
         let token =
             |(at, &token)| Row::Token { token, delta: Some(DeltaRow { slot: 0, index: at as u32 * 7 }) };
         ids.iter().enumerate().map(token).for_each(|row| rows.push(row));
-        let found = model.embed(&[AdapterSlot::from(&**adapter.weights())], &rows).unwrap();
+        let found = model.embed(&vec![AdapterSlot::from(&**adapter.weights())].into(), &rows).unwrap();
         let [found, expected] =
             [&found, &expected[form]].map(|x| x.flatten_all().unwrap().to_vec1::<f32>().unwrap());
         assert_eq!(found.len(), expected.len());
@@ -229,7 +229,7 @@ fn first_logits(model: &T5, encoded: &Tensor) -> Tensor {
     assert!(pool.append_slots(&mut past, 1).unwrap().is_none());
     let slab = |_| Tensor::zeros((64 * 8, model.slab_width()), DType::F32, &Device::Cpu).unwrap();
     let slabs: Vec<Tensor> = (0..model.config().decoder_layers).map(slab).collect();
-    let slots: Vec<u32> = prompt.slots(0..rows).map(|slot| slot as u32).collect();
+    let slots = prompt.slots(0..rows).map(|slot| slot as u32).collect();
     model.write_prompt(encoded, &slabs, &slots).unwrap();
     let span = |context, blocks, causal| Span {
         queries: 0..1,
@@ -239,11 +239,11 @@ fn first_logits(model: &T5, encoded: &Tensor) -> Tensor {
         causal,
     };
     let (own, cross) = ([span(1, past.blocks(), true)], [span(rows, prompt.blocks(), false)]);
-    let slots = [past.slot_of(0) as u32];
+    let slots = vec![past.slot_of(0) as u32].into();
     let mut start = RowTable::default();
     start.push(Row::Token { token: model.config().decoder_start, delta: None });
     let batch = DecoderBatch { past: &own, prompt: &cross, slots: &slots, slabs: &slabs };
-    let hidden = model.decode(model.embed(&[], &start).unwrap(), &batch).unwrap();
+    let hidden = model.decode(model.embed(&Adapters::default(), &start).unwrap(), &batch).unwrap();
     let logits = model.logits(&hidden).unwrap();
     pool.release(prompt);
     pool.release(past);

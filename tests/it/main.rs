@@ -4,6 +4,7 @@
 mod binary;
 mod causal;
 mod degraded;
+mod dense;
 mod embedded;
 mod exactness;
 mod misconfigured;

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::{Catalogue, CatalogueError, Change, Found, Source, lookup::choose};
 use crate::{
-    adapter::store::{Entry, Key, Pointer, Stamp, Store, StoreError, StoredVersion},
+    adapter::{
+        residency::Residence,
+        store::{Entry, Key, Pointer, Stamp, Store, StoreError, StoredVersion},
+    },
     domain::{AdapterName, AdapterRef, Namespace, Version, VersionPrefix},
 };
 
@@ -127,9 +130,9 @@ impl Catalogue {
         let wanted = AdapterRef { name: name.clone(), version: None };
         let found = self.known_in(namespace, &wanted)?;
         let mut found = found.ok_or_else(|| CatalogueError::Unknown { name: name.clone() })?;
-        if pinned && !found.resident {
+        if pinned && found.resident == Residence::Store {
             self.lease(&found).await?;
-            found.resident = true;
+            found.resident = Residence::Host;
         }
         Ok(found)
     }

@@ -7,7 +7,10 @@ use std::{
 
 use super::{Catalogue, CatalogueError, Found};
 use crate::{
-    adapter::store::{Entry, Pointer, StoredVersion},
+    adapter::{
+        residency::Residence,
+        store::{Entry, Pointer, StoredVersion},
+    },
     domain::{AdapterName, AdapterRef, Namespace, TenantId},
 };
 
@@ -68,9 +71,15 @@ impl Catalogue {
         };
         let pinned = matches!(name.pointer.entry, Entry::Adapter { pinned: true, .. });
         let (namespace, own) = key;
-        let mut found =
-            Found { namespace, name: own, version, pinned, resident: false, source: name.source.clone() };
-        found.resident = self.inner.residency.holds(&found.key());
+        let mut found = Found {
+            namespace,
+            name: own,
+            version,
+            pinned,
+            resident: Residence::Store,
+            source: name.source.clone(),
+        };
+        found.resident = self.inner.residency.place(&found.key());
         Ok(Some(found))
     }
 
@@ -91,7 +100,7 @@ impl Catalogue {
         };
         let found = |version: &StoredVersion| {
             let mut found = Found { version: version.clone(), ..current.clone() };
-            found.resident = self.inner.residency.holds(&found.key());
+            found.resident = self.inner.residency.place(&found.key());
             found
         };
         Ok(name.pointer.versions().iter().rev().map(found).collect())

@@ -30,7 +30,7 @@ use super::{
     backbone::BackboneShape,
     folder::LoadedAdapter,
     generation::{AdapterLease, Generation},
-    residency::{LoadError, Residency, ResidentKey},
+    residency::{LoadError, Residence, Residency, ResidentKey},
     store::{Entry, Key, Pointer, Stamp, Store, StoreError, StoredVersion},
 };
 use crate::{
@@ -110,8 +110,8 @@ pub struct Found {
     pub version: StoredVersion,
     /// Whether it stays in memory.
     pub pinned: bool,
-    /// Whether it is in memory.
-    pub resident: bool,
+    /// Where it is.
+    pub resident: Residence,
     source: Source,
 }
 

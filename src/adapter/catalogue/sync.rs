@@ -9,7 +9,10 @@ use futures::{StreamExt, stream};
 
 use super::{Catalogue, CatalogueError, MAX_MISSES, Source};
 use crate::{
-    adapter::store::{Entry, Key},
+    adapter::{
+        residency::Residence,
+        store::{Entry, Key},
+    },
     domain::{AdapterRef, Namespace, TenantId},
 };
 
@@ -143,7 +146,9 @@ impl Catalogue {
             let wanted = AdapterRef { name, version: None };
             let Ok(Some(found)) = self.known_in(&namespace, &wanted) else { continue };
             // One pin too many, of another server perhaps: loading it would only drive out others.
-            if found.resident || self.inner.residency.pin(&found.key(), found.version.bytes).is_err() {
+            if found.resident != Residence::Store
+                || self.inner.residency.pin(&found.key(), found.version.bytes).is_err()
+            {
                 continue;
             }
             if let Err(error) = self.lease(&found).await {

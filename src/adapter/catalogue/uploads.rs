@@ -15,6 +15,7 @@ use crate::{
         archive,
         folder::{AdapterBytes, LoadedAdapter},
         generation::Generation,
+        residency::Residence,
         store::{Entry, KEPT_VERSIONS, Pointer, Store, StoredVersion},
     },
     domain::{AdapterName, Namespace, Version},
@@ -122,8 +123,8 @@ impl Catalogue {
         let (version, pinned) = published;
         let source = Source::Store(stamp.expect("what was written or kept is there"));
         let mut found =
-            Found { namespace: namespace.clone(), name, version, pinned, resident: false, source };
-        found.resident = self.inner.residency.holds(&found.key());
+            Found { namespace: namespace.clone(), name, version, pinned, resident: Residence::Store, source };
+        found.resident = self.inner.residency.place(&found.key());
         Ok(Published { change, found })
     }
 

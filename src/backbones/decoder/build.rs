@@ -1,12 +1,12 @@
 //! Makes a decoder from its checkpoint.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use super::{Decoder, DecoderConfig, Positions};
 use crate::{
     kernels::{
-        dept_embed::EmbeddingTable,
-        linear::Linear,
+        dept_embed::PlacedTable,
+        linear::LinearMap,
         norm::Norm,
         rope::{HeadNorms, RopeTable},
     },
@@ -22,7 +22,7 @@ pub(super) fn decoder(
     let turns = match &config.positions {
         Positions::Learned => None,
         Positions::Rotary { global, local } => {
-            Some([RopeTable::new(global, reach), RopeTable::new(local, reach)])
+            Some([loader.rope(global, reach)?, loader.rope(local, reach)?])
         }
     };
     let build = Builder { loader, config: &config, turns };
@@ -32,6 +32,7 @@ pub(super) fn decoder(
         blocks: (0..config.layers()).map(|index| build.block(index)).collect::<Result<_, _>>()?,
         norm: build.norm(&format!("{}{}", config.names.prefix, config.names.norm), config.hidden)?,
         head: build.head()?,
+        place: loader.place.clone(),
         pool: loader.pool.clone(),
         config,
     })
@@ -49,22 +50,20 @@ impl Builder<'_> {
         format!("{}{}", self.config.names.prefix, self.config.names.table)
     }
 
-    fn table(&self) -> Result<EmbeddingTable, LoadError> {
-        let table = self.loader.embedding(&self.table_name(), self.config.vocab, self.config.hidden)?;
-        Ok(if self.config.embedding_scale == 1.0 { table } else { table.scaled(self.config.embedding_scale) })
+    fn table(&self) -> Result<PlacedTable, LoadError> {
+        let shape = (self.config.vocab, self.config.hidden);
+        self.loader.embedding(&self.table_name(), shape, self.config.embedding_scale)
     }
 
     fn positions(&self) -> Result<Option<Tensor>, LoadError> {
         if self.config.positions != Positions::Learned {
             return Ok(None);
         }
-        let shape = (self.config.max_positions, self.config.hidden);
-        let name = format!("{}{}.weight", self.config.names.prefix, self.config.names.positions);
-        let rows = self.loader.weights.tensor_f32(&name, &[shape.0, shape.1])?;
-        Ok(Some(Tensor::from_vec(rows, shape, &Device::Cpu).expect("a tensor was read in this shape")))
+        let name = format!("{}{}", self.config.names.prefix, self.config.names.positions);
+        self.loader.rows(&name, self.config.max_positions, self.config.hidden).map(Some)
     }
 
-    fn head(&self) -> Result<Linear, LoadError> {
+    fn head(&self) -> Result<LinearMap, LoadError> {
         let (vocab, hidden) = (self.config.vocab, self.config.hidden);
         if self.config.tied {
             self.loader.tied_head(&self.table_name(), vocab, hidden)

@@ -3,15 +3,16 @@
 //! A row is a position of some sequence. It appends its keys and values to a slab that a runner owns and attends to its
 //! sequence's past there, so a prompt may come whole or in pieces, among any neighbours, and give the same bits.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use crate::{
     kernels::{
-        dept_embed::{AdapterSlot, EmbeddingTable, RowTable, dept_embed},
-        linear::Linear,
+        Place, RowIndices,
+        dept_embed::{Adapters, PlacedTable, RowTable},
+        linear::LinearMap,
         norm::Norm,
         pool::ComputePool,
-        ragged_attention::{Attention, Span},
+        ragged_attention::{Attention, Span, SpanTables},
     },
     layers::{DecoderBlock, LoadError, Loader, RowPlaces},
 };
@@ -26,12 +27,13 @@ pub use config::{Architecture, Biases, ConfigError, DecoderConfig, Names, Positi
 #[derive(Debug)]
 pub struct Decoder {
     config: DecoderConfig,
-    table: EmbeddingTable,
+    table: PlacedTable,
     /// Learned positions. `(max_positions, hidden)`
     positions: Option<Tensor>,
     blocks: Vec<DecoderBlock>,
     norm: Norm,
-    head: Linear,
+    head: LinearMap,
+    place: Place,
     pool: ComputePool,
 }
 
@@ -41,9 +43,9 @@ pub struct CausalBatch<'a> {
     /// Each sequence's rows and its own past, causal.
     pub spans: &'a [Span<'a>],
     /// Each row's position.
-    pub positions: &'a [u32],
+    pub positions: &'a RowIndices,
     /// Where each row's K/V go.
-    pub slots: &'a [u32],
+    pub slots: &'a RowIndices,
     /// K/V of every block. `(slots, [k; v])`
     pub slabs: &'a [Tensor],
 }
@@ -80,11 +82,15 @@ impl Decoder {
     ///
     /// # Errors
     /// When a row points outside the table or its slot, or a position lies beyond the learned ones.
-    pub fn embed(&self, slots: &[AdapterSlot<'_>], rows: &RowTable, positions: &[u32]) -> Result<Tensor> {
-        let embedded = dept_embed(&self.table, slots, rows, &self.pool)?;
+    pub fn embed(&self, adapters: &Adapters<'_>, rows: &RowTable, positions: &RowIndices) -> Result<Tensor> {
+        self.add_positions(self.table.embed(adapters, rows, &self.pool)?, positions)
+    }
+
+    /// Adds learned positions, where the model has such. `(rows, hidden) -> (rows, hidden)`
+    fn add_positions(&self, embedded: Tensor, positions: &RowIndices) -> Result<Tensor> {
         match &self.positions {
             None => Ok(embedded),
-            Some(learned) => embedded + learned.index_select(&Tensor::new(positions, &Device::Cpu)?, 0)?,
+            Some(learned) => embedded + learned.index_select(positions.on(learned.device())?, 0)?,
         }
     }
 
@@ -97,19 +103,30 @@ impl Decoder {
         if batch.slabs.len() != self.blocks.len() {
             candle_core::bail!("{} slabs for {} blocks", batch.slabs.len(), self.blocks.len())
         }
-        let attention = Attention {
-            heads: self.config.heads,
-            scale: self.config.attention_scale,
-            bias: None,
-            window: None,
-            spans: batch.spans,
-            pool: &self.pool,
-        };
+        let tables = SpanTables::default();
+        let attention = self.attention(batch.spans, &tables);
         let places = RowPlaces { positions: batch.positions, slots: batch.slots };
         for (block, slab) in self.blocks.iter().zip(batch.slabs) {
             hidden = block.forward(&hidden, &attention, places, slab)?;
         }
         self.norm.forward(&hidden)
+    }
+
+    fn attention<'a>(&'a self, spans: &'a [Span<'a>], tables: &'a SpanTables) -> Attention<'a> {
+        Attention {
+            heads: self.config.heads,
+            scale: self.config.attention_scale,
+            bias: None,
+            window: None,
+            spans,
+            pool: &self.pool,
+            tables: Some(tables),
+        }
+    }
+
+    /// Where it computes.
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// The logits of rows. `(rows, hidden) -> (rows, vocab)`

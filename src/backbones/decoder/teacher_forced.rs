@@ -6,9 +6,10 @@ use super::Decoder;
 use crate::{
     backbones::TextPair,
     kernels::{
-        dept_embed::{DeltaRow, Row, RowTable, TrainedSlot, dept_embed, dept_embed_tracked},
+        RowIndices,
+        dept_embed::{Adapters, DeltaRow, Row, RowTable, TrainedSlot, dept_embed_tracked},
         pool::ComputePool,
-        ragged_attention::{Attention, Keys, Span},
+        ragged_attention::{Keys, Span, SpanTables},
     },
 };
 
@@ -16,7 +17,7 @@ use crate::{
 #[derive(Default)]
 struct Rows {
     rows: RowTable,
-    positions: Vec<u32>,
+    positions: RowIndices,
     spans: Vec<Span<'static>>,
     /// The rows whose logits are wanted: each in front of a target token.
     read: Vec<u32>,
@@ -33,19 +34,10 @@ impl Decoder {
         for pair in pairs {
             batch.push(adapter, pair)?;
         }
-        let mut hidden = dept_embed_tracked(&self.table, adapter, &batch.rows, &self.pool)?; // (rows, hidden)
-        if let Some(learned) = &self.positions {
-            hidden =
-                (hidden + learned.index_select(&Tensor::new(&batch.positions[..], &Device::Cpu)?, 0)?)?;
-        }
-        let attention = Attention {
-            heads: self.config.heads,
-            scale: self.config.attention_scale,
-            bias: None,
-            window: None,
-            spans: &batch.spans,
-            pool: &self.pool,
-        };
+        let embedded = dept_embed_tracked(self.table.host()?, adapter, &batch.rows, &self.pool)?;
+        let mut hidden = self.add_positions(embedded, &batch.positions)?; // (rows, hidden)
+        let tables = SpanTables::default();
+        let attention = self.attention(&batch.spans, &tables);
         for block in &self.blocks {
             hidden = block.among_rows(&hidden, &attention, &batch.positions)?;
         }
@@ -60,7 +52,7 @@ impl Decoder {
     pub fn token_rows(&self, tokens: &[u32]) -> Result<Tensor> {
         let mut rows = RowTable::with_capacity(tokens.len());
         tokens.iter().for_each(|&token| rows.push(Row::Token { token, delta: None }));
-        dept_embed(&self.table, &[], &rows, &self.pool)
+        self.table.embed(&Adapters::default(), &rows, &self.pool)
     }
 
     /// The threads that it computes on.

@@ -9,11 +9,12 @@ use candle_core::{Result, Tensor};
 
 use crate::{
     kernels::{
-        dept_embed::{AdapterSlot, EmbeddingTable, RowTable, dept_embed},
-        linear::Linear,
+        Place, RowIndices,
+        dept_embed::{Adapters, PlacedTable, RowTable},
+        linear::LinearMap,
         norm::Norm,
         pool::ComputePool,
-        ragged_attention::{Attention, BiasShape, Direction, HeadShape, RelativeBias, Span},
+        ragged_attention::{Attention, BiasShape, Direction, HeadShape, RelativeBias, Span, SpanTables},
     },
     layers::{CrossAttention, LoadError, Loader, Mlp, MlpShape, NormKind, Part, SelfAttention, Stored},
 };
@@ -27,14 +28,15 @@ pub use config::{ConfigError, T5Config};
 #[derive(Debug)]
 pub struct T5 {
     config: T5Config,
-    table: EmbeddingTable,
+    table: PlacedTable,
     encoder: Vec<EncoderBlock>,
     encoder_bias: RelativeBias,
     encoder_norm: Norm,
     decoder: Vec<DecoderBlock>,
     decoder_bias: RelativeBias,
     decoder_norm: Norm,
-    head: Linear,
+    head: LinearMap,
+    place: Place,
     pool: ComputePool,
 }
 
@@ -68,7 +70,7 @@ pub struct DecoderBatch<'a> {
     /// The same rows and the prompt that they read.
     pub prompt: &'a [Span<'a>],
     /// Where each row's K/V go.
-    pub slots: &'a [u32],
+    pub slots: &'a RowIndices,
     /// K/V of every decoder block. `(slots, [k; v])`
     pub slabs: &'a [Tensor],
 }
@@ -92,7 +94,7 @@ impl T5 {
             loader.tied_head("shared", config.vocab, config.hidden)?
         };
         Ok(Self {
-            table: loader.embedding("shared", config.vocab, config.hidden)?,
+            table: loader.embedding("shared", (config.vocab, config.hidden), 1.0)?,
             encoder,
             encoder_bias: build.bias("encoder", Direction::Both, reach.prompt)?,
             encoder_norm: build.norm("encoder.final_layer_norm")?,
@@ -100,6 +102,7 @@ impl T5 {
             decoder_bias: build.bias("decoder", Direction::Past, reach.new_tokens + 1)?,
             decoder_norm: build.norm("decoder.final_layer_norm")?,
             head,
+            place: loader.place.clone(),
             pool: loader.pool.clone(),
             config,
         })
@@ -119,17 +122,27 @@ impl T5 {
         HeadShape { heads: self.config.heads, kv_heads: self.config.heads, dim: self.config.head_dim }
     }
 
-    fn attention<'a>(&'a self, spans: &'a [Span<'a>], bias: Option<&'a RelativeBias>) -> Attention<'a> {
+    fn attention<'a>(
+        &'a self,
+        (spans, tables): (&'a [Span<'a>], &'a SpanTables),
+        bias: Option<&'a RelativeBias>,
+    ) -> Attention<'a> {
+        let (heads, pool, tables) = (self.heads(), &self.pool, Some(tables));
         // T5 folds the usual 1 / sqrt(dim) into its initialisation.
-        Attention { heads: self.heads(), scale: 1.0, bias, window: None, spans, pool: &self.pool }
+        Attention { heads, scale: 1.0, bias, window: None, spans, pool, tables }
+    }
+
+    /// Where it computes.
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Embeds rows, adapters applied. Returns `(rows, hidden)`.
     ///
     /// # Errors
     /// When a row points outside the table or its slot.
-    pub fn embed(&self, slots: &[AdapterSlot<'_>], rows: &RowTable) -> Result<Tensor> {
-        dept_embed(&self.table, slots, rows, &self.pool)
+    pub fn embed(&self, adapters: &Adapters<'_>, rows: &RowTable) -> Result<Tensor> {
+        self.table.embed(adapters, rows, &self.pool)
     }
 
     /// Runs the encoder blocks `layers` over packed prompts. `(rows, hidden) -> (rows, hidden)`
@@ -137,7 +150,8 @@ impl T5 {
     /// # Errors
     /// When the spans do not cover the rows.
     pub fn encode(&self, mut hidden: Tensor, spans: &[Span<'_>], layers: Range<usize>) -> Result<Tensor> {
-        let attention = self.attention(spans, Some(&self.encoder_bias));
+        let tables = SpanTables::default();
+        let attention = self.attention((spans, &tables), Some(&self.encoder_bias));
         for block in &self.encoder[layers] {
             hidden = block.attention.among_rows(&hidden, &attention)?;
             hidden = block.mlp.forward(&hidden)?;
@@ -157,7 +171,7 @@ impl T5 {
     ///
     /// # Errors
     /// When a slot lies outside of a slab.
-    pub fn write_prompt(&self, encoded: &Tensor, slabs: &[Tensor], slots: &[u32]) -> Result<()> {
+    pub fn write_prompt(&self, encoded: &Tensor, slabs: &[Tensor], slots: &RowIndices) -> Result<()> {
         self.decoder.iter().zip(slabs).try_for_each(|(block, slab)| block.cross.write(encoded, slab, slots))
     }
 
@@ -166,8 +180,9 @@ impl T5 {
     /// # Errors
     /// When spans or slots do not fit.
     pub fn decode(&self, mut hidden: Tensor, batch: &DecoderBatch<'_>) -> Result<Tensor> {
-        let past = self.attention(batch.past, Some(&self.decoder_bias));
-        let prompt = self.attention(batch.prompt, None);
+        let [past_tables, prompt_tables] = [SpanTables::default(), SpanTables::default()];
+        let past = self.attention((batch.past, &past_tables), Some(&self.decoder_bias));
+        let prompt = self.attention((batch.prompt, &prompt_tables), None);
         for (block, slab) in self.decoder.iter().zip(batch.slabs) {
             hidden = block.attention.cached(&hidden, &past, slab, batch.slots)?;
             hidden = block.cross.forward(&hidden, &prompt, slab)?;
@@ -263,8 +278,7 @@ impl Builder<'_> {
         reach: usize,
     ) -> std::result::Result<RelativeBias, LoadError> {
         let T5Config { buckets, max_distance, heads, .. } = *self.config;
-        let name = format!("{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight");
-        let weight = self.loader.weights.tensor_f32(&name, &[buckets, heads])?;
-        Ok(RelativeBias::new(BiasShape { buckets, max_distance, heads, direction }, &weight, reach))
+        let name = format!("{stack}.block.0.layer.0.SelfAttention.relative_attention_bias");
+        self.loader.relative_bias(&name, BiasShape { buckets, max_distance, heads, direction }, reach)
     }
 }

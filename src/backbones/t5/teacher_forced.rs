@@ -6,9 +6,9 @@ use super::T5;
 use crate::{
     backbones::TextPair,
     kernels::{
-        dept_embed::{DeltaRow, Row, RowTable, TrainedSlot, dept_embed_tracked},
+        dept_embed::{Adapters, DeltaRow, Row, RowTable, TrainedSlot, dept_embed_tracked},
         pool::ComputePool,
-        ragged_attention::{Keys, Span},
+        ragged_attention::{Keys, Span, SpanTables},
     },
 };
 
@@ -38,12 +38,13 @@ impl T5 {
             over_source.push(whole(target.clone(), source, false));
             among_target.push(whole(target.clone(), target, true));
         }
-        let hidden = dept_embed_tracked(&self.table, adapter, &sources, &self.pool)?; // (source rows, hidden)
+        let hidden = dept_embed_tracked(self.table.host()?, adapter, &sources, &self.pool)?; // (source rows, hidden)
         let hidden = self.encode(hidden, &among_source, 0..self.encoder.len())?;
         let encoded = self.finish_encoder(&hidden)?;
-        let mut hidden = self.embed(&[], &targets)?; // (target rows, hidden)
-        let past = self.attention(&among_target, Some(&self.decoder_bias));
-        let prompt = self.attention(&over_source, None);
+        let mut hidden = self.embed(&Adapters::default(), &targets)?; // (target rows, hidden)
+        let [past_tables, prompt_tables] = [SpanTables::default(), SpanTables::default()];
+        let past = self.attention((&among_target, &past_tables), Some(&self.decoder_bias));
+        let prompt = self.attention((&over_source, &prompt_tables), None);
         for block in &self.decoder {
             hidden = block.attention.among_rows(&hidden, &past)?;
             hidden = block.cross.among_rows(&hidden, &encoded, &prompt)?;
@@ -59,7 +60,7 @@ impl T5 {
     pub fn token_rows(&self, tokens: &[u32]) -> Result<Tensor> {
         let mut rows = RowTable::with_capacity(tokens.len());
         tokens.iter().for_each(|&token| rows.push(Row::Token { token, delta: None }));
-        self.embed(&[], &rows)
+        self.embed(&Adapters::default(), &rows)
     }
 
     /// The threads that it computes on.

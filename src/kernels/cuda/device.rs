@@ -9,7 +9,7 @@ use std::{
 };
 
 use candle_core::{
-    CudaDevice, CudaStorage, DType, Layout, Result,
+    CudaDevice, CudaStorage, DType, Device, Layout, Result, Storage, Tensor,
     backend::BackendStorage,
     cuda::{WrapErr, cudarc},
 };
@@ -115,6 +115,63 @@ pub(in crate::kernels) fn address<T>(device: &CudaDevice, slice: &CudaSlice<T>) 
 pub(in crate::kernels) fn multiprocessors(device: &CudaDevice) -> Result<usize> {
     let attribute = CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
     Ok(device.cuda_stream().context().attribute(attribute).w()? as usize)
+}
+
+/// Where a contiguous tensor lies on its device.
+///
+/// # Errors
+/// When it is not on a CUDA device, not contiguous, or of another type than the kernels read.
+pub(in crate::kernels) fn address_of(tensor: &Tensor) -> Result<Address> {
+    let (storage, layout) = tensor.storage_and_layout();
+    let (Storage::Cuda(storage), Some((start, _))) = (&*storage, layout.contiguous_offsets()) else {
+        candle_core::bail!("a CUDA kernel takes a contiguous tensor on its device, found {layout:?}")
+    };
+    let device = &storage.device;
+    let base = match storage.dtype() {
+        DType::F32 => address(device, storage.as_cuda_slice::<f32>()?),
+        DType::BF16 => address(device, storage.as_cuda_slice::<half::bf16>()?),
+        DType::U32 => address(device, storage.as_cuda_slice::<u32>()?),
+        other => candle_core::bail!("a CUDA kernel takes f32, bf16 or u32, found {other:?}"),
+    };
+    Ok(base.offset(start * storage.dtype().size_in_bytes()))
+}
+
+/// Memory for `count` numbers of `format`, every one of which `write` writes at the address that it is given.
+///
+/// # Errors
+/// When there is no memory, and those of `write`.
+pub(in crate::kernels) fn fill(
+    device: &CudaDevice,
+    format: Format,
+    count: usize,
+    write: impl FnOnce(Address) -> Result<()>,
+) -> Result<CudaStorage> {
+    Ok(match format {
+        Format::F32 => {
+            // SAFETY: `write` writes all of it before anything reads it.
+            let out = unsafe { device.alloc::<f32>(count)? };
+            write(address(device, &out))?;
+            CudaStorage::wrap_cuda_slice(out, device.clone())
+        }
+        Format::Bf16 => {
+            // SAFETY: as above.
+            let out = unsafe { device.alloc::<half::bf16>(count)? };
+            write(address(device, &out))?;
+            CudaStorage::wrap_cuda_slice(out, device.clone())
+        }
+    })
+}
+
+/// Makes a new device ready for this process: its driver keeps no events about who used which memory.
+///
+/// # Errors
+/// When it is no CUDA device.
+pub(in crate::kernels) fn prepare(device: &Device) -> Result<()> {
+    let context = device.as_cuda_device()?.cuda_stream().context().clone();
+    // SAFETY: the engine's thread computes on one stream, which keeps its own order. The only other stream copies adapters to
+    // their pool and is joined with it by hand.
+    unsafe { context.disable_event_tracking() };
+    Ok(())
 }
 
 /// A contiguous matrix on a device.

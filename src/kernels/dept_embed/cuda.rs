@@ -1,18 +1,19 @@
 //! The op on a CUDA device, whose tables and adapters are resident there.
 
 use candle_core::{
-    CpuStorage, CudaDevice, CudaStorage, CustomOp1, Device, Layout, Result, Shape, Tensor,
+    CpuStorage, CudaDevice, CudaStorage, CustomOp1, DType, Device, Result, Shape, Tensor,
     cuda::cudarc::driver::CudaSlice,
 };
+use half::bf16;
 
 use super::{
-    AdapterSlot, EmbeddingTable, RowTable, UpdateSlot, check,
+    AdapterSlot, Adapters, EmbeddingTable, RowTable, UpdateSlot, check,
     plan::{Arguments, DeviceSlot, EmbedPlan, TableFormat, UpdateKind},
-    table::TableParts,
+    table::{TableParts, TableShape},
 };
 use crate::kernels::cuda::{
-    Address,
-    device::{address, launch, multiprocessors, upload},
+    Address, Format,
+    device::{address, fill, launch, multiprocessors, upload},
 };
 
 /// Where the tensors of an adapter start inside of its memory: vectors of 16 bytes, and whole sectors of a card's memory.
@@ -20,113 +21,127 @@ const ALIGNMENT: usize = 32;
 
 /// An embedding table in a device's memory.
 #[derive(Debug)]
-pub struct ResidentTable {
+pub(super) struct ResidentTable {
     device: CudaDevice,
+    shape: TableShape,
     values: CudaSlice<u8>,
     scales: CudaSlice<u8>,
     format: TableFormat,
 }
 
 impl ResidentTable {
-    /// Copies the table to the device, in its own format.
+    /// Copies the table to the device: 8-bit rows as they are, others in `dtype`.
     ///
     /// # Errors
     /// When there is no memory for it.
-    pub fn upload(device: &CudaDevice, table: &EmbeddingTable) -> Result<Self> {
+    pub fn upload(device: &CudaDevice, table: &EmbeddingTable, dtype: DType) -> Result<Self> {
+        let none = || upload::<f32>(device, &[]);
         let (values, scales, format) = match table.parts() {
-            TableParts::F32(values) => {
-                (upload(device, values)?, upload::<f32>(device, &[])?, TableFormat::F32)
+            TableParts::F32(values) if dtype == DType::BF16 => {
+                let rounded: Vec<u16> = values.iter().map(|&value| bf16::from_f32(value).to_bits()).collect();
+                (upload(device, &rounded)?, none()?, TableFormat::Bf16)
             }
+            TableParts::F32(values) => (upload(device, values)?, none()?, TableFormat::F32),
             TableParts::I8(values, scales) => {
                 (upload(device, values)?, upload(device, scales)?, TableFormat::I8)
             }
         };
-        Ok(Self { device: device.clone(), values, scales, format })
+        Ok(Self { device: device.clone(), shape: table.shape(), values, scales, format })
     }
 }
 
-/// An adapter in a device's memory: one piece, freed when this is dropped, behind all launches that read it.
+/// Where the tensors of an adapter lie in its piece of memory.
 #[derive(Debug)]
-pub struct ResidentAdapter {
-    memory: CudaSlice<u8>,
-    slot: DeviceSlot,
+pub(super) struct Layout {
+    /// Of P, A, B and ADePT's two biases, in bytes.
+    starts: [usize; 5],
+    /// In all.
+    pub bytes: usize,
+    kind: UpdateKind,
+    rank: usize,
+    scale: f32,
 }
 
-impl ResidentAdapter {
-    /// Copies the adapter's tensors to the device, as they are: factored, in f32.
-    ///
-    /// # Errors
-    /// When there is no memory for them.
-    pub fn upload(device: &CudaDevice, adapter: &AdapterSlot<'_>) -> Result<Self> {
-        let (kind, rank, scale, [a, b, bias_a, bias_b]) = match adapter.update {
-            UpdateSlot::None => (UpdateKind::None, 0, 0.0, [&[][..]; 4]),
-            UpdateSlot::LowRank(pair) => {
-                (UpdateKind::LowRank, pair.rank, pair.scale, [pair.a, pair.b, &[], &[]])
-            }
-            UpdateSlot::Adept(network) => {
-                let tensors = [network.a, network.b, network.bias_a, network.bias_b];
-                (UpdateKind::Adept, network.bias_a.len(), 1.0, tensors)
-            }
+impl Layout {
+    pub fn of(adapter: &AdapterSlot<'_>) -> Self {
+        let (kind, rank, scale) = match adapter.update {
+            UpdateSlot::None => (UpdateKind::None, 0, 0.0),
+            UpdateSlot::LowRank(pair) => (UpdateKind::LowRank, pair.rank, pair.scale),
+            UpdateSlot::Adept(network) => (UpdateKind::Adept, network.bias_a.len(), 1.0),
         };
-        let mut numbers: Vec<f32> = Vec::new();
-        let starts = [adapter.prompt, a, b, bias_a, bias_b].map(|tensor| {
-            let start = numbers.len().next_multiple_of(ALIGNMENT / size_of::<f32>());
-            numbers.resize(start, 0.0);
-            numbers.extend_from_slice(tensor);
-            start * size_of::<f32>()
+        let mut bytes = 0usize;
+        let starts = tensors(adapter).map(|tensor| {
+            let start = bytes.next_multiple_of(ALIGNMENT);
+            bytes = start + size_of_val(tensor);
+            start
         });
-        let memory = upload(device, &numbers)?;
-        let base = address(device, &memory);
-        let [prompt, a, b, bias_a, bias_b] = starts.map(|start| base.offset(start));
-        let slot = DeviceSlot {
-            prompt,
-            a,
-            b,
-            bias_a,
-            bias_b,
-            kind: kind as u32,
-            rank: rank as u32,
-            scale,
-            unused: 0,
-        };
-        Ok(Self { memory, slot })
+        Self { starts, bytes, kind, rank, scale }
     }
 
-    /// Bytes that it takes on the device.
-    pub fn bytes(&self) -> usize {
-        self.memory.len()
+    /// The adapter's numbers, laid out.
+    pub fn numbers(&self, adapter: &AdapterSlot<'_>) -> Vec<f32> {
+        let mut numbers = Vec::with_capacity(self.bytes / size_of::<f32>());
+        for (tensor, start) in tensors(adapter).into_iter().zip(self.starts) {
+            numbers.resize(start / size_of::<f32>(), 0.0);
+            numbers.extend_from_slice(tensor);
+        }
+        numbers
+    }
+
+    /// The adapter as it lies at `base`, in memory of the pool.
+    pub fn at(&self, base: Address) -> Held {
+        let [prompt, a, b, bias_a, bias_b] = self.starts.map(|start| base.offset(start));
+        let (kind, rank) = (self.kind as u32, self.rank as u32);
+        let slot = DeviceSlot { prompt, a, b, bias_a, bias_b, kind, rank, scale: self.scale, unused: 0 };
+        Held { slot, own: None }
+    }
+
+    /// The adapter in memory of its own.
+    pub fn own(&self, device: &CudaDevice, memory: CudaSlice<u8>) -> Held {
+        let Held { slot, .. } = self.at(address(device, &memory));
+        Held { slot, own: Some(memory) }
     }
 }
 
-/// What the kernel reads, on the host (where every index is checked) and on the device.
-#[derive(Debug, Clone, Copy)]
-pub struct ResidentBatch<'a> {
-    /// The table.
-    pub table: (&'a EmbeddingTable, &'a ResidentTable),
-    /// The adapters, by slot.
-    pub slots: &'a [(AdapterSlot<'a>, &'a ResidentAdapter)],
+fn tensors<'a>(adapter: &AdapterSlot<'a>) -> [&'a [f32]; 5] {
+    let [a, b, bias_a, bias_b] = match adapter.update {
+        UpdateSlot::None => [&[][..]; 4],
+        UpdateSlot::LowRank(pair) => [pair.a, pair.b, &[], &[]],
+        UpdateSlot::Adept(network) => [network.a, network.b, network.bias_a, network.bias_b],
+    };
+    [adapter.prompt, a, b, bias_a, bias_b]
 }
 
-impl ResidentBatch<'_> {
-    /// Embeds `rows` and returns `(rows, d)` on the table's device, in f32.
-    ///
-    /// # Errors
-    /// When any row points outside the table or its slot, or the device fails.
-    pub fn embed(&self, rows: &RowTable) -> Result<Tensor> {
-        let slots: Vec<AdapterSlot<'_>> = self.slots.iter().map(|(slot, _)| *slot).collect();
-        check(self.table.0, &slots, rows).map_err(candle_core::Error::wrap)?;
-        let device = &self.table.1.device;
-        let plan = EmbedPlan::new(&slots, rows, self.table.0.hidden(), multiprocessors(device)?)
-            .map_err(candle_core::Error::wrap)?;
-        let shape = (rows.len(), RowTable::WORDS);
-        let packed = Tensor::from_slice(rows.packed(), shape, &Device::Cuda(device.clone()))?; // (rows, 3)
-        packed.apply_op1_no_bwd(&Planned { batch: self, plan: &plan })
+/// An adapter in the device's memory, for one step: of the pool's, or its own, freed behind the kernels that read it.
+#[derive(Debug)]
+pub struct Held {
+    slot: DeviceSlot,
+    #[expect(dead_code, reason = "it is held, not read")]
+    own: Option<CudaSlice<u8>>,
+}
+
+/// Embeds `rows` and returns `(rows, d)` on the table's device, in f32.
+///
+/// # Errors
+/// When any row points outside the table or its slot, the adapters are not on the device, or it fails.
+pub(super) fn embed(table: &ResidentTable, adapters: &Adapters<'_>, rows: &RowTable) -> Result<Tensor> {
+    let Adapters { slots, held } = adapters;
+    if slots.len() != held.len() {
+        candle_core::bail!("{} of {} adapters are on the device", held.len(), slots.len())
     }
+    check(table.shape, slots, rows).map_err(candle_core::Error::wrap)?;
+    let device = &table.device;
+    let plan = EmbedPlan::new(slots, rows, table.shape.hidden, multiprocessors(device)?)
+        .map_err(candle_core::Error::wrap)?;
+    let shape = (rows.len(), RowTable::WORDS);
+    let packed = Tensor::from_slice(rows.packed(), shape, &Device::Cuda(device.clone()))?; // (rows, 3)
+    packed.apply_op1_no_bwd(&Planned { table, held, plan: &plan })
 }
 
 /// The op over a packed, checked, planned row table. `(rows, 3) -> (rows, d)`
 struct Planned<'a> {
-    batch: &'a ResidentBatch<'a>,
+    table: &'a ResidentTable,
+    held: &'a [Held],
     plan: &'a EmbedPlan,
 }
 
@@ -135,20 +150,19 @@ impl CustomOp1 for Planned<'_> {
         "dept-embed"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(&self, _: &CpuStorage, _: &candle_core::Layout) -> Result<(CpuStorage, Shape)> {
         candle_core::bail!("dept-embed has its tables on a CUDA device, and its rows on the CPU")
     }
 
-    fn cuda_fwd(&self, storage: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        let (device, table) = (&storage.device, self.batch.table.1);
-        let (rows, hidden) = (layout.shape().dims2()?.0, self.batch.table.0.hidden());
-        let slots: Vec<DeviceSlot> = self.batch.slots.iter().map(|(_, resident)| resident.slot).collect();
+    fn cuda_fwd(&self, storage: &CudaStorage, layout: &candle_core::Layout) -> Result<(CudaStorage, Shape)> {
+        let (device, table) = (&storage.device, self.table);
+        let (rows, hidden) = (layout.shape().dims2()?.0, table.shape.hidden);
+        let slots: Vec<DeviceSlot> = self.held.iter().map(|held| held.slot).collect();
         let (order, tasks) = (upload(device, &self.plan.order)?, upload(device, &self.plan.tasks)?);
         let slots = upload(device, &slots)?;
-        // SAFETY: the plan holds every row, so the kernel writes every number.
-        let out = unsafe { device.alloc::<f32>(rows * hidden)? };
-        let arguments = Arguments {
-            rows: address(device, storage.as_cuda_slice::<u32>()?),
+        let rows_there = address(device, storage.as_cuda_slice::<u32>()?);
+        let arguments = |out| Arguments {
+            rows: rows_there,
             order: address(device, &order),
             tasks: address(device, &tasks),
             slots: address(device, &slots),
@@ -157,25 +171,31 @@ impl CustomOp1 for Planned<'_> {
                 TableFormat::I8 => address(device, &table.scales),
                 TableFormat::F32 | TableFormat::F16 | TableFormat::Bf16 => Address::default(),
             },
-            out: address(device, &out),
+            out,
             hidden: hidden as u32,
             table_format: table.format as u32,
             rank_chunk: self.plan.rank_chunk as u32,
             unused: 0,
         };
-        // SAFETY: `embed` has checked every index, the plan follows the rows, and all memory is freed on the stream behind
-        // the launch.
-        unsafe { launch(device, self.plan.launch(), arguments)? };
-        Ok((CudaStorage::wrap_cuda_slice(out, device.clone()), Shape::from((rows, hidden))))
+        // The plan holds every row, so the kernel writes every number.
+        let out = fill(device, Format::F32, rows * hidden, |out| {
+            // SAFETY: `embed` has checked every index, the plan follows the rows, and all memory is freed on the stream
+            // behind the launch.
+            unsafe { launch(device, self.plan.launch(), arguments(out)) }
+        })?;
+        Ok((out, Shape::from((rows, hidden))))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, atomic::AtomicBool};
+
     use super::*;
     use crate::kernels::{
+        Place,
         cuda::device::card,
-        dept_embed::{DeltaRow, LowRankSlot, Row, dept_embed},
+        dept_embed::{DeltaRow, LowRankSlot, PlacedTable, ResidentAdapters, Row, Wanted, dept_embed},
         pool::ComputePool,
     };
 
@@ -204,12 +224,20 @@ mod tests {
             rows.push(Row::Prompt { slot: index % 3, index: index % 7 });
         }
         let expected = dept_embed(&table, &slots, &rows, &ComputePool::serial()).unwrap();
-        let resident_table = ResidentTable::upload(&card, &table).unwrap();
-        let residents: Vec<ResidentAdapter> =
-            slots.iter().map(|slot| ResidentAdapter::upload(&card, slot).unwrap()).collect();
-        let held: Vec<_> = slots.iter().copied().zip(&residents).collect();
-        let batch = ResidentBatch { table: (&table, &resident_table), slots: &held };
-        let found = batch.embed(&rows).unwrap().to_device(&Device::Cpu).unwrap();
-        assert_eq!(found.to_vec2::<f32>().unwrap(), expected.to_vec2::<f32>().unwrap());
+        let place = Place::Dense { device: Device::Cuda(card), dtype: DType::F32 };
+        let placed = PlacedTable::new(table, &place).unwrap();
+        let flags = [(); 3].map(|()| Arc::new(AtomicBool::new(false)));
+        // Memory for all of them, for one at a time, for none.
+        for bytes in [8 << 20, 700 << 10, 0] {
+            let mut pool = ResidentAdapters::new(&place, bytes).unwrap();
+            for _ in 0..3 {
+                let wanted = (0..).zip(&slots).zip(&flags);
+                let wanted = wanted.map(|((id, &slot), resident)| Wanted { id, resident, slot }).collect();
+                let held = pool.hold(wanted).unwrap();
+                let found = placed.embed(&held, &rows, &ComputePool::serial()).unwrap();
+                let found = found.to_device(&Device::Cpu).unwrap();
+                assert_eq!(found.to_vec2::<f32>().unwrap(), expected.to_vec2::<f32>().unwrap());
+            }
+        }
     }
 }

@@ -176,7 +176,7 @@ fn random_batches_equal_the_reference_and_the_cpu_kernels_bits() {
         let mut device = HostDevice::default();
         let (table, addresses) = table(random, &mut device, hidden, format);
         let slots: Vec<AdapterSlot<'_>> = adapters.iter().map(Adapter::slot).collect();
-        check(&table, &slots, &rows).unwrap();
+        check(table.shape(), &slots, &rows).unwrap();
 
         let found = run(device, &adapters, &rows, (hidden, format, addresses), seed as usize * 3).f32(0);
         for (at, (found, expected)) in

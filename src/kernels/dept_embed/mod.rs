@@ -11,21 +11,35 @@ use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor};
 use super::pool::ComputePool;
 
 mod backward;
+#[cfg(feature = "cuda")]
+mod card_pool;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod placed;
 #[cfg(any(test, feature = "cuda"))]
 mod plan;
+mod residents;
 mod rows;
+#[cfg(any(test, feature = "cuda"))]
+mod slab;
 mod table;
 
 pub mod reference;
 
 pub use backward::{TrainedPair, TrainedSlot, dept_embed_tracked};
 #[cfg(feature = "cuda")]
-pub use cuda::{ResidentAdapter, ResidentBatch, ResidentTable};
+pub use cuda::Held;
+pub use placed::{Adapters, PlacedTable};
+pub use residents::{Residency, ResidentAdapters, Wanted};
 pub use rows::{DeltaRow, Row, RowTable};
+use table::TableShape;
 pub use table::{EmbeddingTable, TableError};
+
+/// An adapter in a GPU's memory: there is none without CUDA.
+#[cfg(not(feature = "cuda"))]
+#[derive(Debug)]
+pub enum Held {}
 
 #[cfg(test)]
 mod device_tests;
@@ -194,18 +208,17 @@ pub fn dept_embed(
     rows: &RowTable,
     pool: &ComputePool,
 ) -> Result<Tensor, candle_core::Error> {
-    check(table, slots, rows).map_err(candle_core::Error::wrap)?;
+    check(table.shape(), slots, rows).map_err(candle_core::Error::wrap)?;
     let packed = Tensor::from_slice(rows.packed(), (rows.len(), RowTable::WORDS), &Device::Cpu)?; // (rows, 3)
     packed.apply_op1_no_bwd(&DeptEmbed { table, slots, pool })
 }
 
 /// Checks every row against the table and its slot, so that the kernels may trust the batch.
-pub(crate) fn check(
-    table: &EmbeddingTable,
+fn check(
+    TableShape { vocab, hidden }: TableShape,
     slots: &[AdapterSlot<'_>],
     rows: &RowTable,
 ) -> Result<(), DeptEmbedError> {
-    let hidden = table.hidden();
     for (slot, held) in slots.iter().enumerate() {
         if !held.prompt.len().is_multiple_of(hidden) {
             return Err(DeptEmbedError::Width { slot, found: held.prompt.len(), hidden });
@@ -226,8 +239,8 @@ pub(crate) fn check(
                 }
             }
             Row::Token { token, delta } => {
-                if token as usize >= table.vocab() {
-                    return Err(DeptEmbedError::Token { row, token, vocab: table.vocab() });
+                if token as usize >= vocab {
+                    return Err(DeptEmbedError::Token { row, token, vocab });
                 }
                 if let Some(DeltaRow { slot, index }) = delta {
                     let max_length = find(row, slot)?.update.rows();

@@ -28,6 +28,13 @@ enum Storage {
     },
 }
 
+/// The size of a table.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TableShape {
+    pub vocab: usize,
+    pub hidden: usize,
+}
+
 /// The numbers of a table, as they are copied to a device.
 #[cfg(feature = "cuda")]
 pub(super) enum TableParts<'a> {
@@ -76,6 +83,10 @@ impl EmbeddingTable {
             Storage::F32(values) => TableParts::F32(values),
             Storage::I8 { values, scales } => TableParts::I8(values, scales),
         }
+    }
+
+    pub(super) fn shape(&self) -> TableShape {
+        TableShape { vocab: self.vocab, hidden: self.hidden }
     }
 
     /// Rows of the table.

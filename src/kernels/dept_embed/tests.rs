@@ -145,7 +145,7 @@ fn every_way_out_of_bounds_is_an_error() {
         let mut rows = RowTable::default();
         rows.push(Row::Token { token: 0, delta: None });
         rows.push(row);
-        check(&table, &slots, &rows)
+        check(table.shape(), &slots, &rows)
     };
     let delta = |slot, index| Row::Token { token: 0, delta: Some(DeltaRow { slot, index }) };
     let row = 1;
@@ -162,7 +162,7 @@ fn every_way_out_of_bounds_is_an_error() {
     assert_eq!(run(delta(1, 0)), Err(DeptEmbedError::Delta { row, slot: 1, index: 0, max_length: 0 }));
     assert_eq!(run(delta(2, 0)), Err(DeptEmbedError::Slot { row, slot: 2, slots: 2 }));
     let narrow = AdapterSlot { prompt: &[0.0; HIDDEN + 1], update: UpdateSlot::None };
-    let error = check(&table, &[narrow], &RowTable::default()).unwrap_err();
+    let error = check(table.shape(), &[narrow], &RowTable::default()).unwrap_err();
     assert!(matches!(error, DeptEmbedError::Width { slot: 0, .. }), "{error}");
     let adept = Adapter::adept(0, 1, 3);
     let AdapterSlot { prompt, update: UpdateSlot::Adept(network) } = adept.slot() else { panic!() };
@@ -173,7 +173,7 @@ fn every_way_out_of_bounds_is_an_error() {
     ] {
         let slot = AdapterSlot { prompt, update: UpdateSlot::Adept(short) };
         let expected = DeptEmbedError::Width { slot: 0, found, hidden: HIDDEN };
-        assert_eq!(check(&table, &[slot], &RowTable::default()), Err(expected));
+        assert_eq!(check(table.shape(), &[slot], &RowTable::default()), Err(expected));
     }
 }
 

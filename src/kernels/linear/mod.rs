@@ -19,6 +19,7 @@ mod avx2;
 mod avx512;
 mod backward;
 mod blocks;
+mod dense;
 mod forward;
 mod gate;
 mod isa;
@@ -40,6 +41,7 @@ pub use self::activation::Activation;
 use self::activation::Epilogue;
 use self::backward::Backward;
 use self::blocks::PackedSteps;
+pub use self::dense::{Dense, LinearMap};
 use self::forward::Call;
 pub use self::gate::Gate;
 pub use self::isa::Isa;
@@ -118,6 +120,9 @@ pub enum LinearError {
     /// The machine lacks an instruction set that was asked for.
     #[error("this machine lacks the instructions for {0:?}")]
     Unavailable(Isa),
+    /// A device does not take the weights.
+    #[error("the device refused the weights: {0}")]
+    Device(String),
 }
 
 /// A frozen linear map `y = x W^T + b` whose weights are packed for this machine. A clone shares the weights.

@@ -4,9 +4,11 @@
 //! order is part of the op's definition: it does not depend on the batch, the threads or the machine.
 
 mod backward;
+#[cfg(feature = "cuda")]
+mod cuda;
 #[cfg(test)]
 mod device_tests;
-#[cfg(test)]
+#[cfg(any(test, feature = "cuda"))]
 mod plan;
 #[cfg(test)]
 mod reference;
@@ -18,6 +20,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
 use super::{
+    Place,
     pool::{ComputePool, TileGrid},
     simd,
 };
@@ -61,6 +64,8 @@ pub struct Norm {
     bias: Option<Arc<[f32]>>,
     eps: f32,
     pool: ComputePool,
+    #[cfg(feature = "cuda")]
+    there: Option<cuda::DeviceNorm>,
 }
 
 impl Norm {
@@ -70,7 +75,7 @@ impl Norm {
     /// When there is no weight, or a weight or `eps` is not finite, or `eps` is negative.
     pub fn rms(weight: Vec<f32>, eps: f32, pool: ComputePool) -> Result<Norm, NormError> {
         check("weight", &weight, eps)?;
-        Ok(Norm { weight: weight.into(), bias: None, eps, pool })
+        Ok(Norm::with(weight, None, eps, pool))
     }
 
     /// `(x - mean(x)) / sqrt(variance(x) + eps) * weight + bias` over rows of `weight.len()` elements.
@@ -83,7 +88,32 @@ impl Norm {
         if bias.len() != weight.len() {
             return Err(NormError::Length { what: "biases", expected: weight.len(), got: bias.len() });
         }
-        Ok(Norm { weight: weight.into(), bias: Some(bias.into()), eps, pool })
+        Ok(Norm::with(weight, Some(bias), eps, pool))
+    }
+
+    fn with(weight: Vec<f32>, bias: Option<Vec<f32>>, eps: f32, pool: ComputePool) -> Self {
+        Norm {
+            weight: weight.into(),
+            bias: bias.map(Into::into),
+            eps,
+            pool,
+            #[cfg(feature = "cuda")]
+            there: None,
+        }
+    }
+
+    /// The same norm, ready for rows at `place`: on a GPU its outputs are in the place's own numbers.
+    ///
+    /// # Errors
+    /// When the device has no memory for the weights.
+    #[cfg_attr(not(feature = "cuda"), expect(unused_mut, reason = "only a CUDA device has its own copy"))]
+    pub fn on(mut self, place: &Place) -> candle_core::Result<Self> {
+        #[cfg(feature = "cuda")]
+        if place.device().is_cuda() {
+            self.there = Some(cuda::DeviceNorm::new(&self, place.device(), place.dtype())?);
+        }
+        let _ = place;
+        Ok(self)
     }
 
     /// Elements in a row.
@@ -94,7 +124,7 @@ impl Norm {
     /// Normalises `x` (.., d) f32, contiguous, to the same shape.
     ///
     /// # Errors
-    /// When `x` is not f32, not contiguous, not on the CPU or its last dimension is not `d`.
+    /// When `x` is not f32, not contiguous, not where the norm is, or its last dimension is not `d`.
     pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         x.apply_op1(self.clone())
     }
@@ -214,6 +244,15 @@ impl CustomOp1 for Norm {
         let mut out = vec![0.0; x.len()];
         self.forward_rows(x, &mut out).map_err(candle_core::Error::wrap)?;
         Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        storage: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        cuda::forward(self, storage, layout)
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {

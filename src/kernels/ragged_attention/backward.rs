@@ -51,7 +51,15 @@ impl Kept {
 
     fn borrowed(&self) -> Attention<'_> {
         let Self { heads, scale, bias, window, spans, pool } = self;
-        Attention { heads: *heads, scale: *scale, bias: bias.as_ref(), window: *window, spans, pool }
+        Attention {
+            heads: *heads,
+            scale: *scale,
+            bias: bias.as_ref(),
+            window: *window,
+            spans,
+            pool,
+            tables: None,
+        }
     }
 }
 

@@ -1,5 +1,9 @@
 use std::ops::Range;
 
+use candle_core::Result;
+
+use crate::kernels::Place;
+
 /// Which distances a relative bias tells apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
@@ -52,6 +56,8 @@ pub struct RelativeBias {
     /// As the checkpoint has it, for a device. `(buckets, heads)`
     #[cfg(any(test, feature = "cuda"))]
     pub(super) weight: Vec<f32>,
+    #[cfg(feature = "cuda")]
+    there: Option<super::cuda::DeviceBias>,
     reach: usize,
     /// `(heads, 2 reach + 1)`, by `key - query + reach`.
     by_distance: Vec<f32>,
@@ -74,9 +80,30 @@ impl RelativeBias {
             shape,
             #[cfg(any(test, feature = "cuda"))]
             weight: weight.to_vec(),
+            #[cfg(feature = "cuda")]
+            there: None,
             reach,
             by_distance,
         }
+    }
+
+    /// The same bias, ready for rows at `place`.
+    ///
+    /// # Errors
+    /// When the device has no memory for it.
+    #[cfg_attr(not(feature = "cuda"), expect(unused_mut, reason = "only a CUDA device has its own copy"))]
+    pub fn on(mut self, place: &Place) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        if place.device().is_cuda() {
+            self.there = Some(super::cuda::DeviceBias::new(&self, place.device())?);
+        }
+        let _ = place;
+        Ok(self)
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(super) fn on_device(&self) -> Result<&super::cuda::DeviceBias> {
+        self.there.as_ref().ok_or_else(|| candle_core::Error::msg("the relative bias is not on the device"))
     }
 
     /// Largest distance in the table.

@@ -1,21 +1,81 @@
-//! The ops on a CUDA device. Spans and tables are copied to it with each call: a few hundred bytes a sequence.
+//! The ops on a CUDA device. Spans and block tables are copied to it once a step: a few hundred bytes a sequence.
 
 use candle_core::{
-    CudaDevice, CudaStorage, Layout, Result, Shape,
-    cuda::{WrapErr, cudarc::driver::result::memcpy_dtod_async},
+    CudaDevice, CudaStorage, Device, Layout, Result, Shape, Tensor,
+    cuda::{
+        WrapErr,
+        cudarc::driver::{CudaSlice, result::memcpy_dtod_async},
+    },
 };
 
 use super::{
-    Attention, AttentionError,
+    Attention, AttentionError, RelativeBias, SpanTables,
     plan::{Arguments, AttentionPlan, WriteArguments, write_launch},
 };
 use crate::{
-    kernels::cuda::{
-        Address, Format,
-        device::{Matrix, address, launch, upload},
+    kernels::{
+        RowIndices,
+        cuda::{
+            Address,
+            device::{Matrix, address, address_of, fill, launch, upload},
+        },
     },
     kv::{BlockCopy, BlockId},
 };
+
+/// A plan and its parts on the device.
+#[derive(Debug)]
+pub(super) struct DeviceTables {
+    plan: AttentionPlan,
+    spans: CudaSlice<u8>,
+    blocks: CudaSlice<u8>,
+    /// Of `attend_rows` and `attend_split`.
+    tasks: [CudaSlice<u8>; 2],
+}
+
+impl DeviceTables {
+    fn new(attention: &Attention<'_>, device: &CudaDevice) -> Result<Self> {
+        let plan = AttentionPlan::new(attention).map_err(candle_core::Error::wrap)?;
+        let (spans, blocks) = (upload(device, &plan.spans)?, upload(device, &plan.blocks)?);
+        let tasks = [upload(device, &plan.rows)?, upload(device, &plan.split)?];
+        Ok(Self { plan, spans, blocks, tasks })
+    }
+}
+
+impl SpanTables {
+    fn of(&self, attention: &Attention<'_>, device: &CudaDevice) -> Result<&DeviceTables> {
+        if let Some(there) = self.there.get() {
+            return Ok(there);
+        }
+        let laid = DeviceTables::new(attention, device)?;
+        Ok(self.there.get_or_init(|| laid))
+    }
+}
+
+/// A relative bias on the device: its weight, and the bucket of each distance.
+#[derive(Debug, Clone)]
+pub(super) struct DeviceBias {
+    /// `(buckets, heads)`
+    weight: Tensor,
+    /// `(2 max_distance + 1)`
+    buckets: Tensor,
+}
+
+impl DeviceBias {
+    pub fn new(bias: &RelativeBias, device: &Device) -> Result<Self> {
+        let (weight, buckets) = bias.device_tables();
+        Ok(Self {
+            weight: Tensor::from_slice(weight, weight.len(), device)?,
+            buckets: Tensor::from_slice(&buckets, buckets.len(), device)?,
+        })
+    }
+
+    /// Addresses of the weight and of the buckets, and the largest distance that has its own.
+    fn addresses(&self) -> Result<(Address, Address, u32)> {
+        let distances = self.buckets.elem_count() / 2;
+        Ok((address_of(&self.weight)?, address_of(&self.buckets)?, distances as u32))
+    }
+}
 
 /// Where keys and values lie among the columns of a matrix.
 #[derive(Debug, Clone, Copy)]
@@ -35,64 +95,51 @@ pub(super) fn attend(
     if q.format != kv.format {
         candle_core::bail!("queries and keys are in one format, found {:?} and {:?}", q.format, kv.format)
     }
-    let plan = AttentionPlan::new(attention).map_err(candle_core::Error::wrap)?;
-    let (heads, count) = (attention.heads, q.rows * attention.heads.query_width());
-    let (spans, blocks) = (upload(device, &plan.spans)?, upload(device, &plan.blocks)?);
-    let (weight, buckets) = attention.bias.map(|bias| bias.device_tables()).unwrap_or_default();
-    let (bias, bucket_table) = (upload(device, weight)?, upload(device, &buckets)?);
+    let fresh = SpanTables::default();
+    let tables = attention.tables.unwrap_or(&fresh).of(attention, device)?;
+    let heads = attention.heads;
+    let there = attention.bias.map(RelativeBias::on_device).transpose()?;
+    let (bias, buckets, max_distance) = there.map(DeviceBias::addresses).transpose()?.unwrap_or_default();
     let arguments = |out: Address| Arguments {
         q: q.address,
         keys: kv.address.offset(columns.keys * kv.format.bytes()),
         values: kv.address.offset(columns.values * kv.format.bytes()),
         out,
-        blocks: address(device, &blocks),
-        spans: address(device, &spans),
+        blocks: address(device, &tables.blocks),
+        spans: address(device, &tables.spans),
         tasks: Address::default(),
-        bias: address(device, &bias),
-        buckets: address(device, &bucket_table),
+        bias,
+        buckets,
         q_stride: q.columns as u32,
         kv_stride: kv.columns as u32,
         heads: heads.heads as u32,
         kv_heads: heads.kv_heads as u32,
         dim: heads.dim as u32,
-        block_size: plan.block_size,
+        block_size: tables.plan.block_size,
         window: attention.window.map_or(u32::MAX, |window| window as u32),
-        max_distance: (buckets.len() / 2) as u32,
+        max_distance,
         scale: attention.scale,
         biased: u32::from(attention.bias.is_some()),
     };
-    let run = |out: Address| -> Result<()> {
-        for (kernel, tasks) in plan.launches(heads, q.format).into_iter().zip([&plan.rows, &plan.split]) {
-            let tasks = upload(device, tasks)?;
-            let arguments = Arguments { tasks: address(device, &tasks), ..arguments(out) };
-            // SAFETY: the spans were checked against both matrices, the plan follows them, and all memory here is freed on
-            // the stream behind the launch.
+    let width = heads.query_width();
+    // The spans cover every row, so the kernels write every number.
+    let storage = fill(device, q.format, q.rows * width, |out| {
+        for (kernel, tasks) in tables.plan.launches(heads, q.format).into_iter().zip(&tables.tasks) {
+            let arguments = Arguments { tasks: address(device, tasks), ..arguments(out) };
+            // SAFETY: the spans were checked against both matrices, the plan follows them, and all memory is freed on the
+            // stream behind the launch.
             unsafe { launch(device, kernel, arguments)? };
         }
         Ok(())
-    };
-    let shape = Shape::from((q.rows, heads.query_width()));
-    // SAFETY: the spans cover every row, so the kernels write every number of `out`.
-    let storage = match q.format {
-        Format::F32 => {
-            let out = unsafe { device.alloc::<f32>(count)? };
-            run(address(device, &out))?;
-            CudaStorage::wrap_cuda_slice(out, device.clone())
-        }
-        Format::Bf16 => {
-            let out = unsafe { device.alloc::<half::bf16>(count)? };
-            run(address(device, &out))?;
-            CudaStorage::wrap_cuda_slice(out, device.clone())
-        }
-    };
-    Ok((storage, shape))
+    })?;
+    Ok((storage, Shape::from((q.rows, width))))
 }
 
 /// Writes the last columns of `source`'s rows to the slab rows `slots`.
 pub(super) fn write_key_values(
     (slab, slab_layout): (&mut CudaStorage, &Layout),
     (source, source_layout): (&CudaStorage, &Layout),
-    slots: &[u32],
+    slots: &RowIndices,
 ) -> Result<()> {
     let device = slab.device.clone();
     let (slab, source) = (Matrix::new(slab, slab_layout)?, Matrix::new(source, source_layout)?);
@@ -111,11 +158,10 @@ pub(super) fn write_key_values(
     if let Some(slot) = slots.iter().find(|&&slot| slot as usize >= slab.rows) {
         candle_core::bail!("slot {slot} lies outside of a slab of {} rows", slab.rows)
     }
-    let places = upload(&device, slots)?;
     let arguments = WriteArguments {
         source: source.address,
         slab: slab.address,
-        slots: address(&device, &places),
+        slots: address_of(slots.on(&Device::Cuda(device.clone()))?)?,
         rows: slots.len() as u32,
         stride: (stride * bytes / 8) as u32,
         width: (width * bytes / 8) as u32,

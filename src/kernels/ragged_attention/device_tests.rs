@@ -155,8 +155,15 @@ fn rows_among_themselves_equal_the_reference() {
         let mut device = HostDevice::default();
         let address = upload(&mut device, &values, format);
         let qkv = Matrix { values: &values, stride, address };
-        let attention =
-            Attention { heads, scale: 0.7, bias: bias.as_ref(), window, spans: &spans, pool: &pool };
+        let attention = Attention {
+            heads,
+            scale: 0.7,
+            bias: bias.as_ref(),
+            window,
+            spans: &spans,
+            pool: &pool,
+            tables: None,
+        };
         compare(device, &attention, &qkv, (&qkv, [q_width, q_width + kv_width]), format);
     }
 }
@@ -201,8 +208,15 @@ fn paged_keys_equal_the_reference() {
         let mut device = HostDevice::default();
         let q = Matrix { values: &q, stride: q_stride, address: upload(&mut device, &q, format) };
         let kv = Matrix { values: &slab, stride: 2 * kv_width, address: upload(&mut device, &slab, format) };
-        let attention =
-            Attention { heads, scale: 0.5, bias: bias.as_ref(), window, spans: &spans, pool: &pool };
+        let attention = Attention {
+            heads,
+            scale: 0.5,
+            bias: bias.as_ref(),
+            window,
+            spans: &spans,
+            pool: &pool,
+            tables: None,
+        };
         compare(device, &attention, &q, (&kv, [0, kv_width]), format);
     }
 }
@@ -223,7 +237,8 @@ fn heads_that_no_kernel_takes_are_an_error() {
     for (dim, fits) in [(64, true), (256, true), (66, false), (260, false)] {
         let heads = HeadShape { heads: 1, kv_heads: 1, dim };
         let pool = &ComputePool::serial();
-        let attention = Attention { heads, scale: 1.0, bias: None, window: None, spans: &[], pool };
+        let attention =
+            Attention { heads, scale: 1.0, bias: None, window: None, spans: &[], pool, tables: None };
         assert_eq!(AttentionPlan::new(&attention).is_ok(), fits, "{dim}");
     }
 }

@@ -154,6 +154,16 @@ pub struct Attention<'a> {
     pub spans: &'a [Span<'a>],
     /// The threads.
     pub pool: &'a ComputePool,
+    /// Where layers that attend over the same spans share what a device needs of them; without, each call copies it.
+    pub tables: Option<&'a SpanTables>,
+}
+
+/// What a device needs to know of a batch's spans, copied to it by the first layer that attends over them. One for each slice
+/// of spans, as long as that lives; nothing on the CPU.
+#[derive(Debug, Default)]
+pub struct SpanTables {
+    #[cfg(feature = "cuda")]
+    there: std::sync::OnceLock<cuda::DeviceTables>,
 }
 
 /// Why a batch can't be attended. Checked before any row is read.

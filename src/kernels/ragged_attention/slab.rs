@@ -3,13 +3,13 @@
 use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, Layout, Tensor};
 
 use super::{AttentionError, matrix};
-use crate::kv::BlockCopy;
+use crate::{kernels::RowIndices, kv::BlockCopy};
 
 /// Writes rows `[k; v]`, the last `2 kv_heads * dim` columns of `source`, to the slab rows `slots`.
 ///
 /// # Errors
 /// When a slot lies outside of the slab or the shapes differ.
-pub fn write_key_values(slab: &Tensor, source: &Tensor, slots: &[u32]) -> candle_core::Result<()> {
+pub fn write_key_values(slab: &Tensor, source: &Tensor, slots: &RowIndices) -> candle_core::Result<()> {
     if source.track_op() {
         candle_core::bail!("a slab passes no gradients: attend over rows");
     }
@@ -25,7 +25,7 @@ pub fn copy_blocks(slab: &Tensor, copies: &[BlockCopy], block_size: usize) -> ca
 }
 
 struct WriteKeyValues<'a> {
-    slots: &'a [u32],
+    slots: &'a RowIndices,
 }
 
 impl InplaceOp2 for WriteKeyValues<'_> {
@@ -52,7 +52,7 @@ impl InplaceOp2 for WriteKeyValues<'_> {
         let (CpuStorage::F32(slab), Some((start, _))) = (slab, slab_layout.contiguous_offsets()) else {
             candle_core::bail!("write-key-values takes a contiguous f32 slab")
         };
-        for (row, &slot) in source.chunks_exact(stride).zip(self.slots) {
+        for (row, &slot) in source.chunks_exact(stride).zip(self.slots.iter()) {
             let slot = slot as usize;
             if slot >= slab_rows {
                 candle_core::bail!("slot {slot} lies outside of a slab of {slab_rows} rows")

@@ -68,7 +68,7 @@ proptest! {
         }).collect();
         let bias = biased.then(|| relative(heads.heads, Direction::Both, 160));
         let pool = ComputePool::new(NonZeroUsize::new(2).unwrap()).unwrap();
-        let attention = Attention { heads, scale: 0.3, bias: bias.as_ref(), window, spans: &spans, pool: &pool };
+        let attention = Attention { heads, scale: 0.3, bias: bias.as_ref(), window, spans: &spans, pool: &pool, tables: None };
         let rows = spans.last().unwrap().queries.end;
         let (q_width, kv_width) = (heads.query_width(), heads.kv_width());
         let (q, slab) = (noise(rows * q_width, 2), noise(slots * 2 * kv_width, 3));
@@ -119,7 +119,7 @@ proptest! {
         let (q, kv) = (heads.query_width(), heads.kv_width());
         let width = q + 2 * kv;
         let data = noise(start * width, 1);
-        let attention = Attention { heads, scale: 0.7, bias: bias.as_ref(), window, spans: &spans, pool: &pool };
+        let attention = Attention { heads, scale: 0.7, bias: bias.as_ref(), window, spans: &spans, pool: &pool, tables: None };
         let tensor = Tensor::from_slice(&data, (start, width), &Device::Cpu).unwrap();
         let found = attention.among_rows(&tensor).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let part = |offset| reference::Part { values: &data, stride: width, offset };
@@ -163,12 +163,12 @@ proptest! {
         let (q, slab) = (noise(start * q_width, 2), noise(slots * 2 * kv, 3));
         let slab_tensor = Tensor::from_slice(&slab, (slots, 2 * kv), &Device::Cpu).unwrap();
         let run = |spans: &[Span<'_>], q: &[f32]| {
-            let attention = Attention { heads, scale: 1.0, bias: bias.as_ref(), window, spans, pool: &pool };
+            let attention = Attention { heads, scale: 1.0, bias: bias.as_ref(), window, spans, pool: &pool, tables: None };
             let q = Tensor::from_slice(q, (q.len() / q_width, q_width), &Device::Cpu).unwrap();
             attention.over_slab(&q, &slab_tensor).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
         };
         let found = run(&spans, &q);
-        let attention = Attention { heads, scale: 1.0, bias: bias.as_ref(), window, spans: &spans, pool: &pool };
+        let attention = Attention { heads, scale: 1.0, bias: bias.as_ref(), window, spans: &spans, pool: &pool, tables: None };
         let slab_part = |offset| reference::Part { values: &slab, stride: 2 * kv, offset };
         let q_part = reference::Part { values: &q, stride: q_width, offset: 0 };
         close(&found, &reference::attend(&attention, q_part, slab_part(0), slab_part(kv)));
@@ -184,7 +184,7 @@ proptest! {
 fn written_rows_are_where_the_slots_say() {
     let slab = Tensor::zeros((6, 4), DType::F32, &Device::Cpu).unwrap();
     let source = Tensor::from_slice(&noise(3 * 6, 4), (3, 6), &Device::Cpu).unwrap();
-    write_key_values(&slab, &source, &[5, 0, 3]).unwrap();
+    write_key_values(&slab, &source, &vec![5, 0, 3].into()).unwrap();
     let (slab, source) = (slab.to_vec2::<f32>().unwrap(), source.to_vec2::<f32>().unwrap());
     for (row, slot) in [(0, 5), (1, 0), (2, 3)] {
         assert_eq!(slab[slot], source[row][2..]);
@@ -196,15 +196,18 @@ fn written_rows_are_where_the_slots_say() {
 fn what_does_not_fit_is_an_error() {
     let slab = Tensor::zeros((6, 4), DType::F32, &Device::Cpu).unwrap();
     let source = Tensor::zeros((1, 6), DType::F32, &Device::Cpu).unwrap();
-    assert!(write_key_values(&slab, &source, &[6]).is_err());
-    assert!(write_key_values(&slab, &source, &[0, 1]).is_err());
-    assert!(write_key_values(&slab, &source.narrow(1, 0, 3).unwrap().contiguous().unwrap(), &[0]).is_err());
+    assert!(write_key_values(&slab, &source, &vec![6].into()).is_err());
+    assert!(write_key_values(&slab, &source, &vec![0, 1].into()).is_err());
+    assert!(
+        write_key_values(&slab, &source.narrow(1, 0, 3).unwrap().contiguous().unwrap(), &vec![0].into())
+            .is_err()
+    );
 
     let pool = ComputePool::serial();
     let heads = HeadShape { heads: 1, kv_heads: 1, dim: 2 };
     let run = |span: Span<'_>, bias: Option<&RelativeBias>| {
         let q = Tensor::zeros((2, 2), DType::F32, &Device::Cpu).unwrap();
-        Attention { heads, scale: 1.0, bias, window: None, spans: &[span], pool: &pool }
+        Attention { heads, scale: 1.0, bias, window: None, spans: &[span], pool: &pool, tables: None }
             .over_slab(&q, &slab)
             .map(|_| ())
     };

@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 
 use super::{CHUNK, HeadNorms, HeadShape, PrepareHeads, RopeTable};
 use crate::kernels::{
+    RowIndices,
     contiguous::values,
     pool::{ComputePool, TileGrid},
 };
@@ -15,7 +16,7 @@ impl PrepareHeads<'_> {
             heads: self.heads,
             norms: self.norms.cloned(),
             rope: self.rope.clone(),
-            positions: self.positions.to_vec(),
+            positions: self.positions.to_vec().into(),
             pool: self.pool.clone(),
         })
     }
@@ -45,7 +46,7 @@ struct Kept {
     heads: HeadShape,
     norms: Option<HeadNorms>,
     rope: RopeTable,
-    positions: Vec<u32>,
+    positions: RowIndices,
     pool: ComputePool,
 }
 

@@ -42,7 +42,7 @@ fn heads_have_the_cpu_kernels_bits() {
             heads: shape,
             norms: normed.then_some(&norms),
             rope: &rope,
-            positions: &positions,
+            positions: &positions.clone().into(),
             pool,
         };
         let tensor = Tensor::from_slice(&x, (rows, width), &Device::Cpu).unwrap();

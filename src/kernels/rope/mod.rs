@@ -9,6 +9,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
 use super::{
+    Place, RowIndices,
     norm::Norm,
     pool::{ComputePool, TileGrid},
     ragged_attention::HeadShape,
@@ -16,9 +17,11 @@ use super::{
 };
 
 mod backward;
+#[cfg(feature = "cuda")]
+mod cuda;
 #[cfg(test)]
 mod device_tests;
-#[cfg(test)]
+#[cfg(any(test, feature = "cuda"))]
 mod plan;
 #[cfg(test)]
 mod reference;
@@ -67,6 +70,8 @@ pub struct RopeTable {
     half: usize,
     /// `(positions, [cos; sin])`
     turns: Arc<[f32]>,
+    /// The same on a device.
+    there: Option<Tensor>,
 }
 
 impl RopeTable {
@@ -77,7 +82,18 @@ impl RopeTable {
             let angles = frequencies.iter().map(move |frequency| f64::from(position as f32 * frequency));
             angles.clone().map(f64::cos).chain(angles.map(f64::sin)).map(|turn| turn as f32)
         };
-        Self { half: frequencies.len(), turns: (0..reach).flat_map(row).collect() }
+        Self { half: frequencies.len(), turns: (0..reach).flat_map(row).collect(), there: None }
+    }
+
+    /// The same table, ready for rows at `place`.
+    ///
+    /// # Errors
+    /// When the device has no memory for it.
+    pub fn on(mut self, place: &Place) -> candle_core::Result<Self> {
+        if place.device().is_cuda() {
+            self.there = Some(Tensor::from_slice(&self.turns, self.turns.len(), place.device())?);
+        }
+        Ok(self)
     }
 
     /// Positions in the table.
@@ -111,7 +127,7 @@ pub struct PrepareHeads<'a> {
     /// The turns.
     pub rope: &'a RopeTable,
     /// One a row.
-    pub positions: &'a [u32],
+    pub positions: &'a RowIndices,
     /// The threads.
     pub pool: &'a ComputePool,
 }
@@ -196,5 +212,14 @@ impl CustomOp1 for PrepareHeads<'_> {
             }
         });
         Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        storage: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        cuda::forward(self, storage, layout)
     }
 }

@@ -36,9 +36,10 @@ proptest! {
         let norm = |weight: &[f32]| Norm::rms(weight.to_vec(), 1e-6, pool.clone()).unwrap();
         let norms = normed.then(|| HeadNorms { query: norm(&query), key: norm(&key) });
         let run = |rows: &[f32], positions: &[u32], pool: &ComputePool| {
-            let op = PrepareHeads { heads, norms: norms.as_ref(), rope: &rope, positions, pool };
             let width = rows.len() / positions.len();
-            let qkv = Tensor::from_slice(rows, (positions.len(), width), &Device::Cpu).unwrap();
+            let positions = &positions.to_vec().into();
+            let op = PrepareHeads { heads, norms: norms.as_ref(), rope: &rope, positions, pool };
+            let qkv = Tensor::from_slice(rows, (rows.len() / width, width), &Device::Cpu).unwrap();
             op.forward(&qkv).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
         };
         let width = heads.query_width() + 2 * heads.kv_width();
@@ -78,11 +79,12 @@ fn what_does_not_fit_is_an_error() {
     let heads = HeadShape { heads: 2, kv_heads: 1, dim: 4 };
     let rope = RopeTable::new(&frequencies(4), 10);
     assert_eq!(rope.reach(), 10);
-    let good = PrepareHeads { heads, norms: None, rope: &rope, positions: &[9, 0], pool: &pool };
+    let [near, distant] = [vec![9, 0], vec![0, 10]].map(RowIndices::from);
+    let good = PrepareHeads { heads, norms: None, rope: &rope, positions: &near, pool: &pool };
     assert_eq!(good.check(2, 16), Ok(()));
     assert_eq!(good.check(1, 16), Err(RopeError::Rows { rows: 1, positions: 2 }));
     assert!(matches!(good.check(2, 15), Err(RopeError::Columns { what: "a row", expected: 16, found: 15 })));
-    let far = PrepareHeads { positions: &[0, 10], ..good };
+    let far = PrepareHeads { positions: &distant, ..good };
     assert_eq!(far.check(2, 16), Err(RopeError::Position { row: 1, position: 10, reach: 10 }));
     let narrow = RopeTable::new(&frequencies(2), 10);
     assert!(PrepareHeads { rope: &narrow, ..good }.check(2, 16).is_err());

@@ -10,7 +10,8 @@ use dept::{
         weights::Weights,
     },
     kernels::{
-        dept_embed::{AdapterSlot, DeltaRow, Row, RowTable, UpdateSlot},
+        Place, RowIndices,
+        dept_embed::{AdapterSlot, Adapters, DeltaRow, Row, RowTable, UpdateSlot},
         pool::ComputePool,
         ragged_attention::{Keys, Span},
     },
@@ -28,12 +29,21 @@ pub fn load_decoder(path: &Path, recipe: Recipe, threads: usize) -> Decoder {
     load_decoder_to(path, recipe, threads, BLOCKS_A_JOB * BLOCK_SIZE)
 }
 
+/// A decoder-only model in f32 in a place of its own.
+pub fn load_decoder_at(place: Place, path: &Path) -> Decoder {
+    load(place, path, Recipe::F32, 2, BLOCKS_A_JOB * BLOCK_SIZE)
+}
+
 /// A decoder-only model on `threads` threads, for texts of `positions` at most.
 pub fn load_decoder_to(path: &Path, recipe: Recipe, threads: usize, positions: usize) -> Decoder {
+    load(Place::Cpu, path, recipe, threads, positions)
+}
+
+fn load(place: Place, path: &Path, recipe: Recipe, threads: usize, positions: usize) -> Decoder {
     let weights = Weights::open(path).unwrap();
     let pool = ComputePool::new(NonZeroUsize::new(threads).unwrap()).unwrap();
     let config = DecoderConfig::read(&weights).unwrap();
-    let loader = Loader { weights: &weights, recipe, pool, gradients: false };
+    let loader = Loader { weights: &weights, place, recipe, pool, gradients: false };
     Decoder::load(&loader, config, positions).unwrap()
 }
 
@@ -123,11 +133,11 @@ pub fn perplexity(model: &Decoder, tokens: &[u32]) -> f64 {
     let slabs: Vec<Tensor> = (0..model.layers()).map(slab).collect();
     let mut rows = RowTable::default();
     inputs.iter().for_each(|&token| rows.push(Row::Token { token, delta: None }));
-    let positions: Vec<u32> = (0..inputs.len() as u32).collect();
+    let positions = (0..inputs.len() as u32).collect();
     let keys = Keys::Blocks { blocks: &blocks, block_size: BLOCK_SIZE };
     let span =
         Span { queries: 0..inputs.len(), first_position: 0, context: inputs.len(), keys, causal: true };
-    let hidden = model.embed(&[], &rows, &positions).unwrap();
+    let hidden = model.embed(&Adapters::default(), &rows, &positions).unwrap();
     let batch = CausalBatch { spans: &[span], positions: &positions, slots: &positions, slabs: &slabs };
     let hidden = model.forward(hidden, &batch).unwrap(); // (rows, hidden)
     let mut nats = 0.0;
@@ -172,7 +182,8 @@ fn run_step(
     slabs: &[Tensor],
     pieces: Pieces,
 ) {
-    let (mut table, mut positions, mut places) = (RowTable::default(), Vec::new(), Vec::new());
+    let mut table = RowTable::default();
+    let (mut positions, mut places) = (RowIndices::default(), RowIndices::default());
     let mut spans = Vec::new();
     let mut taken = Vec::new();
     for (index, live) in live.iter().enumerate().filter(|(_, live)| !live.finished()) {
@@ -189,7 +200,7 @@ fn run_step(
     if spans.is_empty() {
         return;
     }
-    let hidden = model.embed(slots, &table, &positions).unwrap();
+    let hidden = model.embed(&slots.to_vec().into(), &table, &positions).unwrap();
     let batch = CausalBatch { spans: &spans, positions: &positions, slots: &places, slabs };
     let hidden = model.forward(hidden, &batch).unwrap();
     let last: Vec<u32> = spans.iter().map(|span| span.queries.end as u32 - 1).collect();

@@ -17,7 +17,7 @@ use dept::{
     },
     domain::{FinishReason, GivenToken, RawSampling, SamplingParams, Scoring, TenantId},
     grammar::{Compiled, Guide, Progress},
-    kernels::pool::ComputePool,
+    kernels::{Place, pool::ComputePool},
     layers::{Loader, Recipe},
     runner::{CausalRunner, Runner, RunnerConfig, StepOutput, T5Runner},
     sampling::{Sampled, Sampler},
@@ -36,10 +36,15 @@ pub fn golden(path: &str) -> PathBuf {
 
 /// A T5 on `threads` threads.
 pub fn load_t5(path: &Path, recipe: Recipe, threads: usize) -> T5 {
+    load_t5_at(Place::Cpu, path, recipe, threads)
+}
+
+/// A T5 in a place of its own.
+pub fn load_t5_at(place: Place, path: &Path, recipe: Recipe, threads: usize) -> T5 {
     let weights = Weights::open(path).unwrap();
     let pool = ComputePool::new(NonZeroUsize::new(threads).unwrap()).unwrap();
     let config = T5Config::read(&weights).unwrap();
-    let loader = Loader { weights: &weights, recipe, pool, gradients: false };
+    let loader = Loader { weights: &weights, place, recipe, pool, gradients: false };
     T5::load(&loader, config, Reach { prompt: 512, new_tokens: 128 }).unwrap()
 }
 
@@ -101,7 +106,11 @@ impl Default for Memory {
 
 impl Memory {
     fn runner(self) -> RunnerConfig {
-        RunnerConfig { num_blocks: self.num_blocks, block_size: NonZeroUsize::new(self.block_size).unwrap() }
+        RunnerConfig {
+            adapter_bytes: 0,
+            num_blocks: self.num_blocks,
+            block_size: NonZeroUsize::new(self.block_size).unwrap(),
+        }
     }
 
     fn scheduler(self, prompts: PromptPath, eos: Vec<u32>) -> Scheduler {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::adapter::residency::LoadError;
+use crate::adapter::residency::{LoadError, Residence};
 
 /// A look at the store that began before an upload must not take up what it saw after it, nor drop the name.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -150,8 +150,8 @@ async fn what_one_tenant_pins_leaves_the_others_room() {
     let pin = async |what: &str, pinned| {
         catalogue.set_pinned(&home("a"), &name(what), pinned, Precondition::None).await
     };
-    assert!(pin("task-0", true).await.unwrap().resident);
-    assert!(pin("task-1", true).await.unwrap().resident);
+    assert!(pin("task-0", true).await.unwrap().resident == Residence::Host);
+    assert!(pin("task-1", true).await.unwrap().resident == Residence::Host);
     let refused = pin("task-2", true).await.unwrap_err();
     assert!(
         matches!(refused, CatalogueError::Load(LoadError::PinsFull { bytes: 768, most: 512, .. })),

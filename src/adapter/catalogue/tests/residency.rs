@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
+use crate::adapter::residency::Residence;
 
 #[tokio::test]
 async fn a_crowd_over_more_adapters_than_fit_is_served_in_turn() {
@@ -32,7 +33,7 @@ async fn a_crowd_over_more_adapters_than_fit_is_served_in_turn() {
     assert!(metrics.adapters.host.get() <= 4 && metrics.adapter_bytes.host.get() <= 1024);
     assert!(metrics.adapter_evictions.host.get() >= 36);
     let large = catalogue.put(&home("a"), &name("large"), files(1.0, 100), Precondition::None).await.unwrap();
-    assert!(!large.found.resident);
+    assert_eq!(large.found.resident, Residence::Store);
     let error = value(&catalogue, "a", "large").await.unwrap_err();
     assert!(error.contains("takes 1600 bytes and --adapter-host-bytes is 1024"), "{error}");
 }
@@ -45,7 +46,7 @@ async fn many_who_ask_for_one_adapter_load_it_once_and_pins_stay() {
         put(&first, &home("a"), &format!("task-{number}"), number as f32).await;
     }
     let pinned = first.set_pinned(&home("a"), &name("task-0"), true, Precondition::None).await.unwrap();
-    assert!(pinned.pinned && pinned.resident);
+    assert!(pinned.pinned && pinned.resident == Residence::Host);
     let metrics = Arc::new(Metrics::default());
     let (catalogue, _) =
         Catalogue::open(config(root.path(), 1024, NEVER), Arc::clone(&metrics)).await.unwrap();

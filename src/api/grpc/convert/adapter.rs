@@ -4,7 +4,10 @@ use prost_types::{ListValue, NullValue, Struct, Timestamp, Value, value::Kind};
 
 use super::{request::unknown, response::count};
 use crate::{
-    adapter::catalogue::{Found, Precondition},
+    adapter::{
+        catalogue::{Found, Precondition},
+        residency::Residence,
+    },
     api::{
         ApiError, Site,
         grpc::proto::{Adapter, Namespace, Residency},
@@ -17,7 +20,11 @@ pub(in crate::api::grpc) fn adapter(name: &AdapterName, found: &Found) -> Adapte
     let version = &found.version;
     let alias = *name != found.name;
     let namespace = if found.namespace.is_shared() { Namespace::Shared } else { Namespace::Home };
-    let residency = if found.resident { Residency::Host } else { Residency::Store };
+    let residency = match found.resident {
+        Residence::Device => Residency::Device,
+        Residence::Host => Residency::Host,
+        Residence::Store => Residency::Store,
+    };
     Adapter {
         name: name.to_string(),
         alias_of: alias.then(|| format!("{}@{}", found.name, version.version)),

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    adapter::catalogue::Found,
+    adapter::{catalogue::Found, residency::Residence},
     domain::{AdapterName, UtcTime},
 };
 
@@ -80,7 +80,11 @@ impl AdapterObject {
             parameters: version.parameters,
             bytes: version.bytes,
             created_at: rfc3339(UNIX_EPOCH + Duration::from_millis(version.created_ms)),
-            residency: if found.resident { "host" } else { "store" },
+            residency: match found.resident {
+                Residence::Device => "device",
+                Residence::Host => "host",
+                Residence::Store => "store",
+            },
             pinned: found.pinned,
             card: version.card.clone(),
         }

@@ -1,0 +1,189 @@
+//! Linear maps as plain matrices on a candle device, whose library multiplies them: how a GPU computes.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::{Activation, Linear, LinearError, LinearPart, LinearShape, activation::Epilogue};
+
+/// A linear map where its model computes.
+#[derive(Clone, Debug)]
+pub enum LinearMap {
+    /// Packed for this machine's CPU.
+    Packed(Linear),
+    /// On a device.
+    Dense(Dense),
+}
+
+impl LinearMap {
+    /// Applies the map. `(rows, k) -> (rows, n)`
+    ///
+    /// # Errors
+    /// When `x` is not contiguous, not where the map is, or its last dimension is not `k`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Packed(linear) => linear.forward(x),
+            Self::Dense(dense) => dense.forward(x),
+        }
+    }
+}
+
+impl From<Linear> for LinearMap {
+    fn from(linear: Linear) -> Self {
+        Self::Packed(linear)
+    }
+}
+
+/// A frozen map `y = x W^T + b` in bf16 or f32; the device's library picks the order of its sums by shape. A clone shares the
+/// weights.
+#[derive(Clone, Debug)]
+pub struct Dense {
+    /// As checkpoints store it. `(n, k)`
+    weight: Tensor,
+    /// `(n)`
+    bias: Option<Tensor>,
+    epilogue: Epilogue,
+}
+
+impl Dense {
+    /// Brings several maps of the same input to `device`, in `dtype`, as one whose outputs follow each other. Weights of few
+    /// bits are widened.
+    ///
+    /// # Errors
+    /// When a length does not fit, a number is not finite, the parts differ in `k` or format, or the device has no memory.
+    pub fn concat(
+        parts: Vec<LinearPart>,
+        device: &Device,
+        dtype: DType,
+    ) -> std::result::Result<Self, LinearError> {
+        Self::new(parts, Epilogue::Plain, device, dtype)
+    }
+
+    /// A map whose outputs go through `activation`.
+    ///
+    /// # Errors
+    /// As [`Dense::concat`].
+    pub fn activated(
+        part: LinearPart,
+        activation: Activation,
+        device: &Device,
+        dtype: DType,
+    ) -> std::result::Result<Self, LinearError> {
+        Self::new(vec![part], Epilogue::Activated(activation), device, dtype)
+    }
+
+    /// Two maps of the same input as one: `activation(gate(x)) * up(x)`.
+    ///
+    /// # Errors
+    /// As [`Dense::concat`], and when the parts differ in `n`.
+    pub fn gated(
+        (gate, up): (LinearPart, LinearPart),
+        activation: Activation,
+        device: &Device,
+        dtype: DType,
+    ) -> std::result::Result<Self, LinearError> {
+        if gate.shape.n != up.shape.n {
+            return Err(LinearError::MixedOutputs { gate: gate.shape.n, up: up.shape.n });
+        }
+        Self::new(vec![gate, up], Epilogue::Gated(activation), device, dtype)
+    }
+
+    fn new(
+        parts: Vec<LinearPart>,
+        epilogue: Epilogue,
+        device: &Device,
+        dtype: DType,
+    ) -> std::result::Result<Self, LinearError> {
+        let LinearPart { shape: LinearShape { n, k }, weights, bias } = LinearPart::stack(parts)?;
+        let there = |values: Vec<f32>, shape: &[usize]| {
+            let on_host = Tensor::from_vec(values, shape, &Device::Cpu)?;
+            on_host.to_dtype(dtype)?.to_device(device)
+        };
+        let refused = |error: candle_core::Error| LinearError::Device(error.to_string());
+        Ok(Self {
+            weight: there(weights.widen(k), &[n, k]).map_err(refused)?,
+            bias: bias.map(|bias| there(bias, &[n])).transpose().map_err(refused)?,
+            epilogue,
+        })
+    }
+
+    /// Applies the map to rows of any type, rounded to the map's own. `(rows, k) -> (rows, n)`
+    ///
+    /// # Errors
+    /// When `x` is not on the map's device or its last dimension is not `k`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut y = x.to_dtype(self.weight.dtype())?.matmul(&self.weight.t()?)?; // (rows, n)
+        if let Some(bias) = &self.bias {
+            y = y.broadcast_add(bias)?;
+        }
+        match self.epilogue {
+            Epilogue::Plain => Ok(y),
+            Epilogue::Activated(activation) => activate(activation, &y),
+            Epilogue::Gated(activation) => {
+                let n = y.dim(1)? / 2;
+                activate(activation, &y.narrow(1, 0, n)?)? * y.narrow(1, n, n)?
+            }
+        }
+    }
+}
+
+fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
+    match activation {
+        Activation::Relu => x.relu(),
+        // Candle's name for the tanh formula; the exact one is `gelu_erf`.
+        Activation::GeluTanh => x.gelu(),
+        Activation::Silu => x.silu(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
+    use super::*;
+    use crate::kernels::{linear::LinearWeights, pool::ComputePool};
+
+    fn part(random: &mut SmallRng, n: usize, k: usize) -> LinearPart {
+        let mut noise = |count| (0..count).map(|_| random.random_range(-1.0f32..1.0)).collect::<Vec<_>>();
+        let weights = LinearWeights::F32 { values: noise(n * k) };
+        LinearPart { shape: LinearShape { n, k }, weights, bias: Some(noise(n)) }
+    }
+
+    #[test]
+    fn a_matrix_computes_what_the_packed_map_does() {
+        let random = &mut SmallRng::seed_from_u64(3);
+        let (device, pool) = (&Device::Cpu, ComputePool::serial());
+        let x = Tensor::from_vec((0..3 * 33).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect(), (3, 33), device)
+            .unwrap();
+        let mut pairs = Vec::new();
+        for activation in [Activation::Relu, Activation::GeluTanh, Activation::Silu] {
+            let (gate, up) = (part(random, 40, 33), part(random, 40, 33));
+            pairs.push((
+                Linear::activated(gate.clone(), activation, pool.clone()).unwrap(),
+                Dense::activated(gate.clone(), activation, device, DType::F32).unwrap(),
+            ));
+            pairs.push((
+                Linear::gated(gate.clone(), up.clone(), activation, pool.clone()).unwrap(),
+                Dense::gated((gate.clone(), up.clone()), activation, device, DType::F32).unwrap(),
+            ));
+            let (packed, dense) = (vec![gate.clone(), up.clone()], vec![gate, up]);
+            pairs.push((
+                Linear::concat(packed, pool.clone()).unwrap(),
+                Dense::concat(dense, device, DType::F32).unwrap(),
+            ));
+        }
+        for (packed, dense) in pairs {
+            let (packed, dense) = (packed.forward(&x).unwrap(), dense.forward(&x).unwrap());
+            assert_eq!(packed.dims(), dense.dims());
+            let apart =
+                (packed - dense).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            assert!(apart < 2e-5, "{apart}");
+        }
+    }
+
+    #[test]
+    fn gate_and_up_of_different_sizes_are_refused() {
+        let random = &mut SmallRng::seed_from_u64(4);
+        let parts = (part(random, 8, 4), part(random, 7, 4));
+        let error = Dense::gated(parts, Activation::Silu, &Device::Cpu, DType::F32).unwrap_err();
+        assert_eq!(error, LinearError::MixedOutputs { gate: 8, up: 7 });
+    }
+}
