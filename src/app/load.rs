@@ -79,12 +79,12 @@ pub enum LoadModelError {
     #[error("the system refused a thread for the engine: {0}")]
     Thread(std::io::Error),
     /// A GPU was asked for and can't be used.
-    #[error("--device cuda:{ordinal}: {source}")]
+    #[error("--device cuda:{ordinal}: {why}")]
     Card {
         /// Which one.
         ordinal: usize,
         /// Why not.
-        source: CardError,
+        why: CardError,
     },
     /// A GPU was asked for in training.
     #[error("--device cuda:{0}: training computes on the CPU; use --device cpu or auto")]
@@ -128,7 +128,7 @@ pub struct LoadedModel {
 /// # Errors
 /// When a file is missing, broken or of a model that can't be run.
 pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> {
-    let (place, recipe) = place(config.device, config.dtype)?;
+    let (place, recipe) = place(config)?;
     let path = locate(&config.model)?;
     let weights = Weights::open(&path)?;
     let dimensions = Dimensions::read(&weights)?;
@@ -159,17 +159,17 @@ pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> 
 }
 
 /// Where and how a model computes: on the GPU that was asked for, on the first one that can be used, else on the CPU.
-fn place(device: Device, dtype: Dtype) -> Result<(Place, Recipe), LoadModelError> {
-    let on_card = |ordinal| Place::card(ordinal, if dtype == Dtype::F32 { DType::F32 } else { DType::BF16 });
+fn place(config: &EngineConfig) -> Result<(Place, Recipe), LoadModelError> {
+    let &EngineConfig { device, dtype, batch_invariant, .. } = config;
+    let floats = if dtype == Dtype::F32 { DType::F32 } else { DType::BF16 };
+    let on_card = |ordinal| Place::card(ordinal, floats, batch_invariant);
     let refused = |device, instead| {
         let dtype = if dtype == Dtype::I8 { "i8" } else { "bf16" };
         LoadModelError::Dtype { dtype, device, instead }
     };
     let place = match device {
         Device::Cpu => Place::Cpu,
-        Device::Cuda(ordinal) => {
-            on_card(ordinal).map_err(|source| LoadModelError::Card { ordinal, source })?
-        }
+        Device::Cuda(ordinal) => on_card(ordinal).map_err(|why| LoadModelError::Card { ordinal, why })?,
         Device::Auto if dtype == Dtype::I8 => Place::Cpu,
         Device::Auto => on_card(0).unwrap_or_else(|why| {
             tracing::info!(%why, "device auto: computing on the CPU");
@@ -179,8 +179,8 @@ fn place(device: Device, dtype: Dtype) -> Result<(Place, Recipe), LoadModelError
     match (&place, dtype) {
         (Place::Cpu, Dtype::Bf16) => Err(refused("the CPU", "use auto, f32 or i8")),
         (Place::Cpu, _) => Ok((place, dtype.into())),
-        (Place::Dense { .. }, Dtype::I8) => Err(refused("a GPU", "use auto, bf16 or f32")),
-        (Place::Dense { .. }, _) => Ok((place, Recipe::F32)),
+        (Place::Dense(_), Dtype::I8) => Err(refused("a GPU", "use auto, bf16 or f32")),
+        (Place::Dense(_), _) => Ok((place, Recipe::F32)),
     }
 }
 

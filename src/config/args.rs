@@ -172,6 +172,14 @@ pub struct EngineArgs {
     #[arg(long, env = "DEPT_DTYPE", value_enum, value_name = "DTYPE", default_value = "auto")]
     pub dtype: Dtype,
 
+    /// On a GPU: a request's answer is the same to the bit whatever runs beside it, at the price of slower steps. On the CPU it
+    /// always is.
+    #[arg(
+        long, env = "DEPT_BATCH_INVARIANT", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+        default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true
+    )]
+    pub batch_invariant: bool,
+
     /// Threads that compute; 0 takes every core. More threads than cores make every step slower.
     #[arg(long, env = "DEPT_THREADS", value_name = "N", default_value = "0")]
     pub threads: usize,

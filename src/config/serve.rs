@@ -145,6 +145,8 @@ pub struct EngineConfig {
     pub adapter_host_bytes: u64,
     /// Where the model computes.
     pub device: Device,
+    /// Whether a GPU's answers are the same to the bit whatever runs beside.
+    pub batch_invariant: bool,
     /// Memory of a GPU for adapters, in bytes.
     pub adapter_device_bytes: u64,
     /// How the weights are held.
@@ -195,6 +197,7 @@ impl EngineConfig {
             adapters_interval: args.adapters_interval,
             adapter_host_bytes: args.adapter_host_bytes,
             device: args.device,
+            batch_invariant: args.batch_invariant,
             adapter_device_bytes: args.adapter_device_bytes,
             dtype: args.dtype,
             threads: if args.threads == 0 { cores() } else { args.threads },

@@ -2,6 +2,7 @@
 //!
 //! All unsafe code of the crate but the memory map of weights lives here.
 
+pub mod best;
 mod contiguous;
 pub mod cross_entropy;
 #[cfg(any(test, feature = "cuda"))]
@@ -11,6 +12,7 @@ pub mod dept_embed;
 mod gradients;
 mod indices;
 pub mod linear;
+pub mod matmul;
 pub mod norm;
 mod place;
 pub mod pool;
@@ -19,4 +21,4 @@ pub mod rope;
 mod simd;
 
 pub use indices::RowIndices;
-pub use place::{CardError, Place};
+pub use place::{CardError, DensePlace, Place};

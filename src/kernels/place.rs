@@ -9,12 +9,19 @@ pub enum Place {
     Cpu,
     /// On a candle device: weights as plain matrices in `dtype`, products by the device's library, what flows between the
     /// products in `dtype` too. The residual stream is in f32.
-    Dense {
-        /// The device.
-        device: Device,
-        /// bf16 or f32.
-        dtype: DType,
-    },
+    Dense(DensePlace),
+}
+
+/// A candle device and how layers compute there.
+#[derive(Debug, Clone)]
+pub struct DensePlace {
+    /// The device.
+    pub device: Device,
+    /// bf16 or f32.
+    pub dtype: DType,
+    /// Whether a row's bits never depend on what else is computed with it: products by kernels of this crate with one order
+    /// of sums, and attention by one kernel. Slower; else the device's library chooses by shape.
+    pub invariant: bool,
 }
 
 /// Why a GPU can't be used.
@@ -24,36 +31,44 @@ pub enum CardError {
     #[error("this dept is built without CUDA; use an image or a build for it (docs/gpu.md), or --device cpu")]
     NotBuilt,
     /// The driver says no.
-    #[error("CUDA device {ordinal} can't be used: {source}; `nvidia-smi` lists what there is")]
+    #[error("CUDA device {ordinal} can't be used: {why}; `nvidia-smi` lists what there is")]
     Driver {
         /// Which one.
         ordinal: usize,
         /// What the driver says.
-        source: Box<candle_core::Error>,
+        why: Box<candle_core::Error>,
     },
 }
 
 impl Place {
-    /// The CUDA device `ordinal`, in `dtype`.
+    /// The CUDA device `ordinal`, in `dtype`; with the same bits in every batch where `invariant`.
     ///
     /// # Errors
     /// When the binary is built without CUDA, or the driver has no such device.
-    pub fn card(ordinal: usize, dtype: DType) -> Result<Self, CardError> {
+    pub fn card(ordinal: usize, dtype: DType, invariant: bool) -> Result<Self, CardError> {
         if !cfg!(feature = "cuda") {
             return Err(CardError::NotBuilt);
         }
-        let driver = |source| CardError::Driver { ordinal, source: Box::new(source) };
+        let driver = |why| CardError::Driver { ordinal, why: Box::new(why) };
         let device = Device::new_cuda_with_stream(ordinal).map_err(driver)?;
         #[cfg(feature = "cuda")]
         super::cuda::device::prepare(&device).map_err(driver)?;
-        Ok(Self::Dense { device, dtype })
+        Ok(Self::Dense(DensePlace { device, dtype, invariant }))
     }
 
     /// The device that tensors live on.
     pub fn device(&self) -> &Device {
         match self {
             Self::Cpu => &Device::Cpu,
-            Self::Dense { device, .. } => device,
+            Self::Dense(there) => &there.device,
+        }
+    }
+
+    /// Whether a row's bits never depend on what else is computed with it. On the CPU they never do.
+    pub fn invariant(&self) -> bool {
+        match self {
+            Self::Cpu => true,
+            Self::Dense(there) => there.invariant,
         }
     }
 
@@ -61,7 +76,7 @@ impl Place {
     pub fn dtype(&self) -> DType {
         match self {
             Self::Cpu => DType::F32,
-            Self::Dense { dtype, .. } => *dtype,
+            Self::Dense(there) => there.dtype,
         }
     }
 }

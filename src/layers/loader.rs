@@ -1,4 +1,4 @@
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 
 use super::{
     MlpShape,
@@ -8,7 +8,7 @@ use super::{
 use crate::{
     backbones::weights::{RawEmbedding, RawLinear, RawNibbles, Weights, WeightsError},
     kernels::{
-        Place,
+        DensePlace, Place,
         dept_embed::{EmbeddingTable, PlacedTable, TableError},
         linear::{Dense, Gate, Linear, LinearError, LinearMap, LinearPart, LinearShape, LinearWeights},
         norm::{Norm, NormError},
@@ -41,12 +41,12 @@ pub enum LoadError {
         source: NormError,
     },
     /// A device does not take it.
-    #[error("'{module}' can't be brought to the device: {source}")]
+    #[error("'{module}' can't be brought to the device: {why}")]
     Device {
         /// The module's name in the checkpoint.
         module: String,
         /// What the device says.
-        source: Box<candle_core::Error>,
+        why: Box<candle_core::Error>,
     },
     /// The embedding table can't be built.
     #[error("'{module}' can't be used: {source}")]
@@ -125,7 +125,7 @@ impl Loader<'_> {
     fn concat(&self, parts: Vec<LinearPart>) -> Result<LinearMap, LinearError> {
         let pool = self.pool.clone();
         Ok(match &self.place {
-            Place::Dense { device, dtype } => LinearMap::Dense(Dense::concat(parts, device, *dtype)?),
+            Place::Dense(place) => LinearMap::Dense(Dense::concat(parts, place)?),
             Place::Cpu if self.gradients => Linear::differentiable(parts, pool)?.into(),
             Place::Cpu => Linear::concat(parts, pool)?.into(),
         })
@@ -146,8 +146,8 @@ impl Loader<'_> {
         let parts = self.parts(prefix, parts, k)?;
         let inner = match &self.place {
             Place::Cpu => self.packed_inner(parts, shape),
-            Place::Dense { device, dtype } => {
-                dense_inner(parts, shape, device, *dtype).map(|dense| (LinearMap::Dense(dense), None))
+            Place::Dense(place) => {
+                dense_inner(parts, shape, place).map(|dense| (LinearMap::Dense(dense), None))
             }
         };
         inner.map_err(|source| LoadError::Linear { module: prefix.to_owned(), source })
@@ -268,7 +268,7 @@ impl Loader<'_> {
     }
 
     fn placed<T>(&self, module: &str, placed: candle_core::Result<T>) -> Result<T, LoadError> {
-        placed.map_err(|source| LoadError::Device { module: module.to_owned(), source: Box::new(source) })
+        placed.map_err(|why| LoadError::Device { module: module.to_owned(), why: Box::new(why) })
     }
 
     /// The embedding table `module` `(vocab, d)`, each row times `scale`.
@@ -315,18 +315,11 @@ impl Loader<'_> {
 }
 
 /// The inner map of an MLP as a matrix, its activation included.
-fn dense_inner(
-    parts: Vec<LinearPart>,
-    shape: MlpShape,
-    device: &Device,
-    dtype: DType,
-) -> Result<Dense, LinearError> {
+fn dense_inner(parts: Vec<LinearPart>, shape: MlpShape, place: &DensePlace) -> Result<Dense, LinearError> {
     let mut parts = parts.into_iter();
     match (shape, parts.next(), parts.next()) {
-        (MlpShape::Plain(activation), Some(part), None) => Dense::activated(part, activation, device, dtype),
-        (MlpShape::Gated(activation), Some(gate), Some(up)) => {
-            Dense::gated((gate, up), activation, device, dtype)
-        }
+        (MlpShape::Plain(activation), Some(part), None) => Dense::activated(part, activation, place),
+        (MlpShape::Gated(activation), Some(gate), Some(up)) => Dense::gated((gate, up), activation, place),
         _ => Err(LinearError::NoParts),
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     grammar::Guide,
     kernels::{
         Place,
+        best::best_tokens,
         dept_embed::{AdapterSlot, Adapters, AdeptSlot, LowRankSlot, ResidentAdapters, UpdateSlot, Wanted},
         ragged_attention::copy_blocks,
     },
@@ -65,13 +66,23 @@ impl<'a> From<&'a AdapterWeights> for AdapterSlot<'a> {
 }
 
 /// Memory that sampling works in.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SampleMemory {
     row: Vec<f32>,
     scratch: Scratch,
+    /// Whether logits lie on a device, from where ids are read back rather than rows.
+    away: bool,
+}
+
+impl SampleMemory {
+    /// For logits made at `place`.
+    pub fn new(place: &Place) -> Self {
+        Self { row: Vec::new(), scratch: Scratch::default(), away: matches!(place, Place::Dense(_)) }
+    }
 }
 
 /// What becomes of one row of logits.
+#[derive(Debug, Clone, Copy)]
 enum Reading {
     /// It scores the token behind decoder row so and so.
     Score(SequenceId, usize),
@@ -115,9 +126,58 @@ pub(super) fn read_out(
         } else {
             hidden.index_select(&Tensor::new(rows, hidden.device())?, 0)? // (some rows, d)
         };
-        read_rows(&logits(&wanted)?, readings, (sequences, eos), memory, output)?;
+        let logits = logits(&wanted)?; // (some rows, vocab)
+        if memory.away {
+            read_away(&logits, readings, (sequences, eos), memory, output)?;
+        } else {
+            read_rows(&logits, readings, (sequences, eos), memory, output)?;
+        }
     }
     Ok(())
+}
+
+/// Reads rows of a device: ids where the best token is all that is wanted, the logits of the others.
+fn read_away(
+    logits: &Tensor,
+    readings: &[Reading],
+    (sequences, eos): (&mut Sequences, &[u32]),
+    memory: &mut SampleMemory,
+    output: &mut StepOutput,
+) -> Result<(), RunnerError> {
+    let best = |sequences: &Sequences, reading: &Reading| match reading {
+        Reading::Score(..) => None,
+        Reading::Sample(id) => sequences.get(*id).and_then(vocab_of_best),
+    };
+    let Some(vocab) = readings.iter().find_map(|reading| best(sequences, reading)) else {
+        return read_rows(logits, readings, (sequences, eos), memory, output);
+    };
+    let tokens = best_tokens(logits, vocab)?;
+    let (mut rest, mut others) = (Vec::new(), Vec::new());
+    for (row, (&reading, token)) in (0u32..).zip(readings.iter().zip(tokens)) {
+        match (reading, token) {
+            // Without a best token the sampler says why.
+            (Reading::Sample(id), Some(token)) if best(sequences, &reading) == Some(vocab) => {
+                let sequence = sequences.get_mut(id).ok_or(RunnerError::NoSequence(id))?;
+                output.tokens.push((id, Ok(sequence.request.sampler.take_best(token))));
+            }
+            _ => {
+                rest.push(row);
+                others.push(reading);
+            }
+        }
+    }
+    if rest.is_empty() {
+        return Ok(());
+    }
+    let wanted = logits.index_select(&Tensor::new(rest, logits.device())?, 0)?; // (other rows, vocab)
+    read_rows(&wanted, &others, (sequences, eos), memory, output)
+}
+
+/// The logits that count for a sequence whose next token is the best of them, whatever it is.
+fn vocab_of_best(sequence: &Sequence) -> Option<usize> {
+    let NewSequence { guide, sampler, .. } = &sequence.request;
+    let free = guide.is_none() && !sequence.must_go_on() && sampler.wants_the_best();
+    free.then(|| sampler.vocab())
 }
 
 fn read_rows(

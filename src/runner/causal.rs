@@ -37,6 +37,7 @@ impl CausalRunner {
     /// # Errors
     /// When the slabs can't be allocated.
     pub fn new(model: Decoder, config: RunnerConfig) -> Result<Self, RunnerError> {
+        let samples = SampleMemory::new(model.place());
         Ok(Self {
             block_size: config.block_size.get(),
             slabs: slabs(model.place(), config, model.layers(), model.slab_width())?,
@@ -45,7 +46,7 @@ impl CausalRunner {
             rows: RowTable::default(),
             positions: RowIndices::default(),
             slots: RowIndices::default(),
-            samples: SampleMemory::default(),
+            samples,
         })
     }
 

@@ -51,7 +51,7 @@ pub enum RunnerError {
     NoSequence(SequenceId),
 }
 
-/// What a step produced: a token, or why there is none, for each planned decode that samples, in the plan's order.
+/// What a step produced: a token, or why there is none, for each planned decode that samples, in no order.
 #[derive(Debug, Default)]
 pub struct StepOutput {
     /// By sequence.

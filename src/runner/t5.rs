@@ -46,6 +46,7 @@ impl T5Runner {
     /// # Errors
     /// When the slabs can't be allocated.
     pub fn new(model: T5, config: RunnerConfig) -> Result<Self, RunnerError> {
+        let samples = SampleMemory::new(model.place());
         Ok(Self {
             block_size: config.block_size.get(),
             slabs: slabs(model.place(), config, model.config().decoder_layers, model.slab_width())?,
@@ -54,7 +55,7 @@ impl T5Runner {
             encoding: None,
             rows: RowTable::default(),
             slots: RowIndices::default(),
-            samples: SampleMemory::default(),
+            samples,
         })
     }
 

@@ -125,6 +125,24 @@ impl Sampler {
         Ok(Sampled { token, logprob, top: scores.map(|scores| scores.top).unwrap_or_default() })
     }
 
+    /// Whether the next token is the best of the logits as they are, and nothing else of them is asked for: then whoever has
+    /// them may choose it ([`Sampler::take_best`]).
+    pub fn wants_the_best(&self) -> bool {
+        self.params.is_greedy() && self.params.logprobs == 0 && !self.reshapes()
+    }
+
+    /// Remembers a token that was chosen elsewhere: of the first [`Sampler::vocab`] logits the largest, of equal ones the
+    /// lowest id.
+    pub fn take_best(&mut self, token: u32) -> Sampled {
+        self.position += 1;
+        Sampled { token, logprob: None, top: Vec::new() }
+    }
+
+    /// Logits of a row that are tokens.
+    pub fn vocab(&self) -> usize {
+        self.vocab
+    }
+
     /// How probable `token` is by `logits`, whatever the sampler would choose; it remembers nothing of it.
     ///
     /// # Errors

@@ -2,7 +2,12 @@
 //! the first CUDA device where there is one.
 
 use candle_core::{DType, Device};
-use dept::{kernels::Place, layers::Recipe, sampling::Sampled};
+use dept::{
+    domain::{RawSampling, SamplingParams},
+    kernels::{DensePlace, Place},
+    layers::Recipe,
+    sampling::Sampled,
+};
 
 use crate::support::{
     Job, Memory, causal::load_decoder_at, generate, generate_causal, golden, lease, load_t5, load_t5_at,
@@ -10,10 +15,13 @@ use crate::support::{
 
 /// Matrices in f32 on the CPU, and on a card.
 fn places() -> Vec<Place> {
-    let mut places = vec![Place::Dense { device: Device::Cpu, dtype: DType::F32 }];
-    match Place::card(0, DType::F32) {
-        Ok(card) => places.push(card),
-        Err(why) => eprintln!("SKIPPED on a GPU: {why}"),
+    let mut places = Vec::new();
+    for invariant in [false, true] {
+        places.push(Place::Dense(DensePlace { device: Device::Cpu, dtype: DType::F32, invariant }));
+        match Place::card(0, DType::F32, invariant) {
+            Ok(card) => places.push(card),
+            Err(why) => eprintln!("SKIPPED on a GPU: {why}"),
+        }
     }
     places
 }
@@ -27,11 +35,19 @@ fn jobs(family: &str, adapters: &[&str]) -> Vec<Job> {
     leases.zip([9, 4, 12]).map(|(lease, length)| Job::new(prompt(length), lease, 12)).collect()
 }
 
+/// The same, of whose tokens nothing but the best is wanted: a device chooses those itself.
+fn greedy(jobs: &[Job]) -> Vec<Job> {
+    let sampling = SamplingParams::new(RawSampling::default()).unwrap();
+    jobs.iter().map(|job| Job { sampling: sampling.clone(), ..job.clone() }).collect()
+}
+
+fn tokens(sampled: &[Vec<Sampled>]) -> Vec<Vec<u32>> {
+    sampled.iter().map(|job| job.iter().map(|one| one.token).collect()).collect()
+}
+
 fn are_close(found: &[Vec<Sampled>], expected: &[Vec<Sampled>], what: &str) {
-    assert_eq!(found.len(), expected.len());
+    assert_eq!(tokens(found), tokens(expected), "{what}");
     for (job, (found, expected)) in found.iter().zip(expected).enumerate() {
-        let tokens = |sampled: &[Sampled]| sampled.iter().map(|one| one.token).collect::<Vec<_>>();
-        assert_eq!(tokens(found), tokens(expected), "{what} job {job}");
         for (found, expected) in found.iter().zip(expected) {
             let apart = (found.logprob.unwrap() - expected.logprob.unwrap()).abs();
             assert!(apart < 1e-3, "{what} job {job}: {apart}");
@@ -46,8 +62,10 @@ fn a_t5_of_matrices_says_what_the_packed_one_says() {
         let (expected, _) = generate(load_t5(&golden(family), Recipe::F32, 2), &jobs, Memory::default());
         for place in places() {
             let what = format!("{family} {place:?}");
-            let model = load_t5_at(place, &golden(family), Recipe::F32, 2);
-            are_close(&generate(model, &jobs, Memory::default()).0, &expected, &what);
+            let model = || load_t5_at(place.clone(), &golden(family), Recipe::F32, 2);
+            are_close(&generate(model(), &jobs, Memory::default()).0, &expected, &what);
+            let chosen = generate(model(), &greedy(&jobs), Memory::default()).0;
+            assert_eq!(tokens(&chosen), tokens(&expected), "{what}");
         }
     }
 }
@@ -60,8 +78,29 @@ fn a_decoder_of_matrices_says_what_the_packed_one_says() {
         let (expected, _) = generate_causal(packed, &jobs, Memory::default());
         for place in places() {
             let what = format!("{family} {place:?}");
-            let model = load_decoder_at(place, &golden(family));
-            are_close(&generate_causal(model, &jobs, Memory::default()).0, &expected, &what);
+            let model = || load_decoder_at(place.clone(), &golden(family));
+            are_close(&generate_causal(model(), &jobs, Memory::default()).0, &expected, &what);
+            // Among them one that wants more of its logits.
+            let mixed = [greedy(&jobs[..2]), jobs[2..].to_vec()].concat();
+            let chosen = generate_causal(model(), &mixed, Memory::default()).0;
+            assert_eq!(tokens(&chosen), tokens(&expected), "{what}");
+        }
+    }
+}
+
+/// Alone, among others and in pieces of another size: the same bits.
+#[test]
+fn invariant_matrices_give_a_request_its_bits_in_any_company() {
+    for place in places().into_iter().filter(Place::invariant) {
+        for family in ["gpt2", "llama"] {
+            let jobs = jobs(family, &["dept", "pt"]);
+            let model = || load_decoder_at(place.clone(), &golden(family));
+            let (crowd, _) = generate_causal(model(), &jobs, Memory::default());
+            for (job, crowd) in jobs.iter().zip(&crowd) {
+                let memory = Memory { max_batch_tokens: 5, ..Memory::default() };
+                let (alone, _) = generate_causal(model(), std::slice::from_ref(job), memory);
+                assert_eq!(&alone[0], crowd, "{family} {place:?}");
+            }
         }
     }
 }

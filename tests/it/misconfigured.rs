@@ -38,7 +38,7 @@ fn told(folder: &Path, mistake: &Mistake<'_>) -> (Option<i32>, String) {
 fn a_wrong_word_is_named_wherever_it_stands() {
     use Mistake::{File, Flags, Variable};
     let folder = TempDir::new().unwrap();
-    let cases: [(Mistake<'_>, i32, &[&str]); 22] = [
+    let cases: [(Mistake<'_>, i32, &[&str]); 23] = [
         // Values that are none, on each of the three ways.
         (Flags(&["--threads", "many"]), 2, &["--threads", "'many'", "invalid digit"]),
         (Flags(&["--kv-cache-bytes", "1 apple"]), 2, &["--kv-cache-bytes", "'1 apple'", "write a size like"]),
@@ -60,7 +60,12 @@ fn a_wrong_word_is_named_wherever_it_stands() {
         (Flags(&["--model", "/no/such/model"]), 78, &["--model", "/no/such/model"]),
         (Flags(&["--adapters", "/no/such/folder"]), 78, &["--adapters", "/no/such/folder", "no such folder"]),
         (Flags(&["--adapters", "ftp://somewhere/x"]), 78, &["--adapters", "'ftp://somewhere/x'", "s3://"]),
-        (Flags(&["--device", "cuda:0"]), 78, &["--device cuda:0", "does not compute on GPUs"]),
+        (Flags(&["--device", "cuda:0"]), 78, &["--device cuda:0", "is built without CUDA"]),
+        (
+            Flags(&["--device", "cpu", "--dtype", "bf16"]),
+            78,
+            &["--dtype bf16 is not for the CPU", "use auto, f32 or i8"],
+        ),
         (Flags(&["--head-timeout", "0s"]), 78, &["--head-timeout is 0", "give it some time"]),
         (Flags(&["--kv-cache-bytes", "1KiB"]), 78, &["--kv-cache-bytes", "give at least"]),
     ];

@@ -103,7 +103,7 @@ impl Decoder {
         if batch.slabs.len() != self.blocks.len() {
             candle_core::bail!("{} slabs for {} blocks", batch.slabs.len(), self.blocks.len())
         }
-        let tables = SpanTables::default();
+        let tables = SpanTables::at(&self.place);
         let attention = self.attention(batch.spans, &tables);
         let places = RowPlaces { positions: batch.positions, slots: batch.slots };
         for (block, slab) in self.blocks.iter().zip(batch.slabs) {

@@ -36,7 +36,7 @@ impl Decoder {
         }
         let embedded = dept_embed_tracked(self.table.host()?, adapter, &batch.rows, &self.pool)?;
         let mut hidden = self.add_positions(embedded, &batch.positions)?; // (rows, hidden)
-        let tables = SpanTables::default();
+        let tables = SpanTables::at(&self.place);
         let attention = self.attention(&batch.spans, &tables);
         for block in &self.blocks {
             hidden = block.among_rows(&hidden, &attention, &batch.positions)?;

@@ -150,7 +150,7 @@ impl T5 {
     /// # Errors
     /// When the spans do not cover the rows.
     pub fn encode(&self, mut hidden: Tensor, spans: &[Span<'_>], layers: Range<usize>) -> Result<Tensor> {
-        let tables = SpanTables::default();
+        let tables = SpanTables::at(&self.place);
         let attention = self.attention((spans, &tables), Some(&self.encoder_bias));
         for block in &self.encoder[layers] {
             hidden = block.attention.among_rows(&hidden, &attention)?;
@@ -180,7 +180,7 @@ impl T5 {
     /// # Errors
     /// When spans or slots do not fit.
     pub fn decode(&self, mut hidden: Tensor, batch: &DecoderBatch<'_>) -> Result<Tensor> {
-        let [past_tables, prompt_tables] = [SpanTables::default(), SpanTables::default()];
+        let [past_tables, prompt_tables] = [SpanTables::at(&self.place), SpanTables::at(&self.place)];
         let past = self.attention((batch.past, &past_tables), Some(&self.decoder_bias));
         let prompt = self.attention((batch.prompt, &prompt_tables), None);
         for (block, slab) in self.decoder.iter().zip(batch.slabs) {

@@ -42,7 +42,7 @@ impl T5 {
         let hidden = self.encode(hidden, &among_source, 0..self.encoder.len())?;
         let encoded = self.finish_encoder(&hidden)?;
         let mut hidden = self.embed(&Adapters::default(), &targets)?; // (target rows, hidden)
-        let [past_tables, prompt_tables] = [SpanTables::default(), SpanTables::default()];
+        let [past_tables, prompt_tables] = [SpanTables::at(&self.place), SpanTables::at(&self.place)];
         let past = self.attention((&among_target, &past_tables), Some(&self.decoder_bias));
         let prompt = self.attention((&over_source, &prompt_tables), None);
         for block in &self.decoder {

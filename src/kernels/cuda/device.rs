@@ -146,6 +146,8 @@ pub(in crate::kernels) fn fill(
     count: usize,
     write: impl FnOnce(Address) -> Result<()>,
 ) -> Result<CudaStorage> {
+    // A driver gives no memory of no bytes.
+    let count = count.max(1);
     Ok(match format {
         Format::F32 => {
             // SAFETY: `write` writes all of it before anything reads it.

@@ -193,7 +193,7 @@ mod tests {
 
     use super::*;
     use crate::kernels::{
-        Place,
+        DensePlace, Place,
         cuda::device::card,
         dept_embed::{DeltaRow, LowRankSlot, PlacedTable, ResidentAdapters, Row, Wanted, dept_embed},
         pool::ComputePool,
@@ -224,7 +224,8 @@ mod tests {
             rows.push(Row::Prompt { slot: index % 3, index: index % 7 });
         }
         let expected = dept_embed(&table, &slots, &rows, &ComputePool::serial()).unwrap();
-        let place = Place::Dense { device: Device::Cuda(card), dtype: DType::F32 };
+        let place =
+            Place::Dense(DensePlace { device: Device::Cuda(card), dtype: DType::F32, invariant: false });
         let placed = PlacedTable::new(table, &place).unwrap();
         let flags = [(); 3].map(|()| Arc::new(AtomicBool::new(false)));
         // Memory for all of them, for one at a time, for none.

@@ -1,8 +1,9 @@
 //! Linear maps as plain matrices on a candle device, whose library multiplies them: how a GPU computes.
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 use super::{Activation, Linear, LinearError, LinearPart, LinearShape, activation::Epilogue};
+use crate::kernels::{DensePlace, matmul::fixed_matmul};
 
 /// A linear map where its model computes.
 #[derive(Clone, Debug)]
@@ -32,7 +33,7 @@ impl From<Linear> for LinearMap {
     }
 }
 
-/// A frozen map `y = x W^T + b` in bf16 or f32; the device's library picks the order of its sums by shape. A clone shares the
+/// A frozen map `y = x W^T + b` in bf16 or f32; unless its place is invariant, the device's library picks the order of its sums by shape. A clone shares the
 /// weights.
 #[derive(Clone, Debug)]
 pub struct Dense {
@@ -41,6 +42,8 @@ pub struct Dense {
     /// `(n)`
     bias: Option<Tensor>,
     epilogue: Epilogue,
+    /// Whether its sums have one order at every shape.
+    invariant: bool,
 }
 
 impl Dense {
@@ -49,12 +52,8 @@ impl Dense {
     ///
     /// # Errors
     /// When a length does not fit, a number is not finite, the parts differ in `k` or format, or the device has no memory.
-    pub fn concat(
-        parts: Vec<LinearPart>,
-        device: &Device,
-        dtype: DType,
-    ) -> std::result::Result<Self, LinearError> {
-        Self::new(parts, Epilogue::Plain, device, dtype)
+    pub fn concat(parts: Vec<LinearPart>, place: &DensePlace) -> std::result::Result<Self, LinearError> {
+        Self::new(parts, Epilogue::Plain, place)
     }
 
     /// A map whose outputs go through `activation`.
@@ -64,10 +63,9 @@ impl Dense {
     pub fn activated(
         part: LinearPart,
         activation: Activation,
-        device: &Device,
-        dtype: DType,
+        place: &DensePlace,
     ) -> std::result::Result<Self, LinearError> {
-        Self::new(vec![part], Epilogue::Activated(activation), device, dtype)
+        Self::new(vec![part], Epilogue::Activated(activation), place)
     }
 
     /// Two maps of the same input as one: `activation(gate(x)) * up(x)`.
@@ -77,31 +75,30 @@ impl Dense {
     pub fn gated(
         (gate, up): (LinearPart, LinearPart),
         activation: Activation,
-        device: &Device,
-        dtype: DType,
+        place: &DensePlace,
     ) -> std::result::Result<Self, LinearError> {
         if gate.shape.n != up.shape.n {
             return Err(LinearError::MixedOutputs { gate: gate.shape.n, up: up.shape.n });
         }
-        Self::new(vec![gate, up], Epilogue::Gated(activation), device, dtype)
+        Self::new(vec![gate, up], Epilogue::Gated(activation), place)
     }
 
     fn new(
         parts: Vec<LinearPart>,
         epilogue: Epilogue,
-        device: &Device,
-        dtype: DType,
+        place: &DensePlace,
     ) -> std::result::Result<Self, LinearError> {
         let LinearPart { shape: LinearShape { n, k }, weights, bias } = LinearPart::stack(parts)?;
         let there = |values: Vec<f32>, shape: &[usize]| {
             let on_host = Tensor::from_vec(values, shape, &Device::Cpu)?;
-            on_host.to_dtype(dtype)?.to_device(device)
+            on_host.to_dtype(place.dtype)?.to_device(&place.device)
         };
         let refused = |error: candle_core::Error| LinearError::Device(error.to_string());
         Ok(Self {
             weight: there(weights.widen(k), &[n, k]).map_err(refused)?,
             bias: bias.map(|bias| there(bias, &[n])).transpose().map_err(refused)?,
             epilogue,
+            invariant: place.invariant,
         })
     }
 
@@ -110,7 +107,11 @@ impl Dense {
     /// # Errors
     /// When `x` is not on the map's device or its last dimension is not `k`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut y = x.to_dtype(self.weight.dtype())?.matmul(&self.weight.t()?)?; // (rows, n)
+        let x = x.to_dtype(self.weight.dtype())?;
+        let mut y = match self.invariant {
+            true => fixed_matmul(&x, &self.weight)?,
+            false => x.matmul(&self.weight.t()?)?,
+        }; // (rows, n)
         if let Some(bias) = &self.bias {
             y = y.broadcast_add(bias)?;
         }
@@ -136,6 +137,7 @@ fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::DType;
     use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
     use super::*;
@@ -147,28 +149,35 @@ mod tests {
         LinearPart { shape: LinearShape { n, k }, weights, bias: Some(noise(n)) }
     }
 
+    fn at(invariant: bool) -> DensePlace {
+        DensePlace { device: Device::Cpu, dtype: DType::F32, invariant }
+    }
+
     #[test]
     fn a_matrix_computes_what_the_packed_map_does() {
         let random = &mut SmallRng::seed_from_u64(3);
-        let (device, pool) = (&Device::Cpu, ComputePool::serial());
-        let x = Tensor::from_vec((0..3 * 33).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect(), (3, 33), device)
-            .unwrap();
+        let pool = ComputePool::serial();
+        let x = Tensor::from_vec(
+            (0..3 * 33).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect(),
+            (3, 33),
+            &Device::Cpu,
+        )
+        .unwrap();
         let mut pairs = Vec::new();
-        for activation in [Activation::Relu, Activation::GeluTanh, Activation::Silu] {
+        let [free, fixed] = [false, true].map(at);
+        let activations = [Activation::Relu, Activation::GeluTanh, Activation::Silu];
+        for (activation, place) in activations.iter().flat_map(|&one| [(one, &free), (one, &fixed)]) {
             let (gate, up) = (part(random, 40, 33), part(random, 40, 33));
             pairs.push((
                 Linear::activated(gate.clone(), activation, pool.clone()).unwrap(),
-                Dense::activated(gate.clone(), activation, device, DType::F32).unwrap(),
+                Dense::activated(gate.clone(), activation, place).unwrap(),
             ));
             pairs.push((
                 Linear::gated(gate.clone(), up.clone(), activation, pool.clone()).unwrap(),
-                Dense::gated((gate.clone(), up.clone()), activation, device, DType::F32).unwrap(),
+                Dense::gated((gate.clone(), up.clone()), activation, place).unwrap(),
             ));
             let (packed, dense) = (vec![gate.clone(), up.clone()], vec![gate, up]);
-            pairs.push((
-                Linear::concat(packed, pool.clone()).unwrap(),
-                Dense::concat(dense, device, DType::F32).unwrap(),
-            ));
+            pairs.push((Linear::concat(packed, pool.clone()).unwrap(), Dense::concat(dense, place).unwrap()));
         }
         for (packed, dense) in pairs {
             let (packed, dense) = (packed.forward(&x).unwrap(), dense.forward(&x).unwrap());
@@ -183,7 +192,7 @@ mod tests {
     fn gate_and_up_of_different_sizes_are_refused() {
         let random = &mut SmallRng::seed_from_u64(4);
         let parts = (part(random, 8, 4), part(random, 7, 4));
-        let error = Dense::gated(parts, Activation::Silu, &Device::Cpu, DType::F32).unwrap_err();
+        let error = Dense::gated(parts, Activation::Silu, &at(false)).unwrap_err();
         assert_eq!(error, LinearError::MixedOutputs { gate: 8, up: 7 });
     }
 }

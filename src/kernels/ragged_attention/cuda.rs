@@ -34,8 +34,8 @@ pub(super) struct DeviceTables {
 }
 
 impl DeviceTables {
-    fn new(attention: &Attention<'_>, device: &CudaDevice) -> Result<Self> {
-        let plan = AttentionPlan::new(attention).map_err(candle_core::Error::wrap)?;
+    fn new(attention: &Attention<'_>, device: &CudaDevice, one_kernel: bool) -> Result<Self> {
+        let plan = AttentionPlan::new(attention, one_kernel).map_err(candle_core::Error::wrap)?;
         let (spans, blocks) = (upload(device, &plan.spans)?, upload(device, &plan.blocks)?);
         let tasks = [upload(device, &plan.rows)?, upload(device, &plan.split)?];
         Ok(Self { plan, spans, blocks, tasks })
@@ -47,7 +47,7 @@ impl SpanTables {
         if let Some(there) = self.there.get() {
             return Ok(there);
         }
-        let laid = DeviceTables::new(attention, device)?;
+        let laid = DeviceTables::new(attention, device, self.invariant)?;
         Ok(self.there.get_or_init(|| laid))
     }
 }

@@ -51,17 +51,36 @@ impl<'a> Matrix<'a> {
 
 /// Runs both kernels over one output and holds them against the reference.
 fn compare(
-    mut device: HostDevice,
+    device: HostDevice,
     attention: &Attention<'_>,
     q: &Matrix<'_>,
     kv: (&Matrix<'_>, [usize; 2]),
     format: Format,
 ) {
+    let width = attention.heads.query_width();
+    let expected = reference::attend(attention, q.part(0), kv.0.part(kv.1[0]), kv.0.part(kv.1[1]));
+    let [by_rows, by_split] = attend(device, attention, q, kv, format, false);
+    // Each kernel writes its own spans' rows and leaves the others as they were: zeros here.
+    let bound = if format == Format::F32 { 1e-5 } else { 8e-3 };
+    for (at, ((a, b), expected)) in by_rows.iter().zip(&by_split).zip(&expected).enumerate() {
+        assert!(*a == 0.0 || *b == 0.0, "row {} is written twice", at / width);
+        assert!((a + b - expected).abs() <= bound, "row {}: {a} or {b}, expected {expected}", at / width);
+    }
+}
+
+/// What each of the two kernels writes.
+fn attend(
+    mut device: HostDevice,
+    attention: &Attention<'_>,
+    q: &Matrix<'_>,
+    kv: (&Matrix<'_>, [usize; 2]),
+    format: Format,
+    one_kernel: bool,
+) -> [Vec<f32>; 2] {
     let heads = attention.heads;
     let rows = attention.spans.last().map_or(0, |span| span.queries.end);
     attention.check(rows, kv.0.values.len() / kv.0.stride).unwrap();
-    let expected = reference::attend(attention, q.part(0), kv.0.part(kv.1[0]), kv.0.part(kv.1[1]));
-    let plan = AttentionPlan::new(attention).unwrap();
+    let plan = AttentionPlan::new(attention, one_kernel).unwrap();
     let (bias, buckets, max_distance) = match attention.bias {
         None => (Address::default(), Address::default(), 0),
         Some(bias) => {
@@ -69,8 +88,7 @@ fn compare(
             (device.upload(weight), device.upload(&buckets), (buckets.len() / 2) as u32)
         }
     };
-    let width = heads.query_width();
-    let count = rows * width;
+    let count = rows * heads.query_width();
     let mut arguments = Arguments {
         q: q.address,
         keys: kv.0.address.offset(kv.1[0] * format.bytes()),
@@ -106,13 +124,7 @@ fn compare(
     };
     let by_rows = run(in_rows, arguments);
     arguments.tasks = split_tasks;
-    let by_split = run(split, arguments);
-    // Each kernel writes its own spans' rows and leaves the others as they were: zeros here.
-    let bound = if format == Format::F32 { 1e-5 } else { 8e-3 };
-    for (at, ((a, b), expected)) in by_rows.iter().zip(&by_split).zip(&expected).enumerate() {
-        assert!(*a == 0.0 || *b == 0.0, "row {} is written twice", at / width);
-        assert!((a + b - expected).abs() <= bound, "row {}: {a} or {b}, expected {expected}", at / width);
-    }
+    [by_rows, run(split, arguments)]
 }
 
 fn shape(random: &mut SmallRng) -> HeadShape {
@@ -221,6 +233,49 @@ fn paged_keys_equal_the_reference() {
     }
 }
 
+/// What `--batch-invariant` relies on.
+#[test]
+fn by_one_kernel_a_row_has_the_same_bits_alone_and_in_a_prompt() {
+    if !available() {
+        return;
+    }
+    let pool = &ComputePool::serial();
+    for (seed, window) in [(200, None), (201, Some(37)), (202, None)] {
+        let random = &mut SmallRng::seed_from_u64(seed);
+        let (heads, format, block_size) = (shape(random), Format::F32, 8);
+        let bias = relative(random, heads.heads, Direction::Past);
+        let blocks: Vec<BlockId> = (0..20).rev().map(BlockId::new).collect();
+        let (past, count, width) = (61, 23, heads.query_width());
+        let q = noise(random, count * width);
+        let slab = noise(random, blocks.len() * block_size * 2 * heads.kv_width());
+        let run = |rows: std::ops::Range<usize>| {
+            let keys = Keys::Blocks { blocks: &blocks, block_size };
+            let context = past + rows.end;
+            let first_position = past + rows.start;
+            let spans = [Span { queries: 0..rows.len(), first_position, context, keys, causal: true }];
+            let (bias, tables) = (Some(&bias), None);
+            let attention = Attention { heads, scale: 0.5, bias, window, spans: &spans, pool, tables };
+            let mut device = HostDevice::default();
+            let q = &q[rows.start * width..rows.end * width];
+            let q = Matrix { values: q, stride: width, address: upload(&mut device, q, format) };
+            let address = upload(&mut device, &slab, format);
+            let kv = Matrix { values: &slab, stride: 2 * heads.kv_width(), address };
+            let [by_rows, by_split] =
+                attend(device, &attention, &q, (&kv, [0, heads.kv_width()]), format, true);
+            assert!(by_rows.iter().all(|&x| x == 0.0));
+            by_split
+        };
+        let whole = run(0..count);
+        for piece in [0..1, 1..2, 2..9, 9..22, 22..23] {
+            assert_eq!(
+                run(piece.clone()),
+                whole[piece.start * width..piece.end * width],
+                "{heads:?} {piece:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn buckets_by_distance_are_those_of_the_bias() {
     for direction in [Direction::Both, Direction::Past] {
@@ -239,7 +294,7 @@ fn heads_that_no_kernel_takes_are_an_error() {
         let pool = &ComputePool::serial();
         let attention =
             Attention { heads, scale: 1.0, bias: None, window: None, spans: &[], pool, tables: None };
-        assert_eq!(AttentionPlan::new(&attention).is_ok(), fits, "{dim}");
+        assert_eq!(AttentionPlan::new(&attention, false).is_ok(), fits, "{dim}");
     }
 }
 

@@ -11,7 +11,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 
 #[cfg(feature = "cuda")]
 use super::cuda::device::Matrix;
-use super::{pool::ComputePool, simd};
+use super::{Place, pool::ComputePool, simd};
 use crate::kv::BlockId;
 
 #[cfg(target_arch = "x86_64")]
@@ -162,8 +162,18 @@ pub struct Attention<'a> {
 /// of spans, as long as that lives; nothing on the CPU.
 #[derive(Debug, Default)]
 pub struct SpanTables {
+    /// Whether all rows go by one kernel, so that their bits don't depend on how many of a sequence come at once.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "the CUDA op reads it"))]
+    invariant: bool,
     #[cfg(feature = "cuda")]
     there: std::sync::OnceLock<cuda::DeviceTables>,
+}
+
+impl SpanTables {
+    /// For rows at `place`.
+    pub fn at(place: &Place) -> Self {
+        Self { invariant: place.invariant(), ..Self::default() }
+    }
 }
 
 /// Why a batch can't be attended. Checked before any row is read.

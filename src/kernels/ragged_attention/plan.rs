@@ -105,11 +105,11 @@ pub(super) struct AttentionPlan {
 }
 
 impl AttentionPlan {
-    /// Plans checked spans.
+    /// Plans checked spans; with `one_kernel`, all for `attend_split`, whose sums have one order however many rows there are.
     ///
     /// # Errors
     /// When the heads are none that the kernels are compiled for.
-    pub fn new(attention: &Attention<'_>) -> Result<Self, AttentionError> {
+    pub fn new(attention: &Attention<'_>, one_kernel: bool) -> Result<Self, AttentionError> {
         let HeadShape { heads, kv_heads, dim } = attention.heads;
         if !dim.is_multiple_of(4) || dim > WIDEST_HEAD {
             return Err(AttentionError::Head { dim });
@@ -134,7 +134,7 @@ impl AttentionPlan {
                 causal: u32::from(span.causal),
             });
             let vectors = span.queries.len() * (heads / kv_heads);
-            let (tasks, size) = match vectors <= SPLIT_UP_TO {
+            let (tasks, size) = match one_kernel || vectors <= SPLIT_UP_TO {
                 true => (&mut plan.split, VECTORS),
                 false => (&mut plan.rows, VECTORS * WARPS),
             };
