@@ -2,6 +2,7 @@
 //!
 //! All unsafe code of the crate but the memory map of weights lives here.
 
+pub mod best;
 mod contiguous;
 pub mod cross_entropy;
 #[cfg(any(test, feature = "cuda"))]
@@ -10,6 +11,7 @@ pub mod dept_embed;
 #[cfg(test)]
 mod gradients;
 pub mod linear;
+pub mod matmul;
 pub mod norm;
 pub mod pool;
 pub mod ragged_attention;

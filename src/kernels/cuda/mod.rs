@@ -90,12 +90,14 @@ struct Source {
 }
 
 /// Every source.
-const SOURCES: [Source; 5] = [
+const SOURCES: [Source; 7] = [
+    Source { name: "best.cu", kernels: &["best_"], text: include_str!("../best/best.cu") },
     Source {
         name: "dept_embed.cu",
         kernels: &["dept_embed"],
         text: include_str!("../dept_embed/dept_embed.cu"),
     },
+    Source { name: "matmul.cu", kernels: &["matmul_"], text: include_str!("../matmul/matmul.cu") },
     Source { name: "norm.cu", kernels: &["norm_"], text: include_str!("../norm/norm.cu") },
     Source {
         name: "key_values.cu",

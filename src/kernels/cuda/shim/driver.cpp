@@ -7,7 +7,9 @@
 #define DEPT_HOST
 #include "../device.cuh"
 
+#include "../../best/best.cu"
 #include "../../dept_embed/dept_embed.cu"
+#include "../../matmul/matmul.cu"
 #include "../../norm/norm.cu"
 #include "../../ragged_attention/key_values.cu"
 #include "../../ragged_attention/ragged_attention.cu"
@@ -46,7 +48,15 @@ template <typename A> static std::function<void()> bind(void (*kernel)(A), const
 #define KERNEL(name) {#name, [](const Arguments &bytes) { return bind(name, bytes); }}
 
 static const std::map<std::string, std::function<void()> (*)(const Arguments &)> KERNELS = {
+    KERNEL(best_f32),
+    KERNEL(best_bf16),
     KERNEL(dept_embed),
+    KERNEL(matmul_few_f32),
+    KERNEL(matmul_few_bf16),
+    KERNEL(matmul_small_f32),
+    KERNEL(matmul_small_bf16),
+    KERNEL(matmul_large_f32),
+    KERNEL(matmul_large_bf16),
     KERNEL(norm_f32),
     KERNEL(norm_bf16),
     KERNEL(prepare_heads_f32),

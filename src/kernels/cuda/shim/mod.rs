@@ -142,6 +142,11 @@ impl Run {
         words.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
     }
 
+    /// The same as 32-bit words.
+    pub fn u32(&self, index: usize) -> Vec<u32> {
+        self.outputs[index].as_chunks::<4>().0.iter().map(|&bytes| u32::from_le_bytes(bytes)).collect()
+    }
+
     /// The same in 16-bit words.
     pub fn u16(&self, index: usize) -> Vec<u16> {
         self.outputs[index].as_chunks::<2>().0.iter().map(|&bytes| u16::from_le_bytes(bytes)).collect()
@@ -174,7 +179,9 @@ fn build() -> Result<PathBuf, String> {
         "cuda/shim/shim.hpp",
         "cuda/shim/driver.cpp",
         "cuda/shim/faults.cu",
+        "best/best.cu",
         "dept_embed/dept_embed.cu",
+        "matmul/matmul.cu",
         "norm/norm.cu",
         "ragged_attention/key_values.cu",
         "ragged_attention/ragged_attention.cu",

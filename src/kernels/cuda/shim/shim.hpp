@@ -334,6 +334,9 @@ inline float __shfl_sync(unsigned, float value, unsigned source, int line = __bu
 inline float __shfl_xor_sync(unsigned, float value, unsigned mask, int line = __builtin_LINE()) {
     return __uint_as_float(exchange(__float_as_uint(value), (threadIdx.x % shim::LANES) ^ mask, line));
 }
+inline unsigned __shfl_xor_sync(unsigned, unsigned value, unsigned mask, int line = __builtin_LINE()) {
+    return exchange(value, (threadIdx.x % shim::LANES) ^ mask, line);
+}
 inline float __shfl_down_sync(unsigned, float value, unsigned by, int line = __builtin_LINE()) {
     const unsigned lane = threadIdx.x % shim::LANES;
     return __uint_as_float(exchange(__float_as_uint(value), lane + by < shim::LANES ? lane + by : lane, line));
