@@ -8,7 +8,8 @@
 mod cuda;
 #[cfg(test)]
 mod device_tests;
-#[cfg(all(test, feature = "cuda"))]
+#[cfg(test)]
+#[cfg(feature = "cuda")]
 mod gpu_tests;
 #[cfg(any(test, feature = "cuda"))]
 mod plan;
