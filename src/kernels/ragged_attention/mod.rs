@@ -11,7 +11,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 
 #[cfg(feature = "cuda")]
 use super::cuda::device::Matrix;
-use super::{Place, pool::ComputePool, simd};
+use super::{pool::ComputePool, simd};
 use crate::kv::BlockId;
 
 #[cfg(target_arch = "x86_64")]
@@ -25,11 +25,13 @@ mod cuda;
 mod plan;
 mod portable;
 mod slab;
+mod tables;
 
 pub mod reference;
 
 pub use bias::{BiasShape, Direction, RelativeBias};
 pub use slab::{copy_blocks, write_key_values};
+pub use tables::SpanTables;
 
 #[cfg(test)]
 mod device_tests;
@@ -156,24 +158,6 @@ pub struct Attention<'a> {
     pub pool: &'a ComputePool,
     /// Where layers that attend over the same spans share what a device needs of them; without, each call copies it.
     pub tables: Option<&'a SpanTables>,
-}
-
-/// What a device needs to know of a batch's spans, copied to it by the first layer that attends over them. One for each slice
-/// of spans, as long as that lives; nothing on the CPU.
-#[derive(Debug, Default)]
-pub struct SpanTables {
-    /// Whether all rows go by one kernel, so that their bits don't depend on how many of a sequence come at once.
-    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "the CUDA op reads it"))]
-    invariant: bool,
-    #[cfg(feature = "cuda")]
-    there: std::sync::OnceLock<cuda::DeviceTables>,
-}
-
-impl SpanTables {
-    /// For rows at `place`.
-    pub fn at(place: &Place) -> Self {
-        Self { invariant: place.invariant(), ..Self::default() }
-    }
 }
 
 /// Why a batch can't be attended. Checked before any row is read.
