@@ -107,7 +107,7 @@ impl Default for Memory {
 impl Memory {
     fn runner(self) -> RunnerConfig {
         RunnerConfig {
-            adapter_bytes: 0,
+            adapter_bytes: 1 << 16,
             num_blocks: self.num_blocks,
             block_size: NonZeroUsize::new(self.block_size).unwrap(),
         }

@@ -4,20 +4,8 @@
 // number of buffers (u32), and each one's kind (u32), unit (u32), address (u64), length (u64) and, unless it is an output,
 // bytes; the argument's length (u32) and bytes. Out: bytes loaded, stored, and loaded at least once (u64 each), then the
 // buffers that the kernel may write. Kernels take one structure of arguments.
-#define DEPT_HOST
-#include "../device.cuh"
+#include "kernels.hpp"
 
-#include "../../best/best.cu"
-#include "../../dept_embed/dept_embed.cu"
-#include "../../matmul/matmul.cu"
-#include "../../norm/norm.cu"
-#include "../../ragged_attention/key_values.cu"
-#include "../../ragged_attention/ragged_attention.cu"
-#include "../../rope/rope.cu"
-#include "faults.cu"
-
-#include <map>
-#include <string>
 #include <sys/mman.h>
 
 static void read_all(void *to, size_t length) {
@@ -32,50 +20,6 @@ template <typename T> static T read_number() {
     read_all(&value, sizeof value);
     return value;
 }
-
-using Arguments = std::vector<uint8_t>;
-
-template <typename A> static std::function<void()> bind(void (*kernel)(A), const Arguments &bytes) {
-    if (bytes.size() != sizeof(A)) {
-        std::fprintf(stderr, "the arguments have %zu bytes, the kernel's structure %zu\n", bytes.size(), sizeof(A));
-        std::exit(2);
-    }
-    A arguments;
-    std::memcpy((void *)&arguments, bytes.data(), sizeof(A));
-    return [=] { kernel(arguments); };
-}
-
-#define KERNEL(name) {#name, [](const Arguments &bytes) { return bind(name, bytes); }}
-
-static const std::map<std::string, std::function<void()> (*)(const Arguments &)> KERNELS = {
-    KERNEL(best_f32),
-    KERNEL(best_bf16),
-    KERNEL(dept_embed),
-    KERNEL(matmul_few_f32),
-    KERNEL(matmul_few_bf16),
-    KERNEL(matmul_small_f32),
-    KERNEL(matmul_small_bf16),
-    KERNEL(matmul_large_f32),
-    KERNEL(matmul_large_bf16),
-    KERNEL(norm_f32),
-    KERNEL(norm_bf16),
-    KERNEL(prepare_heads_f32),
-    KERNEL(prepare_heads_bf16),
-    KERNEL(write_key_values),
-    KERNEL(attend_rows_f32_64),
-    KERNEL(attend_rows_f32_128),
-    KERNEL(attend_rows_f32_256),
-    KERNEL(attend_rows_bf16_64),
-    KERNEL(attend_rows_bf16_128),
-    KERNEL(attend_rows_bf16_256),
-    KERNEL(attend_split_f32_64),
-    KERNEL(attend_split_f32_128),
-    KERNEL(attend_split_f32_256),
-    KERNEL(attend_split_bf16_64),
-    KERNEL(attend_split_bf16_128),
-    KERNEL(attend_split_bf16_256),
-    KERNEL(fault),
-};
 
 static shim::Buffer read_buffer() {
     shim::Buffer buffer{};
@@ -109,7 +53,7 @@ int main() {
     const auto count = read_number<uint32_t>();
     for (uint32_t i = 0; i < count; i++)
         shim::buffers.push_back(read_buffer());
-    Arguments arguments(read_number<uint32_t>());
+    std::vector<uint8_t> arguments(read_number<uint32_t>());
     read_all(arguments.data(), arguments.size());
     const auto kernel = KERNELS.find(name);
     if (kernel == KERNELS.end() || blockDim.x % shim::LANES != 0) {
@@ -117,7 +61,7 @@ int main() {
         return 2;
     }
 
-    shim::launch.body = kernel->second(arguments);
+    shim::launch.body = kernel->second(arguments.data(), arguments.size());
     shim::launch.threads.resize(blockDim.x);
     for (auto &thread : shim::launch.threads)
         thread.stack.resize(shim::STACK);

@@ -178,6 +178,7 @@ fn build() -> Result<PathBuf, String> {
         "cuda/device.cuh",
         "cuda/shim/shim.hpp",
         "cuda/shim/driver.cpp",
+        "cuda/shim/kernels.hpp",
         "cuda/shim/faults.cu",
         "best/best.cu",
         "dept_embed/dept_embed.cu",

@@ -86,6 +86,7 @@ struct Launch {
     ucontext_t scheduler;
     unsigned current;
     uint64_t block_epoch; // over all blocks: an access of another block is never of this epoch
+    uint64_t before;      // the last epoch of the kernels that have ended: nothing races with them
     std::vector<unsigned> exchanged[2];
 };
 inline Launch launch;
@@ -198,7 +199,7 @@ inline Access here() {
 
 // Whether `before` may be at the same time as `now`.
 inline bool concurrent(const Access &before, const Access &now) {
-    if (before.epoch == 0 || (before.block == now.block && before.thread == now.thread))
+    if (before.epoch <= launch.before || (before.block == now.block && before.thread == now.thread))
         return false;
     if (before.block != now.block)
         return true;
