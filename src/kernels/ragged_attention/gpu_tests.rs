@@ -5,7 +5,10 @@ use candle_core::{DType, Device, Tensor};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::*;
-use crate::{kernels::cuda::device::card, kv::BlockCopy};
+use crate::{
+    kernels::{DensePlace, Place, cuda::device::card},
+    kv::BlockCopy,
+};
 
 fn noise(random: &mut SmallRng, rows: usize, columns: usize) -> Tensor {
     let values: Vec<f32> = (0..rows * columns).map(|_| random.random_range(-1.0f32..1.0)).collect();
@@ -22,13 +25,15 @@ fn largest_difference(found: &Tensor, expected: &Tensor) -> f32 {
 fn attention_on_a_card_equals_the_cpu() {
     let Some(card) = card() else { return };
     let random = &mut SmallRng::seed_from_u64(5);
+    let there = DensePlace { device: card.clone(), dtype: DType::F32, invariant: false };
+    let place = Place::Dense(there);
     let pool = &ComputePool::serial();
     for (dim, kv_heads, group) in [(64, 4, 1), (128, 2, 4), (80, 1, 3), (256, 1, 2)] {
         let heads = HeadShape { heads: kv_heads * group, kv_heads, dim };
         let shape =
             BiasShape { buckets: 32, max_distance: 128, heads: heads.heads, direction: Direction::Past };
         let weight: Vec<f32> = (0..32 * heads.heads).map(|_| random.random_range(-1.0f32..1.0)).collect();
-        let bias = RelativeBias::new(shape, &weight, 400);
+        let bias = RelativeBias::new(shape, &weight, 400).on(&place).unwrap();
         let blocks: Vec<BlockId> = (0..24).rev().map(BlockId::new).collect();
         let keys = |from: usize| Keys::Blocks { blocks: &blocks[from..], block_size: 16 };
         let spans = [
