@@ -4,6 +4,7 @@
 //! recently (as a clock hand sees it) goes, unless it is pinned or leased; when all are, whoever needs room waits in line.
 
 mod pins;
+mod residence;
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -22,6 +23,7 @@ use futures::{
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use pins::Pins;
+pub use residence::Residence;
 
 use super::generation::{AdapterLease, Generation};
 use crate::{
@@ -40,17 +42,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Which adapter: equal keys, equal content.
 pub type ResidentKey = (Namespace, AdapterName, Version);
-
-/// Where an adapter is, the nearest place of all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Residence {
-    /// In the memory of the model's GPU.
-    Device,
-    /// In the host's memory.
-    Host,
-    /// In the store; who asks for it waits for a load.
-    Store,
-}
 
 /// Why an adapter is not in memory.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -170,7 +170,10 @@ fn place(config: &EngineConfig) -> Result<(Place, Recipe), LoadModelError> {
     let place = match device {
         Device::Cpu => Place::Cpu,
         Device::Cuda(ordinal) => on_card(ordinal).map_err(|why| LoadModelError::Card { ordinal, why })?,
-        Device::Auto if dtype == Dtype::I8 => Place::Cpu,
+        Device::Auto if dtype == Dtype::I8 => {
+            tracing::info!("device auto: computing on the CPU, which --dtype i8 is for");
+            Place::Cpu
+        }
         Device::Auto => on_card(0).unwrap_or_else(|why| {
             tracing::info!(%why, "device auto: computing on the CPU");
             Place::Cpu

@@ -266,7 +266,7 @@ impl<R: Runner + 'static> Engine<R> {
             preemptions,
             prefix_queries,
             prefix_hits,
-            residency: self.runner.residency(),
+            residents: self.runner.resident_use(),
         }
     }
 

@@ -8,7 +8,7 @@ use prometheus::IntCounter;
 
 use crate::{
     domain::{AdapterName, Completion},
-    kernels::dept_embed::Residency,
+    kernels::dept_embed::ResidentUse,
     telemetry::{Metrics, Phase},
 };
 
@@ -58,7 +58,7 @@ pub struct StepReport {
     /// Those of them that were found.
     pub prefix_hits: u64,
     /// Adapters in the device's own memory.
-    pub residency: Residency,
+    pub residents: ResidentUse,
 }
 
 /// Counts everything.
@@ -91,9 +91,9 @@ impl Observer for Arc<Metrics> {
         reach(&self.preemptions, step.preemptions);
         reach(&self.prefix_cache_queries, step.prefix_queries);
         reach(&self.prefix_cache_hits, step.prefix_hits);
-        self.adapters.device.set(step.residency.adapters as i64);
-        self.adapter_bytes.device.set(step.residency.bytes as i64);
-        reach(&self.adapter_evictions.device, step.residency.evictions);
+        self.adapters.device.set(step.residents.adapters as i64);
+        self.adapter_bytes.device.set(step.residents.bytes as i64);
+        reach(&self.adapter_evictions.device, step.residents.evictions);
     }
 
     fn load(&self, waiting: usize, running: usize, kv_usage: f64) {

@@ -11,7 +11,7 @@ use crate::{
     backbones::decoder::{CausalBatch, Decoder},
     kernels::{
         RowIndices,
-        dept_embed::{DeltaRow, Residency, ResidentAdapters, Row, RowTable},
+        dept_embed::{DeltaRow, ResidentAdapters, ResidentUse, Row, RowTable},
         ragged_attention::{Keys, Span},
     },
     scheduler::{Decode, Sequence, Sequences, StepPlan},
@@ -127,7 +127,7 @@ impl Runner for CausalRunner {
         read_out(&hidden, &plan.decode, logits, (sequences, eos), samples, output).map_err(StepError::Decode)
     }
 
-    fn residency(&self) -> Residency {
-        self.residents.residency()
+    fn resident_use(&self) -> ResidentUse {
+        self.residents.resident_use()
     }
 }

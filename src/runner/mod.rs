@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use crate::{
     domain::GivenToken,
-    kernels::dept_embed::Residency,
+    kernels::dept_embed::ResidentUse,
     sampling::{SampleError, Sampled},
     scheduler::{SequenceId, Sequences, StepPlan},
 };
@@ -82,8 +82,8 @@ pub trait Runner: Send {
     ) -> Result<(), StepError>;
 
     /// What the device's own memory has of adapters; nothing where they are read in the host's.
-    fn residency(&self) -> Residency {
-        Residency::default()
+    fn resident_use(&self) -> ResidentUse {
+        ResidentUse::default()
     }
 }
 
@@ -97,7 +97,7 @@ impl Runner for Box<dyn Runner> {
         (**self).step(plan, sequences, output)
     }
 
-    fn residency(&self) -> Residency {
-        (**self).residency()
+    fn resident_use(&self) -> ResidentUse {
+        (**self).resident_use()
     }
 }

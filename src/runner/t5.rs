@@ -11,7 +11,7 @@ use crate::{
     backbones::t5::{DecoderBatch, T5},
     kernels::{
         RowIndices,
-        dept_embed::{Adapters, DeltaRow, Residency, ResidentAdapters, Row, RowTable},
+        dept_embed::{Adapters, DeltaRow, ResidentAdapters, ResidentUse, Row, RowTable},
         ragged_attention::{Keys, Span},
     },
     scheduler::{Decode, Encode, Sequence, SequenceId, Sequences, StepPlan},
@@ -155,8 +155,8 @@ impl Runner for T5Runner {
         self.decode(&plan.decode, sequences, output).map_err(StepError::Decode)
     }
 
-    fn residency(&self) -> Residency {
-        self.residents.residency()
+    fn resident_use(&self) -> ResidentUse {
+        self.residents.resident_use()
     }
 }
 

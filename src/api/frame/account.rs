@@ -84,6 +84,10 @@ impl Drop for Account {
         if MEASURED.contains(&self.endpoint.as_str()) {
             self.metrics.request_duration.observe(time);
         }
+        if let Some(trace) = self.trace() {
+            let tenant = self.tenant.get().map(TenantId::as_str);
+            trace.end(&End { endpoint: &self.endpoint, id: &self.id, tenant, outcome });
+        }
         let told = Told {
             id: mem::take(&mut self.id),
             endpoint: mem::take(&mut self.endpoint),
@@ -92,7 +96,7 @@ impl Drop for Account {
             outcome,
             time,
         };
-        // The connection's task, which runs now, has the answer's last bytes yet to write: they go first.
+        // The connection's task, which runs now, has the answer's last bytes yet to write: they go before the log's line.
         match Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(async move { drop(told) })),
             Err(_) => drop(told),
@@ -100,8 +104,8 @@ impl Drop for Account {
     }
 }
 
-/// What a closed account tells, in the log and in traces, when it is dropped: so a runtime that ends before the task that
-/// carries it has run loses nothing.
+/// What a closed account tells the log when it is dropped: so a runtime that ends before the task that carries it has run
+/// loses no line.
 struct Told {
     id: String,
     endpoint: String,
@@ -122,9 +126,6 @@ impl Drop for Told {
             tracing::info!(parent: None, id, trace_id, endpoint, tenant, outcome, ms, "request ended");
         } else {
             tracing::debug!(parent: None, id, endpoint, outcome, ms, "request ended");
-        }
-        if let Some(trace) = trace.as_deref().filter(|trace| trace.is_recorded()) {
-            trace.end(&End { endpoint, id, tenant, outcome });
         }
     }
 }

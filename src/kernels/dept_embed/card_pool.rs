@@ -18,7 +18,7 @@ use candle_core::{
 use cudarc::driver::{CudaSlice, CudaStream, PinnedHostSlice, result::memcpy_htod_async};
 
 use super::{
-    Residency, Wanted,
+    ResidentUse, Wanted,
     cuda::{Held, Layout},
     slab::Slab,
 };
@@ -93,9 +93,9 @@ impl CardPool {
         held
     }
 
-    pub fn residency(&self) -> Residency {
+    pub fn resident_use(&self) -> ResidentUse {
         let (adapters, bytes) = self.slab.used();
-        Residency { adapters, bytes, evictions: self.evictions }
+        ResidentUse { adapters, bytes, evictions: self.evictions }
     }
 
     fn base(&self, start: usize) -> Address {

@@ -31,7 +31,7 @@ pub use backward::{TrainedPair, TrainedSlot, dept_embed_tracked};
 #[cfg(feature = "cuda")]
 pub use cuda::Held;
 pub use placed::{Adapters, PlacedTable};
-pub use residents::{Residency, ResidentAdapters, Wanted};
+pub use residents::{ResidentAdapters, ResidentUse, Wanted};
 pub use rows::{DeltaRow, Row, RowTable};
 use table::TableShape;
 pub use table::{EmbeddingTable, TableError};

@@ -18,7 +18,7 @@ pub struct Wanted<'a> {
 
 /// What a GPU's own memory has of adapters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Residency {
+pub struct ResidentUse {
     /// Adapters.
     pub adapters: usize,
     /// Their bytes.
@@ -53,12 +53,12 @@ impl ResidentAdapters {
     }
 
     /// What it holds now; nothing on the CPU.
-    pub fn residency(&self) -> Residency {
+    pub fn resident_use(&self) -> ResidentUse {
         #[cfg(feature = "cuda")]
         if let Some(pool) = &self.there {
-            return pool.residency();
+            return pool.resident_use();
         }
-        Residency::default()
+        ResidentUse::default()
     }
 
     /// Brings the adapters of a step to the device. What an earlier step held may be overwritten from here on.

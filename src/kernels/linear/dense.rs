@@ -33,8 +33,8 @@ impl From<Linear> for LinearMap {
     }
 }
 
-/// A frozen map `y = x W^T + b` in bf16 or f32; unless its place is invariant, the device's library picks the order of its sums by shape. A clone shares the
-/// weights.
+/// A frozen map `y = x W^T + b` in bf16 or f32. Unless its place is invariant, the device's library picks the order of its sums
+/// by shape. A clone shares the weights.
 #[derive(Clone, Debug)]
 pub struct Dense {
     /// As checkpoints store it. `(n, k)`

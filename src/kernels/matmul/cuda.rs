@@ -4,8 +4,8 @@ use candle_core::{CudaStorage, Layout, Result, Shape};
 
 use super::plan::{Arguments, Cut, Sides};
 use crate::kernels::cuda::{
-    Address, Format,
-    device::{Matrix, address, launch, multiprocessors},
+    Address,
+    device::{Matrix, fill, launch, multiprocessors},
 };
 
 /// The product of two matrices that `check` has passed. `(rows, k), (n, k) -> (rows, n)`
@@ -23,20 +23,7 @@ pub(super) fn product(
         // stream behind the launch.
         unsafe { launch(device, kernel, Arguments { out, ..arguments }) }
     };
-    // A device has no memory of no bytes.
-    let count = (sides.rows * sides.n).max(1);
-    // SAFETY: the tiles cover every row and column, so the kernel writes every number of `out`.
-    let storage = match x.format {
-        Format::F32 => {
-            let out = unsafe { device.alloc::<f32>(count)? };
-            run(address(device, &out))?;
-            CudaStorage::wrap_cuda_slice(out, device.clone())
-        }
-        Format::Bf16 => {
-            let out = unsafe { device.alloc::<half::bf16>(count)? };
-            run(address(device, &out))?;
-            CudaStorage::wrap_cuda_slice(out, device.clone())
-        }
-    };
+    // The tiles cover every row and column, so the kernel writes every number.
+    let storage = fill(device, x.format, sides.rows * sides.n, run)?;
     Ok((storage, Shape::from((sides.rows, sides.n))))
 }
