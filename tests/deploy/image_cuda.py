@@ -13,7 +13,7 @@ import time
 
 from asking import ROOT
 from containers import FOLDER, IMAGE, container, expect, inspected, likes, podman, ready
-from image import on_disk, listed
+from image import listed, on_disk
 
 DRIVER = "/usr/lib/x86_64-linux-gnu/libcuda.so.1"
 # The host's device notes of every second byte of its memory whether it was written.
