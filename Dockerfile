@@ -83,12 +83,12 @@ COPY build.rs ./
 COPY proto proto
 COPY src src
 # Who takes this image wants a GPU: without one it says so, and does not compute on the CPU unasked.
-COPY deploy/image/dept.toml /out/etc/dept/
+COPY deploy/image/dept.toml /server/etc/dept/
 RUN cargo auditable build --locked --release --features cuda --bin dept \
- && install -D target/release/dept /out/usr/local/bin/dept \
- && mkdir -p /out/usr/local/share/dept \
- && ln -s /var/lib/dept /out/usr/local/share/dept/adapters \
- && echo 'device = "cuda:0"' >>/out/etc/dept/dept.toml
+ && install -D target/release/dept /server/usr/local/bin/dept \
+ && mkdir -p /server/usr/local/share/dept \
+ && ln -s /var/lib/dept /server/usr/local/share/dept/adapters \
+ && echo 'device = "cuda:0"' >>/server/etc/dept/dept.toml
 
 # All but the binary.
 FROM ${BASE_IMAGE} AS server
@@ -112,7 +112,7 @@ LABEL org.opencontainers.image.title="dept" \
 
 FROM server AS cuda
 COPY --from=cuda-tools /out /usr/local/cuda
-COPY --from=cuda-build /out /
+COPY --from=cuda-build /server /
 # The second folder is where some clusters put the driver. The others are for NVIDIA's container toolkit, which brings it elsewhere: what it
 # gives to the container, and that a driver older than this CUDA is refused.
 ENV LD_LIBRARY_PATH=/usr/local/cuda/lib64:/usr/local/nvidia/lib64 \

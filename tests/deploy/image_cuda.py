@@ -3,8 +3,8 @@
 
     image_cuda.py FOLDER IMAGE PODMAN…  FOLDER has what image.py wants, host_driver.so and no_device.so
 
-Where NVIDIA's container toolkit would put the driver, one of two made here is mounted: one without a device, and one whose device is a
-process of the host. With the latter cuBLAS, cuRAND and NVRTC are loaded but not called, so NVRTC is tried by itself.
+Where NVIDIA's container toolkit would put the driver, one without a device is mounted, and where a device is wanted, one is loaded in front of
+it whose device is a process of the host. With that cuBLAS, cuRAND and NVRTC are loaded but not called, so NVRTC is tried by itself.
 """
 import subprocess
 import tarfile
@@ -16,17 +16,15 @@ from containers import FOLDER, IMAGE, container, expect, inspected, likes, podma
 from image import listed, on_disk
 
 DRIVER = "/usr/lib/x86_64-linux-gnu/libcuda.so.1"
-# The host's device notes of every second byte of its memory whether it was written.
+# The host's device notes of every second byte of its memory who touched it: 7 GiB for the embedded model.
 SMALL = ["--kv-cache-bytes=24MiB", "--max-model-len=128", "--adapter-device-bytes=1MiB"]
-LIMITED = ["--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", "--memory=4g", "--pids-limit=256"]
+LIMITED = ["--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", "--memory=10g", "--pids-limit=256"]
 WHEELS = ("nvidia-cublas", "nvidia-cuda-nvrtc", "nvidia-cuda-runtime", "nvidia-curand")
 
 
-def driver(name):
-    return [f"--volume={FOLDER / name}:{DRIVER}:ro"]
-
-
-HOST = [*driver("host_driver.so"), f"--env=LD_PRELOAD={DRIVER}"]
+NO_DEVICE = [f"--volume={FOLDER / 'no_device.so'}:{DRIVER}:ro"]
+# In front of the other one, whose functions a server is bound to and never calls.
+HOST = [*NO_DEVICE, f"--volume={FOLDER / 'host_driver.so'}:/driver/host.so:ro", "--env=LD_PRELOAD=/driver/host.so"]
 
 
 def inside(names):
@@ -56,7 +54,7 @@ def without():
     done = podman("run", "--rm", IMAGE, check=False)
     expect("without a driver: 127, and its name", done.returncode == 127 and "libcuda.so.1" in done.stderr, done)
     print(f"    {done.stderr.strip()}")
-    done = podman("run", "--rm", *driver("no_device.so"), "-e", "DEPT_ALLOW_ANONYMOUS=true", IMAGE, check=False)
+    done = podman("run", "--rm", *NO_DEVICE, "-e", "DEPT_ALLOW_ANONYMOUS=true", IMAGE, check=False)
     said = done.stdout + done.stderr
     expect(f"with a driver and no device: {done.returncode}, and why", done.returncode not in (0, 127) and "CUDA device 0 can" in said
            and "NO_DEVICE" in said, done)
