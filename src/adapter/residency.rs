@@ -243,6 +243,10 @@ impl Residency {
         let lease = AdapterLease::new(Arc::clone(&generation));
         let resident = Resident { generation, used: AtomicBool::new(true), _memory: memory };
         let former = self.inner.slots.insert(key.clone(), Slot::Ready(resident));
+        // Behind the insertion: who pins it meanwhile finds it.
+        if self.pins().contains(&key) {
+            lease.set_pinned(true);
+        }
         if matches!(former, Some(Slot::Ready(_))) {
             self.inner.freed.notify_waiters();
         } else {
@@ -311,7 +315,16 @@ impl Residency {
     /// # Errors
     /// When too much is pinned already.
     pub fn pin(&self, key: &ResidentKey, bytes: usize) -> Result<(), LoadError> {
-        self.pins().pin(key, bytes)
+        self.pins().pin(key, bytes)?;
+        self.mark(key, true);
+        Ok(())
+    }
+
+    /// Lets the generation in memory know whether it is pinned.
+    fn mark(&self, key: &ResidentKey, pinned: bool) {
+        if let Some(Slot::Ready(resident)) = self.inner.slots.get(key).as_deref() {
+            resident.generation.set_pinned(pinned);
+        }
     }
 
     /// Whether [`Residency::pin`] would do it.
@@ -326,6 +339,7 @@ impl Residency {
     pub fn unpin(&self, key: &ResidentKey) {
         let pinned = self.pins().unpin(key);
         if pinned {
+            self.mark(key, false);
             self.inner.freed.notify_waiters();
         }
     }
@@ -334,7 +348,7 @@ impl Residency {
     pub fn place(&self, key: &ResidentKey) -> Residence {
         let Some(slot) = self.inner.slots.get(key) else { return Residence::Store };
         match &*slot {
-            Slot::Ready(held) if held.generation.on_device().load(Ordering::Relaxed) => Residence::Device,
+            Slot::Ready(held) if held.generation.is_on_device() => Residence::Device,
             Slot::Ready(_) => Residence::Host,
             Slot::Loading(_) => Residence::Store,
         }

@@ -4,7 +4,8 @@ use candle_core::Tensor;
 
 use super::{
     Runner, RunnerConfig, RunnerError, StepError, StepOutput,
-    batch::{SampleMemory, Slots, copy_rows, read_out, slabs},
+    adapters::{Fetch, Slots},
+    batch::{SampleMemory, copy_rows, read_out, slabs},
 };
 use crate::{
     adapter::AdapterWeights,
@@ -129,5 +130,9 @@ impl Runner for CausalRunner {
 
     fn resident_use(&self) -> ResidentUse {
         self.residents.resident_use()
+    }
+
+    fn fetch(&self) -> Fetch {
+        self.residents.prefetch().into()
     }
 }
