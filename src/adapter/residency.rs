@@ -3,6 +3,7 @@
 //! A resident generation is found without a lock that others hold. When the budget is used up, the one that was used least
 //! recently (as a clock hand sees it) goes, unless it is pinned or leased; when all are, whoever needs room waits in line.
 
+mod error;
 mod pins;
 mod residence;
 
@@ -22,6 +23,7 @@ use futures::{
 };
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+pub use error::LoadError;
 use pins::Pins;
 pub use residence::Residence;
 
@@ -42,49 +44,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Which adapter: equal keys, equal content.
 pub type ResidentKey = (Namespace, AdapterName, Version);
-
-/// Why an adapter is not in memory.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum LoadError {
-    /// It is larger than all the memory for adapters.
-    #[error(
-        "adapter '{name}' takes {bytes} bytes and --adapter-host-bytes is {budget}: start the server with more"
-    )]
-    TooLarge {
-        /// The adapter.
-        name: AdapterName,
-        /// What it takes.
-        bytes: u64,
-        /// All there is.
-        budget: u64,
-    },
-    /// Too many wait for room.
-    #[error(
-        "{0} adapters wait for memory, which those in use fill: retry later, or raise --adapter-host-bytes"
-    )]
-    Crowded(usize),
-    /// Too much is pinned.
-    #[error(
-        "pinning '{name}' would pin {bytes} bytes, and of --adapter-host-bytes at most {most} are pinned: unpin others, \
-         or raise it"
-    )]
-    PinsFull {
-        /// The adapter.
-        name: AdapterName,
-        /// What would be pinned with it.
-        bytes: u64,
-        /// The most.
-        most: u64,
-    },
-    /// Its files can't be had or are not sound.
-    #[error("adapter '{name}' can't be loaded: {reason}")]
-    Failed {
-        /// The adapter.
-        name: AdapterName,
-        /// What is wrong.
-        reason: String,
-    },
-}
 
 type Loading = Shared<BoxFuture<'static, Result<AdapterLease, LoadError>>>;
 

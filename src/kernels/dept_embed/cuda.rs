@@ -322,7 +322,7 @@ mod tests {
         bench.step(&mut none);
         assert_eq!(none.resident_use(), ResidentUse::default());
         // Room for one at a time: the first keeps it for as long as its request holds it.
-        let mut pool = ResidentAdapters::new(&bench.place, 700 << 10).unwrap();
+        let mut pool = ResidentAdapters::new(&bench.place, 400 << 10).unwrap();
         bench.step(&mut pool);
         bench.adapters[0].wait(true);
         bench.step(&mut pool);

@@ -16,19 +16,20 @@ use super::isa::{BLOCK_ROWS, ROWS};
 use super::nibbles::{NibbleStep, PAIRS};
 use super::pack::{BLOCK, F32Line, I8Columns, I8Line, LANES, LINES};
 use super::quantise::Group;
+use super::rows::Rows;
 use super::weights::ActivationBits;
 use super::{activation, blocks, portable, quantise};
 
 /// See [`super::isa::Kernels::sums_i8`].
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn sums_i8(rows: &[&[Group]], lines: &[I8Line], sums: &mut [[i32; BLOCK]; ROWS]) {
-    for (rows, sums) in rows.chunks(3).zip(sums.chunks_mut(3)) {
+pub(super) fn sums_i8(rows: Rows<'_, Group>, lines: &[I8Line], sums: &mut [[i32; BLOCK]; ROWS]) {
+    for first in (0..rows.count()).step_by(3) {
+        let (rows, sums) = (rows.from(first), &mut sums[first..]);
         for line in 0..LINES {
-            match *rows {
-                [a] => tile_i8([a], lines, line, sums),
-                [a, b] => tile_i8([a, b], lines, line, sums),
-                [a, b, c] => tile_i8([a, b, c], lines, line, sums),
-                _ => unreachable!("chunks of 1 to 3"),
+            match rows.count() {
+                1 => tile_i8(rows.array::<1>(), lines, line, sums),
+                2 => tile_i8(rows.array::<2>(), lines, line, sums),
+                _ => tile_i8(rows.array::<3>(), lines, line, sums),
             }
         }
     }
@@ -87,7 +88,11 @@ fn widen(bytes: &[i8; 16]) -> __m256i {
 
 /// See [`super::isa::Kernels::sums_blocks`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn sums_blocks(rows: &[&[Activations]], steps: &[Step], sums: &mut [[f32; BLOCK]; BLOCK_ROWS]) {
+pub(super) fn sums_blocks(
+    rows: Rows<'_, Activations>,
+    steps: &[Step],
+    sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
+) {
     for (row, sums) in rows.iter().zip(sums) {
         for (line, sums) in sums.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
             line_blocks(&row[..steps.len()], steps, line, sums);
@@ -124,7 +129,7 @@ fn line_blocks(row: &[Activations], steps: &[Step], line: usize, sums: &mut [f32
 /// See [`super::isa::Kernels::sums_nibbles`].
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn sums_nibbles(
-    rows: &[&[Activations]],
+    rows: Rows<'_, Activations>,
     steps: &[NibbleStep],
     sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
 ) {
@@ -201,14 +206,14 @@ pub(super) fn quantise_blocks(x: &[f32], record: &mut [Activations]) {
 
 /// See [`super::isa::Kernels::sums_f32`].
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn sums_f32(rows: &[&[f32]], lines: &[F32Line], sums: &mut [[f32; BLOCK]; ROWS]) {
-    match *rows {
-        [a] => slices_f32::<1, 8>([a], lines, sums),
-        [a, b] => slices_f32::<2, 4>([a, b], lines, sums),
-        [a, b, c] => slices_f32::<3, 4>([a, b, c], lines, sums),
-        [a, b, c, d] => slices_f32::<4, 2>([a, b, c, d], lines, sums),
-        [a, b, c, d, e] => slices_f32::<5, 2>([a, b, c, d, e], lines, sums),
-        [a, b, c, d, e, f] => slices_f32::<6, 2>([a, b, c, d, e, f], lines, sums),
+pub(super) fn sums_f32(rows: Rows<'_, f32>, lines: &[F32Line], sums: &mut [[f32; BLOCK]; ROWS]) {
+    match rows.count() {
+        1 => slices_f32::<1, 8>(rows.array(), lines, sums),
+        2 => slices_f32::<2, 4>(rows.array(), lines, sums),
+        3 => slices_f32::<3, 4>(rows.array(), lines, sums),
+        4 => slices_f32::<4, 2>(rows.array(), lines, sums),
+        5 => slices_f32::<5, 2>(rows.array(), lines, sums),
+        6 => slices_f32::<6, 2>(rows.array(), lines, sums),
         _ => unreachable!("a micro-kernel takes 1 to {ROWS} rows"),
     }
 }

@@ -15,19 +15,20 @@ use super::isa::{BLOCK_ROWS, ROWS};
 use super::nibbles::{NibbleStep, PAIRS};
 use super::pack::{BLOCK, F32Line, I8Columns, I8Line, LANES, LINES};
 use super::quantise::Group;
+use super::rows::Rows;
 use super::weights::ActivationBits;
 use super::{activation, blocks, portable, quantise};
 
 /// See [`super::isa::Kernels::sums_i8`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn sums_i8(rows: &[&[Group]], lines: &[I8Line], sums: &mut [[i32; BLOCK]; ROWS]) {
-    match *rows {
-        [a] => tile_i8([a], lines, sums),
-        [a, b] => tile_i8([a, b], lines, sums),
-        [a, b, c] => tile_i8([a, b, c], lines, sums),
-        [a, b, c, d] => tile_i8([a, b, c, d], lines, sums),
-        [a, b, c, d, e] => tile_i8([a, b, c, d, e], lines, sums),
-        [a, b, c, d, e, f] => tile_i8([a, b, c, d, e, f], lines, sums),
+pub(super) fn sums_i8(rows: Rows<'_, Group>, lines: &[I8Line], sums: &mut [[i32; BLOCK]; ROWS]) {
+    match rows.count() {
+        1 => tile_i8(rows.array::<1>(), lines, sums),
+        2 => tile_i8(rows.array::<2>(), lines, sums),
+        3 => tile_i8(rows.array::<3>(), lines, sums),
+        4 => tile_i8(rows.array::<4>(), lines, sums),
+        5 => tile_i8(rows.array::<5>(), lines, sums),
+        6 => tile_i8(rows.array::<6>(), lines, sums),
         _ => unreachable!("a micro-kernel takes 1 to {ROWS} rows"),
     }
 }
@@ -58,12 +59,16 @@ fn tile_i8<const R: usize>(rows: [&[Group]; R], lines: &[I8Line], sums: &mut [[i
 
 /// See [`super::isa::Kernels::sums_blocks`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn sums_blocks(rows: &[&[Activations]], steps: &[Step], sums: &mut [[f32; BLOCK]; BLOCK_ROWS]) {
-    match *rows {
-        [a] => tile_blocks::<1, 4>([a], steps, sums),
-        [a, b] => tile_blocks::<2, 4>([a, b], steps, sums),
-        [a, b, c] => tile_blocks::<3, 2>([a, b, c], steps, sums),
-        [a, b, c, d] => tile_blocks::<4, 2>([a, b, c, d], steps, sums),
+pub(super) fn sums_blocks(
+    rows: Rows<'_, Activations>,
+    steps: &[Step],
+    sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
+) {
+    match rows.count() {
+        1 => tile_blocks::<1, 4>(rows.array(), steps, sums),
+        2 => tile_blocks::<2, 4>(rows.array(), steps, sums),
+        3 => tile_blocks::<3, 2>(rows.array(), steps, sums),
+        4 => tile_blocks::<4, 2>(rows.array(), steps, sums),
         _ => unreachable!("a micro-kernel of blocks takes 1 to {BLOCK_ROWS} rows"),
     }
 }
@@ -113,15 +118,15 @@ fn tile_blocks<const R: usize, const L: usize>(
 /// See [`super::isa::Kernels::sums_nibbles`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn sums_nibbles(
-    rows: &[&[Activations]],
+    rows: Rows<'_, Activations>,
     steps: &[NibbleStep],
     sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
 ) {
-    match *rows {
-        [a] => tile_nibbles::<1, 4>([a], steps, sums),
-        [a, b] => tile_nibbles::<2, 4>([a, b], steps, sums),
-        [a, b, c] => tile_nibbles::<3, 2>([a, b, c], steps, sums),
-        [a, b, c, d] => tile_nibbles::<4, 2>([a, b, c, d], steps, sums),
+    match rows.count() {
+        1 => tile_nibbles::<1, 4>(rows.array(), steps, sums),
+        2 => tile_nibbles::<2, 4>(rows.array(), steps, sums),
+        3 => tile_nibbles::<3, 2>(rows.array(), steps, sums),
+        4 => tile_nibbles::<4, 2>(rows.array(), steps, sums),
         _ => unreachable!("a micro-kernel of blocks takes 1 to {BLOCK_ROWS} rows"),
     }
 }
@@ -208,14 +213,14 @@ pub(super) fn quantise_blocks(x: &[f32], record: &mut [Activations]) {
 
 /// See [`super::isa::Kernels::sums_f32`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn sums_f32(rows: &[&[f32]], lines: &[F32Line], sums: &mut [[f32; BLOCK]; ROWS]) {
-    match *rows {
-        [a] => tile_f32([a], lines, sums),
-        [a, b] => tile_f32([a, b], lines, sums),
-        [a, b, c] => tile_f32([a, b, c], lines, sums),
-        [a, b, c, d] => tile_f32([a, b, c, d], lines, sums),
-        [a, b, c, d, e] => tile_f32([a, b, c, d, e], lines, sums),
-        [a, b, c, d, e, f] => tile_f32([a, b, c, d, e, f], lines, sums),
+pub(super) fn sums_f32(rows: Rows<'_, f32>, lines: &[F32Line], sums: &mut [[f32; BLOCK]; ROWS]) {
+    match rows.count() {
+        1 => tile_f32(rows.array::<1>(), lines, sums),
+        2 => tile_f32(rows.array::<2>(), lines, sums),
+        3 => tile_f32(rows.array::<3>(), lines, sums),
+        4 => tile_f32(rows.array::<4>(), lines, sums),
+        5 => tile_f32(rows.array::<5>(), lines, sums),
+        6 => tile_f32(rows.array::<6>(), lines, sums),
         _ => unreachable!("a micro-kernel takes 1 to {ROWS} rows"),
     }
 }

@@ -8,6 +8,7 @@ use super::blocks::{Activations, PackedSteps, SPAN};
 use super::isa::{BLOCK_ROWS, Kernels, ROWS};
 use super::pack::{BLOCK, Packed, PackedF32, PackedI8};
 use super::quantise::{Group, RowLayout};
+use super::rows::Rows;
 use super::weights::LinearShape;
 use crate::kernels::pool::{ComputePool, TileGrid, TileMut};
 
@@ -26,7 +27,7 @@ thread_local! {
 }
 
 /// Scaled sums over k of some rows with a block of outputs, see [`Kernels::sums_blocks`].
-type StepKernel<S> = fn(Kernels, &[&[Activations]], &[S], &mut [[f32; BLOCK]; BLOCK_ROWS]);
+type StepKernel<S> = fn(Kernels, Rows<'_, Activations>, &[S], &mut [[f32; BLOCK]; BLOCK_ROWS]);
 
 /// A linear map as one call sees it.
 #[derive(Clone, Copy, Debug)]
@@ -131,13 +132,9 @@ impl Call<'_> {
         for first in tile.columns().step_by(self.epilogue.block_outputs()) {
             let (steps, bias) = packed.block(first / self.epilogue.block_outputs());
             for rows in even(tile.rows(), BLOCK_ROWS) {
-                let mut activations: [&[Activations]; BLOCK_ROWS] = [&[]; BLOCK_ROWS];
-                for (activations, row) in activations.iter_mut().zip(rows.clone()) {
-                    *activations = &records[row * len..(row + 1) * len];
-                }
-                kernel(self.kernels, &activations[..rows.len()], steps, &mut sums);
-                for ((row, sums), x) in rows.zip(&sums).zip(activations) {
-                    let scale = x[0].scale;
+                kernel(self.kernels, Rows::packed(records, len, rows.clone()), steps, &mut sums);
+                for (row, sums) in rows.zip(&sums) {
+                    let scale = records[row * len].scale;
                     self.write_row(&mut tile, row, first, |out| {
                         for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
                             *out = sum * scale + bias;
@@ -155,12 +152,7 @@ impl Call<'_> {
         for first in tile.columns().step_by(self.epilogue.block_outputs()) {
             let (lines, columns) = packed.block(first / self.epilogue.block_outputs());
             for rows in even(tile.rows(), ROWS / planes) {
-                let start = rows.start;
-                let mut activations: [&[Group]; ROWS] = [&[]; ROWS];
-                for (index, activations) in activations[..rows.len() * planes].iter_mut().enumerate() {
-                    *activations = layout.plane(records, start + index / planes, index % planes);
-                }
-                self.kernels.sums_i8(&activations[..rows.len() * planes], lines, &mut sums);
+                self.kernels.sums_i8(layout.planes(records, rows.clone()), lines, &mut sums);
                 for (row, sums) in rows.zip(sums.chunks_exact(planes)) {
                     let scale = layout.scale(records, row);
                     self.write_row(&mut tile, row, first, |out| {
@@ -178,11 +170,7 @@ impl Call<'_> {
         for first in tile.columns().step_by(self.epilogue.block_outputs()) {
             let (lines, bias) = packed.block(first / self.epilogue.block_outputs());
             for rows in even(tile.rows(), ROWS) {
-                let mut activations: [&[f32]; ROWS] = [&[]; ROWS];
-                for (activations, row) in activations.iter_mut().zip(rows.clone()) {
-                    *activations = &x[row * k..(row + 1) * k];
-                }
-                self.kernels.sums_f32(&activations[..rows.len()], lines, &mut sums);
+                self.kernels.sums_f32(Rows::packed(x, k, rows.clone()), lines, &mut sums);
                 for (row, sums) in rows.zip(&sums) {
                     self.write_row(&mut tile, row, first, |out| {
                         for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {

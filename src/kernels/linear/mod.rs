@@ -29,6 +29,7 @@ mod portable;
 mod quantise;
 #[cfg(test)]
 mod reference;
+mod rows;
 #[cfg(test)]
 mod tests;
 mod weights;

@@ -8,9 +8,10 @@ use super::nibbles::{NibbleStep, PAIRS};
 use super::pack::{BLOCK, F32Line, GROUP, I8Columns, I8Line, LANES, LINES};
 use super::quantise::Group;
 pub(super) use super::quantise::quantise_row;
+use super::rows::Rows;
 
 /// See [`super::isa::Kernels::sums_i8`].
-pub(super) fn sums_i8(rows: &[&[Group]], lines: &[I8Line], sums: &mut [[i32; BLOCK]; ROWS]) {
+pub(super) fn sums_i8(rows: Rows<'_, Group>, lines: &[I8Line], sums: &mut [[i32; BLOCK]; ROWS]) {
     for (row, sums) in rows.iter().zip(sums) {
         *sums = [0; BLOCK];
         for (group, step) in row.iter().zip(lines.chunks_exact(LINES)) {
@@ -24,7 +25,7 @@ pub(super) fn sums_i8(rows: &[&[Group]], lines: &[I8Line], sums: &mut [[i32; BLO
 }
 
 /// See [`super::isa::Kernels::sums_f32`].
-pub(super) fn sums_f32(rows: &[&[f32]], lines: &[F32Line], sums: &mut [[f32; BLOCK]; ROWS]) {
+pub(super) fn sums_f32(rows: Rows<'_, f32>, lines: &[F32Line], sums: &mut [[f32; BLOCK]; ROWS]) {
     for (row, sums) in rows.iter().zip(sums) {
         *sums = [0.0; BLOCK];
         for (&x, step) in row.iter().zip(lines.chunks_exact(LINES)) {
@@ -38,7 +39,11 @@ pub(super) fn sums_f32(rows: &[&[f32]], lines: &[F32Line], sums: &mut [[f32; BLO
 }
 
 /// See [`super::isa::Kernels::sums_blocks`].
-pub(super) fn sums_blocks(rows: &[&[Activations]], steps: &[Step], sums: &mut [[f32; BLOCK]; BLOCK_ROWS]) {
+pub(super) fn sums_blocks(
+    rows: Rows<'_, Activations>,
+    steps: &[Step],
+    sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
+) {
     for (row, sums) in rows.iter().zip(sums) {
         *sums = [0.0; BLOCK];
         for (x, step) in row.iter().zip(steps) {
@@ -60,7 +65,7 @@ pub(super) fn sums_blocks(rows: &[&[Activations]], steps: &[Step], sums: &mut [[
 
 /// See [`super::isa::Kernels::sums_nibbles`].
 pub(super) fn sums_nibbles(
-    rows: &[&[Activations]],
+    rows: Rows<'_, Activations>,
     steps: &[NibbleStep],
     sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
 ) {
