@@ -7,6 +7,7 @@ use std::arch::x86_64::{
     _mm256_permute4x64_epi64, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256,
     _mm256_slli_epi16, _mm256_storeu_ps, _mm256_storeu_si256,
 };
+use std::mem::MaybeUninit;
 
 use half::f16;
 
@@ -116,7 +117,7 @@ fn line_blocks(row: &[Activations], steps: &[Step], line: usize, sums: &mut [f32
                 *products = _mm256_add_epi32(*products, _mm256_madd_epi16(x, _mm256_cvtepu8_epi16(weights)));
             }
         }
-        let correction = _mm256_set1_epi32(x.correction());
+        let correction = _mm256_set1_epi32(x.minus_sum * 128);
         for (half, acc) in acc.iter_mut().enumerate() {
             let sum = add_pairs(products[2 * half], products[2 * half + 1]);
             let sum = _mm256_cvtepi32_ps(_mm256_add_epi32(sum, correction));
@@ -161,7 +162,7 @@ fn line_nibbles(row: &[Activations], steps: &[NibbleStep], line: usize, sums: &m
                 }
             }
         }
-        let x_sum = _mm256_set1_ps(x.sum as f32);
+        let x_sum = _mm256_set1_ps(x.sum);
         for (half, acc) in acc.iter_mut().enumerate() {
             let sum = _mm256_cvtepi32_ps(add_pairs(products[2 * half], products[2 * half + 1]));
             let scaled = _mm256_fmadd_ps(sum, load_f16(&step.scales, 2 * line + half), *acc);
@@ -262,8 +263,24 @@ fn load_half(line: &F32Line, half: usize) -> __m256 {
 
 /// See [`super::isa::Kernels::scale_i8`].
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn scale_i8(sums: &[[i32; BLOCK]], columns: &I8Columns, scale: f32, out: &mut [f32; BLOCK]) {
+pub(super) fn scale_i8(
+    sums: &[[i32; BLOCK]],
+    columns: &I8Columns,
+    scale: f32,
+    out: &mut [MaybeUninit<f32>; BLOCK],
+) {
     portable::scale_i8(sums, columns, scale, out);
+}
+
+/// See [`super::isa::Kernels::scale_sums`].
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn scale_sums(
+    sums: &[f32; BLOCK],
+    bias: &[f32; BLOCK],
+    scale: f32,
+    out: &mut [MaybeUninit<f32>; BLOCK],
+) {
+    portable::scale_sums(sums, bias, scale, out);
 }
 
 /// See [`super::activation`].

@@ -6,6 +6,7 @@ use std::arch::x86_64::{
     _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
     _mm512_slli_epi32, _mm512_srli_epi16, _mm512_storeu_ps, _mm512_storeu_si512,
 };
+use std::mem::MaybeUninit;
 
 use half::f16;
 
@@ -88,7 +89,7 @@ fn tile_blocks<const R: usize, const L: usize>(
             let mut high = [[_mm512_setzero_si512(); L]; R];
             let mut low = [[_mm512_setzero_si512(); L]; R];
             for r in 0..R {
-                low[r] = [_mm512_set1_epi32(rows[r][index].correction()); L];
+                high[r] = [_mm512_set1_epi32(rows[r][index].minus_sum); L];
             }
             for group in 0..GROUPS {
                 for l in 0..L {
@@ -171,7 +172,7 @@ fn tile_nibbles<const R: usize, const L: usize>(
                 for r in 0..R {
                     let sum = _mm512_add_epi32(_mm512_slli_epi32::<7>(high[r][l]), low[r][l]);
                     let scaled = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scales, acc[r][l]);
-                    acc[r][l] = _mm512_fmadd_ps(_mm512_set1_ps(rows[r][index].sum as f32), offsets, scaled);
+                    acc[r][l] = _mm512_fmadd_ps(_mm512_set1_ps(rows[r][index].sum), offsets, scaled);
                 }
             }
         }
@@ -265,8 +266,24 @@ fn load_f32(line: &F32Line) -> __m512 {
 
 /// See [`super::isa::Kernels::scale_i8`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn scale_i8(sums: &[[i32; BLOCK]], columns: &I8Columns, scale: f32, out: &mut [f32; BLOCK]) {
+pub(super) fn scale_i8(
+    sums: &[[i32; BLOCK]],
+    columns: &I8Columns,
+    scale: f32,
+    out: &mut [MaybeUninit<f32>; BLOCK],
+) {
     portable::scale_i8(sums, columns, scale, out);
+}
+
+/// See [`super::isa::Kernels::scale_sums`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn scale_sums(
+    sums: &[f32; BLOCK],
+    bias: &[f32; BLOCK],
+    scale: f32,
+    out: &mut [MaybeUninit<f32>; BLOCK],
+) {
+    portable::scale_sums(sums, bias, scale, out);
 }
 
 /// See [`super::activation`].

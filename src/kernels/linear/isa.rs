@@ -1,5 +1,7 @@
 //! The instruction sets with micro-kernels of their own, and the choice among them at run time.
 
+use std::mem::MaybeUninit;
+
 use super::activation::Epilogue;
 use super::blocks::{Activations, Step};
 use super::nibbles::NibbleStep;
@@ -134,9 +136,20 @@ impl Kernels {
         sums: &[[i32; BLOCK]],
         columns: &I8Columns,
         scale: f32,
-        out: &mut [f32; BLOCK],
+        out: &mut [MaybeUninit<f32>; BLOCK],
     ) {
         dispatch!(self, scale_i8(sums, columns, scale, out));
+    }
+
+    /// One row's sums times its scale, and the bias.
+    pub(super) fn scale_sums(
+        self,
+        sums: &[f32; BLOCK],
+        bias: &[f32; BLOCK],
+        scale: f32,
+        out: &mut [MaybeUninit<f32>; BLOCK],
+    ) {
+        dispatch!(self, scale_sums(sums, bias, scale, out));
     }
 
     /// Applies the last part of a map to a block of one row.
