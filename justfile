@@ -102,6 +102,10 @@ fuzz seconds="60":
 image:
     tests/deploy/image.sh
 
+# The image with CUDA, the same way; it runs on a device that is the host, so no GPU is needed (half an hour of two cores at first)
+image-cuda:
+    tests/deploy/image.sh cuda
+
 # hadolint and checkov on the Dockerfile, the chart and the base (through pip)
 policy:
     tests/deploy/policy.sh
@@ -121,4 +125,4 @@ ci:
     .ci/run
 
 # CI and everything that takes too long for it
-full: ci (openapi "60") real-models clients lm-eval image policy scale-out bench streams bench-all
+full: ci (openapi "60") real-models clients lm-eval image image-cuda policy scale-out bench streams bench-all

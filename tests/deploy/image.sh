@@ -3,13 +3,18 @@
 # buildah and podman come from Debian. A first build takes a quarter of an hour of two cores; what it leaves is in target/image.
 #
 #   tests/deploy/image.sh
+#   tests/deploy/image.sh cuda                     the one with CUDA, which needs no GPU here: it runs on the host's device (docs/gpu.md)
 #   IMAGE_BASES=local tests/deploy/image.sh        asks no registry for the bases but makes stand-ins (image_bases.sh)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 made=$PWD/target/image
 venv=$PWD/target/image-venv
-tag=localhost/dept:0.1.0
-mkdir -p "$made"
+case ${1:-cpu} in
+    cpu) out=$made tag=localhost/dept:0.1.0 target=() dependencies=dependencies ;;
+    cuda) out=$made/cuda tag=localhost/dept:0.1.0-cuda target=(--target cuda) dependencies=cuda-dependencies ;;
+    *) echo "usage: tests/deploy/image.sh [cpu|cuda]"; exit 2 ;;
+esac
+mkdir -p "$out"
 
 command -v buildah >/dev/null && command -v podman >/dev/null && command -v debootstrap >/dev/null || {
     apt-get update -qq
@@ -55,26 +60,33 @@ build() { # the context, then more arguments
 }
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 began=$SECONDS
-build . --build-arg "VERSION=$version" --build-arg "REVISION=$(git rev-parse HEAD)" -t "$tag" >"$made/build.log" 2>&1 ||
-    { tail -40 "$made/build.log"; exit 1; }
+build . "${target[@]}" --build-arg "VERSION=$version" --build-arg "REVISION=$(git rev-parse HEAD)" -t "$tag" >"$out/build.log" 2>&1 ||
+    { tail -40 "$out/build.log"; exit 1; }
 echo "ok  built in $((SECONDS - began)) s"
 
 # Another line in the sources, and what others wrote is not compiled again.
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
-git ls-files -z Cargo.toml Cargo.lock Dockerfile .dockerignore build.rs proto src | xargs -0 cp -p --parents -t "$context"
+git ls-files -z Cargo.toml Cargo.lock Dockerfile .dockerignore build.rs proto src .ci deploy/image | xargs -0 cp -p --parents -t "$context"
 echo '// another line' >>"$context/src/main.rs"
 began=$SECONDS
-build "$context" --target dependencies >"$made/again.log" 2>&1 || { tail -20 "$made/again.log"; exit 1; }
-if grep -q 'Compiling' "$made/again.log" || ! grep -q 'Using cache' "$made/again.log"; then
-    echo "BAD a change of the sources builds the dependencies anew"; tail -20 "$made/again.log"; exit 1
+build "$context" --target "$dependencies" >"$out/again.log" 2>&1 || { tail -20 "$out/again.log"; exit 1; }
+if grep -q 'Compiling' "$out/again.log" || ! grep -q 'Using cache' "$out/again.log"; then
+    echo "BAD a change of the sources builds the dependencies anew"; tail -20 "$out/again.log"; exit 1
 fi
 echo "ok  the layer of the dependencies outlives a change of the sources ($((SECONDS - began)) s)"
 
-rm -f "$made/dept.tar"
-podman "${where[@]}" save --quiet --format docker-archive -o "$made/dept.tar" "$tag"
-"$venv/bin/syft" scan --quiet "docker-archive:$made/dept.tar" -o "spdx-json=$made/dept.spdx.json" -o "cyclonedx-json=$made/dept.cdx.json"
+rm -f "$out/dept.tar"
+podman "${where[@]}" save --quiet --format docker-archive -o "$out/dept.tar" "$tag"
+"$venv/bin/syft" scan --quiet "docker-archive:$out/dept.tar" -o "spdx-json=$out/dept.spdx.json" -o "cyclonedx-json=$out/dept.cdx.json"
 
-run=("$made" "$tag" podman "${where[@]}" --runtime "$(command -v runc)")
-"$venv/bin/python" tests/deploy/image.py "${run[@]}"
-PATH=$venv/bin:$PATH "$venv/bin/python" tests/deploy/pod.py "${run[@]}"
+run=("$out" "$tag" podman "${where[@]}" --runtime "$(command -v runc)")
+if [ "${1:-cpu}" = cuda ]; then
+    .ci/host_driver "$out/host_driver.so"
+    cargo fetch --locked --quiet
+    .ci/made_up driver "$out/no_device.so" libcuda.so.1
+    "$venv/bin/python" tests/deploy/image_cuda.py "${run[@]}"
+else
+    "$venv/bin/python" tests/deploy/image.py "${run[@]}"
+    PATH=$venv/bin:$PATH "$venv/bin/python" tests/deploy/pod.py "${run[@]}"
+fi

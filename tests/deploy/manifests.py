@@ -118,6 +118,10 @@ def main():
     assert {d["kind"] for d in rendered["hpa"]} & {"ScaledObject"} == set()
     rules = [d for d in rendered["watched"] if d["kind"] == "PrometheusRule"][0]["spec"]
     assert rules == yaml.safe_load((ROOT / "deploy/prometheus/dept.rules.yml").read_text())
+    for name, image, device in (("keys", "dept:0.1.0", False), ("gpu", "dept:0.1.0-cuda", True)):
+        found = {d["kind"]: d for d in rendered[name]}
+        assert found["Deployment"]["spec"]["template"]["spec"]["containers"][0]["image"] == image, name
+        assert ('device = "cuda:0"' in found["ConfigMap"]["data"]["dept.toml"]) == device, name
     for name, (values, reason) in BAD.items():
         try:
             chart.validate_schema(values)
