@@ -7,6 +7,9 @@ use std::{
 
 use super::{AdapterSource, Claim, ResidentUse, slab::Slab};
 
+/// Orders in line before those that nobody wants any more are looked for.
+const FEW: usize = 64;
+
 /// The adapters of a GPU. Those that are wanted and not there stand in line, and the first in line waits until others have
 /// made room: what requests hold stays, so that a crowd of more adapters than fit is served in turn and none twice.
 pub(super) struct Shelf {
@@ -15,6 +18,8 @@ pub(super) struct Shelf {
     line: VecDeque<Order>,
     /// The ids in line.
     in_line: HashSet<u64>,
+    /// How long the line may get before it is looked through.
+    most_in_line: usize,
     copies: u64,
     evictions: u64,
 }
@@ -50,7 +55,8 @@ impl Shelf {
     /// An empty one of `bytes`.
     pub fn new(bytes: usize) -> Self {
         let (there, line, in_line) = (HashMap::new(), VecDeque::new(), HashSet::new());
-        Self { slab: Slab::new(bytes), there, line, in_line, copies: 0, evictions: 0 }
+        let slab = Slab::new(bytes);
+        Self { slab, there, line, in_line, most_in_line: FEW, copies: 0, evictions: 0 }
     }
 
     /// Puts an adapter in line, unless it is there, in line already or larger than all the memory.
@@ -58,7 +64,22 @@ impl Shelf {
         let known = self.there.contains_key(&order.id);
         if !known && self.slab.could_hold(order.bytes) && self.in_line.insert(order.id) {
             self.line.push_back(order);
+            self.shorten_line();
         }
+    }
+
+    /// Lets orders go that nobody wants any more, so that the line is not longer than twice the requests that hold adapters,
+    /// however long its first waits for room.
+    fn shorten_line(&mut self) {
+        if self.line.len() < self.most_in_line {
+            return;
+        }
+        let Self { line, in_line, .. } = self;
+        line.retain(|order| {
+            let wanted = order.source.upgrade().is_some_and(|source| source.claim() != Claim::None);
+            wanted || !in_line.remove(&order.id)
+        });
+        self.most_in_line = FEW.max(2 * self.line.len());
     }
 
     /// A new step: what the one before it used may be overwritten, by what is copied behind its kernels.
@@ -250,6 +271,29 @@ mod tests {
         // It may be wanted again.
         given_up.set(Claim::Pinned);
         shelf.order(given_up.order(PIECE));
+        assert_eq!(work(&mut shelf), [2]);
+    }
+
+    #[test]
+    fn a_line_that_stands_does_not_grow_by_those_who_have_left_it() {
+        let mut shelf = Shelf::new(PIECE);
+        let holder = Adapter::new(0, Claim::Leased);
+        shelf.order(holder.order(PIECE));
+        assert_eq!(work(&mut shelf), [0]);
+        let waiting: Vec<_> = (1..4).map(|id| Adapter::new(id, Claim::Leased)).collect();
+        for adapter in &waiting {
+            shelf.order(adapter.order(PIECE));
+        }
+        for id in 4..10_000 {
+            // Its request is served by a copy of its own, and gone.
+            let adapter = Adapter::new(id, Claim::Leased);
+            shelf.order(adapter.order(PIECE));
+            assert!(work(&mut shelf).is_empty());
+        }
+        assert!(shelf.line.len() <= FEW && shelf.in_line.len() == shelf.line.len());
+        holder.set(Claim::None);
+        assert_eq!(work(&mut shelf), [1]);
+        waiting[0].set(Claim::None);
         assert_eq!(work(&mut shelf), [2]);
     }
 
