@@ -202,10 +202,7 @@ impl Residency {
         let lease = AdapterLease::new(Arc::clone(&generation));
         let resident = Resident { generation, used: AtomicBool::new(true), _memory: memory };
         let former = self.inner.slots.insert(key.clone(), Slot::Ready(resident));
-        // Behind the insertion: who pins it meanwhile finds it.
-        if self.pins().contains(&key) {
-            lease.set_pinned(true);
-        }
+        self.mark(&key);
         if matches!(former, Some(Slot::Ready(_))) {
             self.inner.freed.notify_waiters();
         } else {
@@ -275,14 +272,16 @@ impl Residency {
     /// When too much is pinned already.
     pub fn pin(&self, key: &ResidentKey, bytes: usize) -> Result<(), LoadError> {
         self.pins().pin(key, bytes)?;
-        self.mark(key, true);
+        self.mark(key);
         Ok(())
     }
 
-    /// Lets the generation in memory know whether it is pinned.
-    fn mark(&self, key: &ResidentKey, pinned: bool) {
+    /// Lets the generation in memory know whether it is pinned. Called behind every change of either, and in turn: whoever
+    /// comes last has seen what is so.
+    fn mark(&self, key: &ResidentKey) {
         if let Some(Slot::Ready(resident)) = self.inner.slots.get(key).as_deref() {
-            resident.generation.set_pinned(pinned);
+            let pins = self.pins();
+            resident.generation.set_pinned(pins.contains(key));
         }
     }
 
@@ -298,7 +297,7 @@ impl Residency {
     pub fn unpin(&self, key: &ResidentKey) {
         let pinned = self.pins().unpin(key);
         if pinned {
-            self.mark(key, false);
+            self.mark(key);
             self.inner.freed.notify_waiters();
         }
     }

@@ -120,6 +120,7 @@ impl Runner for CausalRunner {
         sequences: &mut Sequences,
         output: &mut StepOutput,
     ) -> Result<(), StepError> {
+        self.residents.begin_step();
         copy_rows(&self.slabs, &plan.copies, self.block_size).map_err(StepError::Decode)?;
         let hidden = self.forward(&plan.decode, sequences).map_err(StepError::Decode)?;
         let Self { model, samples, .. } = self;

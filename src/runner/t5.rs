@@ -146,6 +146,7 @@ impl Runner for T5Runner {
         sequences: &mut Sequences,
         output: &mut StepOutput,
     ) -> Result<(), StepError> {
+        self.residents.begin_step();
         copy_rows(&self.slabs, &plan.copies, self.block_size).map_err(StepError::Decode)?;
         if let Some(encode) = &plan.encode {
             self.encode(encode, sequences).map_err(StepError::Encode)?;

@@ -67,13 +67,21 @@ impl CardPool {
         self.orders.clone()
     }
 
+    /// A new step. What the one before it held may make room for those in line.
+    pub fn begin_step(&self) {
+        let mut state = self.orders.0.state();
+        state.shelf.next_step();
+        if state.shelf.has_orders() {
+            self.orders.0.bell.notify_one();
+        }
+    }
+
     /// What a step wants, in its order.
     pub fn hold(&mut self, wanted: &[Wanted<'_>]) -> Result<Vec<Held>> {
         let layouts: Vec<Layout> = wanted.iter().map(|wanted| Layout::of(&wanted.slot)).collect();
         let spots: Vec<_> = {
             let mut state = self.orders.0.state();
             let shelf = &mut state.shelf;
-            shelf.next_step();
             let spots = wanted.iter().zip(&layouts).map(|(wanted, layout)| {
                 let spot = shelf.find(wanted.id);
                 if spot.is_none() {
@@ -83,7 +91,6 @@ impl CardPool {
             });
             let spots = spots.collect();
             if shelf.has_orders() {
-                // What the step before this one held may make room.
                 self.orders.0.bell.notify_one();
             }
             spots
@@ -136,6 +143,9 @@ impl Orders {
     pub fn bring(&self, wanted: &Wanted<'_>) {
         let order = order(wanted, Layout::of(&wanted.slot).bytes);
         let mut state = self.0.state();
+        if state.closed {
+            return;
+        }
         state.shelf.order(order);
         if state.shelf.has_orders() {
             self.0.bell.notify_one();

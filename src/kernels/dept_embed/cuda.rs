@@ -291,6 +291,7 @@ mod tests {
 
         /// A step over all three has the CPU's bits.
         fn step(&self, pool: &mut ResidentAdapters) {
+            pool.begin_step();
             let held = pool.hold(self.wanted().collect()).unwrap();
             let found = self.table.embed(&held, &self.rows, &ComputePool::serial()).unwrap();
             let found = found.to_device(&Device::Cpu).unwrap();
@@ -330,8 +331,8 @@ mod tests {
         *bench.adapters[0].claim.lock().unwrap() = Claim::Pinned;
         // The step before this one used it; behind this one it may go, and comes back later.
         bench.step(&mut pool);
-        let held = pool.hold(bench.wanted().skip(1).collect()).unwrap();
-        drop(held);
+        pool.begin_step();
+        drop(pool.hold(bench.wanted().skip(1).collect()).unwrap());
         bench.adapters[1].wait(true);
         assert!(!*bench.adapters[0].on_device.lock().unwrap());
         bench.step(&mut pool);

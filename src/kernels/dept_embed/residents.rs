@@ -89,8 +89,16 @@ impl ResidentAdapters {
         }
     }
 
-    /// The adapters of a step, as its kernels read them: copies where there are, and of the others copies for this step alone,
-    /// while they are fetched. What an earlier step held may be overwritten from here on.
+    /// A step begins: what the one before it held may be overwritten by what waits for room.
+    pub fn begin_step(&mut self) {
+        #[cfg(feature = "cuda")]
+        if let Some(pool) = &self.there {
+            pool.begin_step();
+        }
+    }
+
+    /// Adapters of a step, as its kernels read them until the next one begins: copies where there are, and of the others copies
+    /// for this step alone, while they are fetched.
     ///
     /// # Errors
     /// When the device fails, or has no memory for what is not there.
