@@ -19,6 +19,7 @@ MAX_LENGTH = 256
 SOURCE_WORDS = 48
 PROMPT_TOKENS, NEW_TOKENS = 64, 4
 AT_ONCE = 16
+KV = ("--kv-cache-bytes", "512MiB")  # T5-large's longest sequence takes 384
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def serving(dept: Path, shape: Shape, threads: int, turns: tuple[Path, int], cac
     lengths = ["--prompt-tokens", PROMPT_TOKENS, "--output-tokens", NEW_TOKENS]
     for one in found.values():
         one |= {f"latency{tag}": [], f"rate{tag}": []}
-    with Server(dept.resolve(), threads, home / "model", home / "adapters", prefix_cache=cached) as server:
+    with Server(dept.resolve(), threads, home / "model", home / "adapters", KV, prefix_cache=cached) as server:
         for number in range(rounds + 1):
             for method in in_turn(number):
                 flags = ["--adapters", method.adapter, *lengths, "--seed"]

@@ -32,21 +32,24 @@ USUAL = Budget(steps=200, batch=16, seeds=3, tests=500)
 SMALL = Budget(steps=2, batch=2, seeds=1, tests=8)
 
 
-def measure(dept: Path, data: Path, task: str, threads: int, budget: Budget) -> dict[str, list[float]]:
-    """Accuracies of the last adapter on the test split, a seed each, by method. The rates are `dept train`'s defaults."""
+def measure(dept: Path, data: Path, task: str, threads: int, budget: Budget, found: dict[str, list[float]], keep) -> None:
+    """Accuracies of the last adapter on the test split, a seed each, by method. The rates are `dept train`'s defaults. What
+    `found` has is not measured again, and `keep` is called for each that it has not had."""
     folder = ROOT / "target/tasks" / task
     export = [sys.executable, ROOT / "adapters/make.py", task, "--data", data.resolve(), "--export"]
     subprocess.run(export, check=True, cwd=ROOT)
-    found: dict[str, list[float]] = {method.name: [] for method in METHODS}
     with tempfile.TemporaryDirectory() as home:
         for seed in range(budget.seeds):
             for method in in_turn(seed):
+                scores = found.setdefault(method.name, [])
+                if len(scores) > seed:
+                    continue
                 out = Path(home) / f"{method.adapter}-{seed}"
                 learn(dept, folder, task, threads, (method, seed, budget), out)
                 score = accuracy(dept, folder, threads, budget, out)
                 print(f"  {task} seed {seed} {method.name}: {score:.3f}", file=sys.stderr, flush=True)
-                found[method.name].append(score)
-    return found
+                scores.append(score)
+                keep()
 
 
 def learn(dept: Path, folder: Path, task: str, threads: int, run: tuple[Method, int, Budget], out: Path) -> None:

@@ -45,20 +45,27 @@ def main() -> None:
         args.results.unlink(missing_ok=True)
     results = json.loads(args.results.read_text()) if args.results.exists() else {"cost": {}, "quality": {}, "machine": []}
 
-    def keep(part: str, name: str, measure) -> None:
-        if name in results[part]:
-            return
-        print(f"{part}: {name}", file=sys.stderr, flush=True)
-        load = load_average()
-        results[part][name] = measure()
-        results["machine"].append(f"{name}: {describe(args.threads, load)}")
+    def keep() -> None:
         args.results.parent.mkdir(parents=True, exist_ok=True)
         args.results.write_text(json.dumps(results, indent=1))
 
+    def note(name: str, load: float) -> None:
+        results["machine"].append(f"{name}: {describe(args.threads, load)}")
+        keep()
+
     for name, shape in models.items():
-        keep("cost", name, lambda shape=shape: cost.measure(dept, shape, args.threads, rounds) | {"batch": shape.batch})
+        if name not in results["cost"]:
+            print(f"cost: {name}", file=sys.stderr, flush=True)
+            load = load_average()
+            results["cost"][name] = cost.measure(dept, shape, args.threads, rounds) | {"batch": shape.batch}
+            note(name, load)
     for task in quality.TASKS if args.data else []:
-        keep("quality", task, lambda task=task: quality.measure(dept, args.data, task, args.threads, budget))
+        found = results["quality"].setdefault(task, {})
+        if sum(map(len, found.values())) < budget.seeds * len(cost.METHODS):
+            print(f"quality: {task}", file=sys.stderr, flush=True)
+            load = load_average()
+            quality.measure(dept, args.data, task, args.threads, budget, found, keep)
+            note(task, load)
     print(page(results))
     args.out.write_text(picture(results))
 

@@ -25,7 +25,8 @@ pub struct Generation {
     card: Card,
     created_at: SystemTime,
     leases: AtomicUsize,
-    on_device: Arc<AtomicBool>,
+    on_device: AtomicBool,
+    pinned: AtomicBool,
     /// Rings when the last lease ends.
     unused: Option<Arc<Notify>>,
 }
@@ -52,7 +53,8 @@ impl Generation {
             card,
             created_at,
             leases: AtomicUsize::new(0),
-            on_device: Arc::default(),
+            on_device: AtomicBool::new(false),
+            pinned: AtomicBool::new(false),
             unused: None,
         }
     }
@@ -77,9 +79,24 @@ impl Generation {
         &self.name
     }
 
-    /// Whether a GPU has it in its own memory; who puts it there says so.
-    pub fn on_device(&self) -> &Arc<AtomicBool> {
-        &self.on_device
+    /// Whether its owner wants it to stay in memory.
+    pub fn is_pinned(&self) -> bool {
+        self.pinned.load(Ordering::Relaxed)
+    }
+
+    /// Pins it or takes the pin off.
+    pub(super) fn set_pinned(&self, pinned: bool) {
+        self.pinned.store(pinned, Ordering::Relaxed);
+    }
+
+    /// Whether a GPU has it in its own memory.
+    pub fn is_on_device(&self) -> bool {
+        self.on_device.load(Ordering::Relaxed)
+    }
+
+    /// Told by who puts it there, and takes it away.
+    pub fn set_on_device(&self, on_device: bool) {
+        self.on_device.store(on_device, Ordering::Relaxed);
     }
 
     /// Its content address.

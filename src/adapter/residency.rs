@@ -3,6 +3,7 @@
 //! A resident generation is found without a lock that others hold. When the budget is used up, the one that was used least
 //! recently (as a clock hand sees it) goes, unless it is pinned or leased; when all are, whoever needs room waits in line.
 
+mod error;
 mod pins;
 mod residence;
 
@@ -22,6 +23,7 @@ use futures::{
 };
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+pub use error::LoadError;
 use pins::Pins;
 pub use residence::Residence;
 
@@ -42,49 +44,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Which adapter: equal keys, equal content.
 pub type ResidentKey = (Namespace, AdapterName, Version);
-
-/// Why an adapter is not in memory.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum LoadError {
-    /// It is larger than all the memory for adapters.
-    #[error(
-        "adapter '{name}' takes {bytes} bytes and --adapter-host-bytes is {budget}: start the server with more"
-    )]
-    TooLarge {
-        /// The adapter.
-        name: AdapterName,
-        /// What it takes.
-        bytes: u64,
-        /// All there is.
-        budget: u64,
-    },
-    /// Too many wait for room.
-    #[error(
-        "{0} adapters wait for memory, which those in use fill: retry later, or raise --adapter-host-bytes"
-    )]
-    Crowded(usize),
-    /// Too much is pinned.
-    #[error(
-        "pinning '{name}' would pin {bytes} bytes, and of --adapter-host-bytes at most {most} are pinned: unpin others, \
-         or raise it"
-    )]
-    PinsFull {
-        /// The adapter.
-        name: AdapterName,
-        /// What would be pinned with it.
-        bytes: u64,
-        /// The most.
-        most: u64,
-    },
-    /// Its files can't be had or are not sound.
-    #[error("adapter '{name}' can't be loaded: {reason}")]
-    Failed {
-        /// The adapter.
-        name: AdapterName,
-        /// What is wrong.
-        reason: String,
-    },
-}
 
 type Loading = Shared<BoxFuture<'static, Result<AdapterLease, LoadError>>>;
 
@@ -243,6 +202,7 @@ impl Residency {
         let lease = AdapterLease::new(Arc::clone(&generation));
         let resident = Resident { generation, used: AtomicBool::new(true), _memory: memory };
         let former = self.inner.slots.insert(key.clone(), Slot::Ready(resident));
+        self.mark(&key);
         if matches!(former, Some(Slot::Ready(_))) {
             self.inner.freed.notify_waiters();
         } else {
@@ -311,7 +271,18 @@ impl Residency {
     /// # Errors
     /// When too much is pinned already.
     pub fn pin(&self, key: &ResidentKey, bytes: usize) -> Result<(), LoadError> {
-        self.pins().pin(key, bytes)
+        self.pins().pin(key, bytes)?;
+        self.mark(key);
+        Ok(())
+    }
+
+    /// Lets the generation in memory know whether it is pinned. Called behind every change of either, and in turn: whoever
+    /// comes last has seen what is so.
+    fn mark(&self, key: &ResidentKey) {
+        if let Some(Slot::Ready(resident)) = self.inner.slots.get(key).as_deref() {
+            let pins = self.pins();
+            resident.generation.set_pinned(pins.contains(key));
+        }
     }
 
     /// Whether [`Residency::pin`] would do it.
@@ -326,6 +297,7 @@ impl Residency {
     pub fn unpin(&self, key: &ResidentKey) {
         let pinned = self.pins().unpin(key);
         if pinned {
+            self.mark(key);
             self.inner.freed.notify_waiters();
         }
     }
@@ -334,7 +306,7 @@ impl Residency {
     pub fn place(&self, key: &ResidentKey) -> Residence {
         let Some(slot) = self.inner.slots.get(key) else { return Residence::Store };
         match &*slot {
-            Slot::Ready(held) if held.generation.on_device().load(Ordering::Relaxed) => Residence::Device,
+            Slot::Ready(held) if held.generation.is_on_device() => Residence::Device,
             Slot::Ready(_) => Residence::Host,
             Slot::Loading(_) => Residence::Store,
         }

@@ -258,6 +258,7 @@ impl LoadedModel {
         };
         let adapter_bytes = usize::try_from(config.adapter_device_bytes).unwrap_or(usize::MAX);
         let runner = model.runner(RunnerConfig { adapter_bytes, num_blocks, block_size: BLOCK_SIZE })?;
+        let handle = handle.with_fetch(runner.fetch());
         Ok((handle, Engine::spawn(parts, runner).map_err(LoadModelError::Thread)?))
     }
 

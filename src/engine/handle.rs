@@ -17,6 +17,7 @@ use crate::{
         TokenEvent,
     },
     grammar::Compiled,
+    runner::Fetch,
 };
 
 /// One sequence, ready to run: everything in it has been checked against the adapter and the model.
@@ -163,6 +164,7 @@ pub struct EngineHandle {
     queue: QueueLimits,
     /// K/V blocks in the pool, and positions a block; unlimited when not said.
     pool: Option<(usize, NonZeroUsize)>,
+    fetch: Fetch,
 }
 
 /// A sequence on its way to the engine, with the road back to its client.
@@ -195,13 +197,19 @@ impl EngineHandle {
         queue: QueueLimits,
     ) -> (Self, std::sync::mpsc::Receiver<Command>) {
         let (commands, inbox) = std::sync::mpsc::channel();
-        (Self { model, commands, load: Arc::default(), queue, pool: None }, inbox)
+        (Self { model, commands, load: Arc::default(), queue, pool: None, fetch: Fetch::default() }, inbox)
     }
 
     /// Refuses at once what could never fit a pool of `blocks` K/V blocks of `block_size` positions.
     #[must_use]
     pub fn with_pool(self, blocks: usize, block_size: NonZeroUsize) -> Self {
         Self { pool: Some((blocks, block_size)), ..self }
+    }
+
+    /// Has adapters brought near the model by `fetch` while their requests wait.
+    #[must_use]
+    pub fn with_fetch(self, fetch: Fetch) -> Self {
+        Self { fetch, ..self }
     }
 
     /// The resident backbone.
@@ -242,6 +250,10 @@ impl EngineHandle {
         }
         let costs: Vec<usize> = submissions.iter().map(Submission::cost).collect();
         self.load.enter(costs.len(), costs.iter().sum(), self.queue)?;
+        submissions
+            .iter()
+            .filter_map(|submission| submission.adapter.as_ref())
+            .for_each(|lease| self.fetch.bring(lease));
         let mut sent = 0;
         let streams = submissions.into_iter().map(|submission| {
             let stream = self.send(submission)?;

@@ -1,69 +1,15 @@
-//! What the runners share: adapters as slots, and tokens from rows of logits.
+//! What the runners share: tokens from rows of logits, and K/V memory.
 
 use candle_core::{DType, Device, Tensor};
 
 use super::{RunnerConfig, RunnerError, StepOutput};
 use crate::{
-    adapter::{AdapterLease, AdapterWeights, Update},
     grammar::Guide,
-    kernels::{
-        Place,
-        best::best_tokens,
-        dept_embed::{AdapterSlot, Adapters, AdeptSlot, LowRankSlot, ResidentAdapters, UpdateSlot, Wanted},
-        ragged_attention::copy_blocks,
-    },
+    kernels::{Place, best::best_tokens, ragged_attention::copy_blocks},
     kv::BlockCopy,
     sampling::{Mask, SampleError, Sampled, Scratch},
     scheduler::{Decode, NewSequence, Sequence, SequenceId, Sequences},
 };
-
-/// The adapters of a batch, each generation once, numbered as the row table names them.
-#[derive(Debug, Default)]
-pub(super) struct Slots<'a>(Vec<&'a AdapterLease>);
-
-impl<'a> Slots<'a> {
-    /// The slot of a generation.
-    pub fn number(&mut self, lease: &'a AdapterLease) -> u32 {
-        let known = self.0.iter().position(|held| held.same(lease));
-        let slot = known.unwrap_or_else(|| {
-            self.0.push(lease);
-            self.0.len() - 1
-        });
-        slot as u32
-    }
-
-    /// The tensors, by slot, where the model computes.
-    pub fn held(&self, residents: &mut ResidentAdapters) -> Result<Adapters<'a>, RunnerError> {
-        let wanted = self.0.iter().map(|lease| Wanted {
-            id: lease.id(),
-            resident: lease.on_device(),
-            slot: AdapterSlot::from(&**lease.weights()),
-        });
-        Ok(residents.hold(wanted.collect())?)
-    }
-}
-
-impl<'a> From<&'a AdapterWeights> for AdapterSlot<'a> {
-    /// An adapter as the embedding kernel reads it.
-    fn from(weights: &'a AdapterWeights) -> Self {
-        let update = match weights.update() {
-            Update::None => UpdateSlot::None,
-            Update::LowRank(pair) => UpdateSlot::LowRank(LowRankSlot {
-                a: pair.a().data(),
-                b: pair.b().data(),
-                rank: pair.rank(),
-                scale: pair.scale(),
-            }),
-            Update::Adept(network) => UpdateSlot::Adept(AdeptSlot {
-                a: network.a().data(),
-                bias_a: network.bias_a().data(),
-                b: network.b().data(),
-                bias_b: network.bias_b().data(),
-            }),
-        };
-        Self { prompt: weights.prompt().data(), update }
-    }
-}
 
 /// Memory that sampling works in.
 #[derive(Debug)]

@@ -4,7 +4,8 @@ use candle_core::Tensor;
 
 use super::{
     Runner, RunnerConfig, RunnerError, StepError, StepOutput,
-    batch::{SampleMemory, Slots, copy_rows, read_out, slabs},
+    adapters::{Fetch, Slots},
+    batch::{SampleMemory, copy_rows, read_out, slabs},
 };
 use crate::{
     adapter::AdapterWeights,
@@ -119,6 +120,7 @@ impl Runner for CausalRunner {
         sequences: &mut Sequences,
         output: &mut StepOutput,
     ) -> Result<(), StepError> {
+        self.residents.begin_step();
         copy_rows(&self.slabs, &plan.copies, self.block_size).map_err(StepError::Decode)?;
         let hidden = self.forward(&plan.decode, sequences).map_err(StepError::Decode)?;
         let Self { model, samples, .. } = self;
@@ -129,5 +131,9 @@ impl Runner for CausalRunner {
 
     fn resident_use(&self) -> ResidentUse {
         self.residents.resident_use()
+    }
+
+    fn fetch(&self) -> Fetch {
+        self.residents.prefetch().into()
     }
 }

@@ -9,12 +9,14 @@ use crate::{
     scheduler::{SequenceId, Sequences, StepPlan},
 };
 
+mod adapters;
 mod batch;
 mod causal;
 #[cfg(test)]
 pub mod fake;
 mod t5;
 
+pub use adapters::Fetch;
 pub use causal::CausalRunner;
 pub use t5::T5Runner;
 
@@ -85,6 +87,11 @@ pub trait Runner: Send {
     fn resident_use(&self) -> ResidentUse {
         ResidentUse::default()
     }
+
+    /// The way to have adapters brought to that memory before a step needs them.
+    fn fetch(&self) -> Fetch {
+        Fetch::default()
+    }
 }
 
 impl Runner for Box<dyn Runner> {
@@ -99,5 +106,9 @@ impl Runner for Box<dyn Runner> {
 
     fn resident_use(&self) -> ResidentUse {
         (**self).resident_use()
+    }
+
+    fn fetch(&self) -> Fetch {
+        (**self).fetch()
     }
 }

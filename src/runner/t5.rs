@@ -4,7 +4,8 @@ use candle_core::Tensor;
 
 use super::{
     Runner, RunnerConfig, RunnerError, StepError, StepOutput,
-    batch::{SampleMemory, Slots, copy_rows, read_out, slabs},
+    adapters::{Fetch, Slots},
+    batch::{SampleMemory, copy_rows, read_out, slabs},
 };
 use crate::{
     adapter::AdapterWeights,
@@ -145,6 +146,7 @@ impl Runner for T5Runner {
         sequences: &mut Sequences,
         output: &mut StepOutput,
     ) -> Result<(), StepError> {
+        self.residents.begin_step();
         copy_rows(&self.slabs, &plan.copies, self.block_size).map_err(StepError::Decode)?;
         if let Some(encode) = &plan.encode {
             self.encode(encode, sequences).map_err(StepError::Encode)?;
@@ -157,6 +159,10 @@ impl Runner for T5Runner {
 
     fn resident_use(&self) -> ResidentUse {
         self.residents.resident_use()
+    }
+
+    fn fetch(&self) -> Fetch {
+        self.residents.prefetch().into()
     }
 }
 

@@ -158,6 +158,7 @@ fn a_schedule_changes_no_bit_whatever_its_memory() {
             max_batch_tokens: 7,
             max_num_seqs: 4,
             prefix_cache: false,
+            adapter_bytes: 0,
         };
         let (tight, scheduler) = run(tight);
         assert_eq!(tight, roomy, "{family}: pieces and preemption change no bit");
@@ -190,6 +191,7 @@ fn given_tokens_score_what_they_scored_when_they_were_chosen() {
             max_batch_tokens: 7,
             max_num_seqs: 4,
             prefix_cache: true,
+            adapter_bytes: 0,
         };
         let chosen = generate(&jobs(false), Memory::default());
         for memory in [Memory::default(), tight] {

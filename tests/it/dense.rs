@@ -10,7 +10,8 @@ use dept::{
 };
 
 use crate::support::{
-    Job, Memory, causal::load_decoder_at, generate, generate_causal, golden, lease, load_t5, load_t5_at,
+    Job, Memory, causal::load_decoder_at, generate, generate_causal, generate_causal_once, golden, lease,
+    load_t5, load_t5_at,
 };
 
 /// Matrices in f32 on the CPU, and on a card.
@@ -102,5 +103,27 @@ fn invariant_matrices_give_a_request_its_bits_in_any_company() {
                 assert_eq!(&alone[0], crowd, "{family} {place:?}");
             }
         }
+    }
+}
+
+/// A device that holds two or three adapters of twelve that come one behind the other: what has not been copied yet, or finds no room, is
+/// copied for its step.
+#[test]
+fn more_adapters_than_a_device_holds_are_served_all_the_same() {
+    let jobs = || -> Vec<Job> {
+        let names = ["dept", "pt", "lowrank"].into_iter().cycle().take(12);
+        let lease = |name| lease(&golden(&format!("adapters/llama/{name}")), None);
+        let prompt = |length: u32| (0..length).map(|at| 3 + (at * 5 + length) % 40).collect();
+        names.zip(4..).map(|(name, length)| Job::new(prompt(length), Some(lease(name)), 6)).collect()
+    };
+    let (expected, _) =
+        generate_causal(load_decoder_at(Place::Cpu, &golden("llama")), &jobs(), Memory::default());
+    for place in places() {
+        let memory = Memory { adapter_bytes: 4 << 10, ..Memory::default() };
+        let (found, _, held) =
+            generate_causal_once(load_decoder_at(place.clone(), &golden("llama")), jobs(), memory);
+        are_close(&found, &expected, &format!("{place:?}"));
+        assert!(held.bytes <= 4 << 10, "{held:?}");
+        eprintln!("{place:?}: {held:?}");
     }
 }

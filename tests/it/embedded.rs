@@ -22,6 +22,7 @@ fn answers(recipe: Recipe, jobs: &[Job]) -> Vec<Vec<u32>> {
         max_batch_tokens: 1024,
         max_num_seqs: 32,
         prefix_cache: false,
+        adapter_bytes: 0,
     };
     let tokens = |sampled: &Vec<Sampled>| sampled.iter().map(|sampled| sampled.token).collect();
     generate(model, jobs, memory).0.iter().map(tokens).collect()

@@ -41,6 +41,7 @@ fn memory(random: &mut SmallRng) -> Memory {
         max_batch_tokens: random.random_range(5..80),
         max_num_seqs: random.random_range(1..10),
         prefix_cache: true,
+        adapter_bytes: 0,
     }
 }
 

@@ -43,8 +43,14 @@ fn text(tokenizer: &Tokenizer, sampled: &[Sampled], eos: u32) -> String {
     tokenizer.decode(&ids)
 }
 
-const MEMORY: Memory =
-    Memory { num_blocks: 1024, block_size: 16, max_batch_tokens: 1024, max_num_seqs: 32, prefix_cache: true };
+const MEMORY: Memory = Memory {
+    num_blocks: 1024,
+    block_size: 16,
+    max_batch_tokens: 1024,
+    max_num_seqs: 32,
+    prefix_cache: true,
+    adapter_bytes: 0,
+};
 
 /// The texts of 24 draws at temperature 1 from each of `prompts`.
 fn drawn_from_embedded(prompts: &[&str], grammar: &Grammar, max_tokens: usize) -> Vec<String> {

@@ -189,56 +189,153 @@ impl CustomOp1 for Planned<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, atomic::AtomicBool};
+    use std::sync::{Arc, Condvar, Mutex};
 
     use super::*;
     use crate::kernels::{
         DensePlace, Place,
         cuda::device::card,
-        dept_embed::{DeltaRow, LowRankSlot, PlacedTable, ResidentAdapters, Row, Wanted, dept_embed},
+        dept_embed::{
+            AdapterSource, Claim, DeltaRow, LowRankSlot, PlacedTable, ResidentAdapters, ResidentUse, Row,
+            Wanted, dept_embed,
+        },
         pool::ComputePool,
     };
 
+    const HIDDEN: usize = 768;
+    const S: usize = 200;
+
+    fn noise(count: usize, seed: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
+    }
+
+    /// An adapter whose request can be waited with.
+    struct Adapter {
+        tensors: [Vec<f32>; 3],
+        rank: usize,
+        claim: Mutex<Claim>,
+        on_device: Mutex<bool>,
+        moved: Condvar,
+    }
+
+    impl Adapter {
+        fn new(m: usize, rank: usize) -> Arc<Self> {
+            let tensors = [noise(m * HIDDEN, m), noise(S * rank, rank), noise(rank * HIDDEN, rank + 1)];
+            let (claim, on_device) = (Mutex::new(Claim::Leased), Mutex::new(false));
+            Arc::new(Self { tensors, rank, claim, on_device, moved: Condvar::new() })
+        }
+
+        fn wanted(self: &Arc<Self>, id: u64) -> Wanted<'_> {
+            let weak: std::sync::Weak<Self> = Arc::downgrade(self);
+            Wanted { id, slot: self.slot(), source: weak }
+        }
+
+        fn wait(&self, on_device: bool) {
+            let there = self.on_device.lock().unwrap();
+            drop(self.moved.wait_while(there, |there| *there != on_device).unwrap());
+        }
+    }
+
+    impl AdapterSource for Adapter {
+        fn slot(&self) -> AdapterSlot<'_> {
+            let [prompt, a, b] = &self.tensors;
+            AdapterSlot {
+                prompt,
+                update: UpdateSlot::LowRank(LowRankSlot { a, b, rank: self.rank, scale: 1.1 }),
+            }
+        }
+
+        fn claim(&self) -> Claim {
+            *self.claim.lock().unwrap()
+        }
+
+        fn moved(&self, on_device: bool) {
+            *self.on_device.lock().unwrap() = on_device;
+            self.moved.notify_all();
+        }
+    }
+
+    /// A batch over three adapters, with what the CPU makes of it, and a pool of some size.
+    struct Bench {
+        place: Place,
+        table: PlacedTable,
+        adapters: [Arc<Adapter>; 3],
+        rows: RowTable,
+        expected: Vec<Vec<f32>>,
+    }
+
+    impl Bench {
+        fn new() -> Option<Self> {
+            let device = card()?;
+            let vocab = 50;
+            let table = EmbeddingTable::f32(vocab, HIDDEN, noise(vocab * HIDDEN, 1)).unwrap();
+            let adapters = [(20, 60), (40, 45), (7, 90)].map(|(m, r)| Adapter::new(m, r));
+            let mut rows = RowTable::default();
+            for index in 0..S as u32 {
+                for slot in 0..3 {
+                    rows.push(Row::Token { token: index % 50, delta: Some(DeltaRow { slot, index }) });
+                }
+                rows.push(Row::Prompt { slot: index % 3, index: index % 7 });
+            }
+            let slots = adapters.each_ref().map(|adapter| adapter.slot());
+            let expected = dept_embed(&table, &slots, &rows, &ComputePool::serial()).unwrap();
+            let expected = expected.to_vec2::<f32>().unwrap();
+            let place = Place::Dense(DensePlace { device, dtype: DType::F32, invariant: false });
+            let table = PlacedTable::new(table, &place).unwrap();
+            Some(Self { place, table, adapters, rows, expected })
+        }
+
+        fn wanted(&self) -> impl Iterator<Item = Wanted<'_>> {
+            (0..).zip(&self.adapters).map(|(id, adapter)| adapter.wanted(id))
+        }
+
+        /// A step over all three has the CPU's bits.
+        fn step(&self, pool: &mut ResidentAdapters) {
+            pool.begin_step();
+            let held = pool.hold(self.wanted().collect()).unwrap();
+            let found = self.table.embed(&held, &self.rows, &ComputePool::serial()).unwrap();
+            let found = found.to_device(&Device::Cpu).unwrap();
+            assert!(found.to_vec2::<f32>().unwrap() == self.expected);
+        }
+    }
+
     #[test]
-    fn a_batch_on_a_card_has_the_cpus_bits() {
-        let Some(Device::Cuda(card)) = card() else { return };
-        let (vocab, hidden, s) = (50, 768, 200);
-        let noise = |count: usize, seed: usize| -> Vec<f32> {
-            (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
-        };
-        let table = EmbeddingTable::f32(vocab, hidden, noise(vocab * hidden, 1)).unwrap();
-        let tensors = [(20, 60), (40, 45), (7, 90)]
-            .map(|(m, r)| (noise(m * hidden, m), noise(s * r, r), noise(r * hidden, r + 1), r));
-        let slots: Vec<AdapterSlot<'_>> = tensors
-            .iter()
-            .map(|(prompt, a, b, rank)| {
-                let update = UpdateSlot::LowRank(LowRankSlot { a, b, rank: *rank, scale: 1.1 });
-                AdapterSlot { prompt, update }
-            })
-            .collect();
-        let mut rows = RowTable::default();
-        for index in 0..s as u32 {
-            for slot in 0..3 {
-                rows.push(Row::Token { token: index % 50, delta: Some(DeltaRow { slot, index }) });
-            }
-            rows.push(Row::Prompt { slot: index % 3, index: index % 7 });
+    fn adapters_fetched_beforehand_are_read_where_they_are() {
+        let Some(bench) = Bench::new() else { return };
+        let mut pool = ResidentAdapters::new(&bench.place, 8 << 20).unwrap();
+        let prefetch = pool.prefetch();
+        bench.wanted().for_each(|wanted| prefetch.bring(wanted));
+        bench.adapters.iter().for_each(|adapter| adapter.wait(true));
+        let there = pool.resident_use();
+        let sizes =
+            bench.adapters.iter().map(|adapter| Layout::of(&adapter.slot()).bytes.next_multiple_of(256));
+        assert_eq!(there, ResidentUse { adapters: 3, bytes: sizes.sum(), evictions: 0 });
+        for _ in 0..3 {
+            bench.step(&mut pool);
         }
-        let expected = dept_embed(&table, &slots, &rows, &ComputePool::serial()).unwrap();
-        let place =
-            Place::Dense(DensePlace { device: Device::Cuda(card), dtype: DType::F32, invariant: false });
-        let placed = PlacedTable::new(table, &place).unwrap();
-        let flags = [(); 3].map(|()| Arc::new(AtomicBool::new(false)));
-        // Memory for all of them, for one at a time, for none.
-        for bytes in [8 << 20, 700 << 10, 0] {
-            let mut pool = ResidentAdapters::new(&place, bytes).unwrap();
-            for _ in 0..3 {
-                let wanted = (0..).zip(&slots).zip(&flags);
-                let wanted = wanted.map(|((id, &slot), resident)| Wanted { id, resident, slot }).collect();
-                let held = pool.hold(wanted).unwrap();
-                let found = placed.embed(&held, &rows, &ComputePool::serial()).unwrap();
-                let found = found.to_device(&Device::Cpu).unwrap();
-                assert_eq!(found.to_vec2::<f32>().unwrap(), expected.to_vec2::<f32>().unwrap());
-            }
-        }
+        assert_eq!(pool.resident_use(), there);
+    }
+
+    #[test]
+    fn what_is_not_there_is_copied_for_its_step() {
+        let Some(bench) = Bench::new() else { return };
+        let mut none = ResidentAdapters::new(&bench.place, 0).unwrap();
+        bench.step(&mut none);
+        assert_eq!(none.resident_use(), ResidentUse::default());
+        // Room for one at a time: the first keeps it for as long as its request holds it.
+        let mut pool = ResidentAdapters::new(&bench.place, 400 << 10).unwrap();
+        bench.step(&mut pool);
+        bench.adapters[0].wait(true);
+        bench.step(&mut pool);
+        assert_eq!((pool.resident_use().adapters, pool.resident_use().evictions), (1, 0));
+        *bench.adapters[0].claim.lock().unwrap() = Claim::Pinned;
+        // The step before this one used it; behind this one it may go, and comes back later.
+        bench.step(&mut pool);
+        pool.begin_step();
+        drop(pool.hold(bench.wanted().skip(1).collect()).unwrap());
+        bench.adapters[1].wait(true);
+        assert!(!*bench.adapters[0].on_device.lock().unwrap());
+        bench.step(&mut pool);
+        assert_eq!((pool.resident_use().adapters, pool.resident_use().evictions), (1, 1));
     }
 }

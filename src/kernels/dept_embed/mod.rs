@@ -22,6 +22,8 @@ mod plan;
 mod residents;
 mod rows;
 #[cfg(any(test, feature = "cuda"))]
+mod shelf;
+#[cfg(any(test, feature = "cuda"))]
 mod slab;
 mod table;
 
@@ -31,7 +33,7 @@ pub use backward::{TrainedPair, TrainedSlot, dept_embed_tracked};
 #[cfg(feature = "cuda")]
 pub use cuda::Held;
 pub use placed::{Adapters, PlacedTable};
-pub use residents::{ResidentAdapters, ResidentUse, Wanted};
+pub use residents::{AdapterSource, Claim, Prefetch, ResidentAdapters, ResidentUse, Wanted};
 pub use rows::{DeltaRow, Row, RowTable};
 use table::TableShape;
 pub use table::{EmbeddingTable, TableError};

@@ -1,19 +1,39 @@
-use std::sync::{Arc, atomic::AtomicBool};
+use std::sync::Weak;
 
 use candle_core::Result;
 
 use super::{AdapterSlot, Adapters};
 use crate::kernels::Place;
 
-/// An adapter that a step needs.
-#[derive(Debug, Clone, Copy)]
+/// An adapter in the host's memory, of which a GPU may have a copy.
+pub trait AdapterSource: Send + Sync {
+    /// Its tensors.
+    fn slot(&self) -> AdapterSlot<'_>;
+    /// Why its copy should stay.
+    fn claim(&self) -> Claim;
+    /// Told that there is a copy from now on, or no longer one.
+    fn moved(&self, on_device: bool);
+}
+
+/// Why a copy should stay where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// There is no reason.
+    None,
+    /// Its owner wants it near; it goes when nothing else can.
+    Pinned,
+    /// A request that waits or runs holds it.
+    Leased,
+}
+
+/// An adapter that a step needs, or will need.
 pub struct Wanted<'a> {
     /// A number that stands for this very content for as long as the process lives.
     pub id: u64,
-    /// Told whether the adapter is in the device's memory.
-    pub resident: &'a Arc<AtomicBool>,
     /// Its tensors.
     pub slot: AdapterSlot<'a>,
+    /// Who has them.
+    pub source: Weak<dyn AdapterSource>,
 }
 
 /// What a GPU's own memory has of adapters.
@@ -27,8 +47,8 @@ pub struct ResidentUse {
     pub evictions: u64,
 }
 
-/// Adapters in a GPU's own memory, within a budget: what a step needs is copied where it is not there yet, and those that
-/// were not needed for longest make room. On the CPU there is nothing to copy, and this does nothing.
+/// Adapters in a GPU's own memory, within a budget: what is wanted is copied there by a thread of its own, and those that
+/// nobody holds and that were not needed for longest make room. On the CPU there is nothing to copy, and this does nothing.
 #[derive(Debug)]
 pub struct ResidentAdapters {
     #[cfg(feature = "cuda")]
@@ -39,7 +59,7 @@ impl ResidentAdapters {
     /// An empty pool of `bytes` at `place`.
     ///
     /// # Errors
-    /// When the device does not have as much memory.
+    /// When the device does not have as much memory, or there is no thread.
     pub fn new(place: &Place, bytes: usize) -> Result<Self> {
         #[cfg(feature = "cuda")]
         if let candle_core::Device::Cuda(device) = place.device() {
@@ -61,10 +81,27 @@ impl ResidentAdapters {
         ResidentUse::default()
     }
 
-    /// Brings the adapters of a step to the device. What an earlier step held may be overwritten from here on.
+    /// The way to ask for adapters before a step needs them.
+    pub fn prefetch(&self) -> Prefetch {
+        Prefetch {
+            #[cfg(feature = "cuda")]
+            orders: self.there.as_ref().map(super::card_pool::CardPool::orders),
+        }
+    }
+
+    /// A step begins: what the one before it held may be overwritten by what waits for room.
+    pub fn begin_step(&mut self) {
+        #[cfg(feature = "cuda")]
+        if let Some(pool) = &self.there {
+            pool.begin_step();
+        }
+    }
+
+    /// Adapters of a step, as its kernels read them until the next one begins: copies where there are, and of the others copies
+    /// for this step alone, while they are fetched.
     ///
     /// # Errors
-    /// When the device fails, or has no memory for what the budget does not hold.
+    /// When the device fails, or has no memory for what is not there.
     pub fn hold<'a>(&mut self, wanted: Vec<Wanted<'a>>) -> Result<Adapters<'a>> {
         #[cfg(feature = "cuda")]
         if let Some(pool) = &mut self.there {
@@ -73,5 +110,23 @@ impl ResidentAdapters {
             return Ok(Adapters { slots, held });
         }
         Ok(wanted.into_iter().map(|wanted| wanted.slot).collect::<Vec<_>>().into())
+    }
+}
+
+/// Asks for adapters to be brought to a GPU's memory, from any thread, and waits for nothing. On the CPU it does nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Prefetch {
+    #[cfg(feature = "cuda")]
+    orders: Option<super::card_pool::Orders>,
+}
+
+impl Prefetch {
+    /// Wants an adapter, if it is not there.
+    pub fn bring(&self, wanted: Wanted<'_>) {
+        #[cfg(feature = "cuda")]
+        if let Some(orders) = &self.orders {
+            orders.bring(&wanted);
+        }
+        let _ = wanted;
     }
 }

@@ -7,6 +7,7 @@ use std::arch::x86_64::{
     _mm256_permute4x64_epi64, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256,
     _mm256_slli_epi16, _mm256_storeu_ps, _mm256_storeu_si256,
 };
+use std::mem::MaybeUninit;
 
 use half::f16;
 
@@ -16,19 +17,20 @@ use super::isa::{BLOCK_ROWS, ROWS};
 use super::nibbles::{NibbleStep, PAIRS};
 use super::pack::{BLOCK, F32Line, I8Columns, I8Line, LANES, LINES};
 use super::quantise::Group;
+use super::rows::Rows;
 use super::weights::ActivationBits;
 use super::{activation, blocks, portable, quantise};
 
 /// See [`super::isa::Kernels::sums_i8`].
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn sums_i8(rows: &[&[Group]], lines: &[I8Line], sums: &mut [[i32; BLOCK]; ROWS]) {
-    for (rows, sums) in rows.chunks(3).zip(sums.chunks_mut(3)) {
+pub(super) fn sums_i8(rows: Rows<'_, Group>, lines: &[I8Line], sums: &mut [[i32; BLOCK]; ROWS]) {
+    for first in (0..rows.count()).step_by(3) {
+        let (rows, sums) = (rows.from(first), &mut sums[first..]);
         for line in 0..LINES {
-            match *rows {
-                [a] => tile_i8([a], lines, line, sums),
-                [a, b] => tile_i8([a, b], lines, line, sums),
-                [a, b, c] => tile_i8([a, b, c], lines, line, sums),
-                _ => unreachable!("chunks of 1 to 3"),
+            match rows.count() {
+                1 => tile_i8(rows.array::<1>(), lines, line, sums),
+                2 => tile_i8(rows.array::<2>(), lines, line, sums),
+                _ => tile_i8(rows.array::<3>(), lines, line, sums),
             }
         }
     }
@@ -87,7 +89,11 @@ fn widen(bytes: &[i8; 16]) -> __m256i {
 
 /// See [`super::isa::Kernels::sums_blocks`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn sums_blocks(rows: &[&[Activations]], steps: &[Step], sums: &mut [[f32; BLOCK]; BLOCK_ROWS]) {
+pub(super) fn sums_blocks(
+    rows: Rows<'_, Activations>,
+    steps: &[Step],
+    sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
+) {
     for (row, sums) in rows.iter().zip(sums) {
         for (line, sums) in sums.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
             line_blocks(&row[..steps.len()], steps, line, sums);
@@ -111,7 +117,7 @@ fn line_blocks(row: &[Activations], steps: &[Step], line: usize, sums: &mut [f32
                 *products = _mm256_add_epi32(*products, _mm256_madd_epi16(x, _mm256_cvtepu8_epi16(weights)));
             }
         }
-        let correction = _mm256_set1_epi32(x.correction());
+        let correction = _mm256_set1_epi32(x.minus_sum * 128);
         for (half, acc) in acc.iter_mut().enumerate() {
             let sum = add_pairs(products[2 * half], products[2 * half + 1]);
             let sum = _mm256_cvtepi32_ps(_mm256_add_epi32(sum, correction));
@@ -124,7 +130,7 @@ fn line_blocks(row: &[Activations], steps: &[Step], line: usize, sums: &mut [f32
 /// See [`super::isa::Kernels::sums_nibbles`].
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn sums_nibbles(
-    rows: &[&[Activations]],
+    rows: Rows<'_, Activations>,
     steps: &[NibbleStep],
     sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
 ) {
@@ -156,7 +162,7 @@ fn line_nibbles(row: &[Activations], steps: &[NibbleStep], line: usize, sums: &m
                 }
             }
         }
-        let x_sum = _mm256_set1_ps(x.sum as f32);
+        let x_sum = _mm256_set1_ps(x.sum);
         for (half, acc) in acc.iter_mut().enumerate() {
             let sum = _mm256_cvtepi32_ps(add_pairs(products[2 * half], products[2 * half + 1]));
             let scaled = _mm256_fmadd_ps(sum, load_f16(&step.scales, 2 * line + half), *acc);
@@ -201,14 +207,14 @@ pub(super) fn quantise_blocks(x: &[f32], record: &mut [Activations]) {
 
 /// See [`super::isa::Kernels::sums_f32`].
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn sums_f32(rows: &[&[f32]], lines: &[F32Line], sums: &mut [[f32; BLOCK]; ROWS]) {
-    match *rows {
-        [a] => slices_f32::<1, 8>([a], lines, sums),
-        [a, b] => slices_f32::<2, 4>([a, b], lines, sums),
-        [a, b, c] => slices_f32::<3, 4>([a, b, c], lines, sums),
-        [a, b, c, d] => slices_f32::<4, 2>([a, b, c, d], lines, sums),
-        [a, b, c, d, e] => slices_f32::<5, 2>([a, b, c, d, e], lines, sums),
-        [a, b, c, d, e, f] => slices_f32::<6, 2>([a, b, c, d, e, f], lines, sums),
+pub(super) fn sums_f32(rows: Rows<'_, f32>, lines: &[F32Line], sums: &mut [[f32; BLOCK]; ROWS]) {
+    match rows.count() {
+        1 => slices_f32::<1, 8>(rows.array(), lines, sums),
+        2 => slices_f32::<2, 4>(rows.array(), lines, sums),
+        3 => slices_f32::<3, 4>(rows.array(), lines, sums),
+        4 => slices_f32::<4, 2>(rows.array(), lines, sums),
+        5 => slices_f32::<5, 2>(rows.array(), lines, sums),
+        6 => slices_f32::<6, 2>(rows.array(), lines, sums),
         _ => unreachable!("a micro-kernel takes 1 to {ROWS} rows"),
     }
 }
@@ -257,8 +263,24 @@ fn load_half(line: &F32Line, half: usize) -> __m256 {
 
 /// See [`super::isa::Kernels::scale_i8`].
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn scale_i8(sums: &[[i32; BLOCK]], columns: &I8Columns, scale: f32, out: &mut [f32; BLOCK]) {
+pub(super) fn scale_i8(
+    sums: &[[i32; BLOCK]],
+    columns: &I8Columns,
+    scale: f32,
+    out: &mut [MaybeUninit<f32>; BLOCK],
+) {
     portable::scale_i8(sums, columns, scale, out);
+}
+
+/// See [`super::isa::Kernels::scale_sums`].
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn scale_sums(
+    sums: &[f32; BLOCK],
+    bias: &[f32; BLOCK],
+    scale: f32,
+    out: &mut [MaybeUninit<f32>; BLOCK],
+) {
+    portable::scale_sums(sums, bias, scale, out);
 }
 
 /// See [`super::activation`].

@@ -6,6 +6,7 @@ use std::arch::x86_64::{
     _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
     _mm512_slli_epi32, _mm512_srli_epi16, _mm512_storeu_ps, _mm512_storeu_si512,
 };
+use std::mem::MaybeUninit;
 
 use half::f16;
 
@@ -15,19 +16,20 @@ use super::isa::{BLOCK_ROWS, ROWS};
 use super::nibbles::{NibbleStep, PAIRS};
 use super::pack::{BLOCK, F32Line, I8Columns, I8Line, LANES, LINES};
 use super::quantise::Group;
+use super::rows::Rows;
 use super::weights::ActivationBits;
 use super::{activation, blocks, portable, quantise};
 
 /// See [`super::isa::Kernels::sums_i8`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn sums_i8(rows: &[&[Group]], lines: &[I8Line], sums: &mut [[i32; BLOCK]; ROWS]) {
-    match *rows {
-        [a] => tile_i8([a], lines, sums),
-        [a, b] => tile_i8([a, b], lines, sums),
-        [a, b, c] => tile_i8([a, b, c], lines, sums),
-        [a, b, c, d] => tile_i8([a, b, c, d], lines, sums),
-        [a, b, c, d, e] => tile_i8([a, b, c, d, e], lines, sums),
-        [a, b, c, d, e, f] => tile_i8([a, b, c, d, e, f], lines, sums),
+pub(super) fn sums_i8(rows: Rows<'_, Group>, lines: &[I8Line], sums: &mut [[i32; BLOCK]; ROWS]) {
+    match rows.count() {
+        1 => tile_i8(rows.array::<1>(), lines, sums),
+        2 => tile_i8(rows.array::<2>(), lines, sums),
+        3 => tile_i8(rows.array::<3>(), lines, sums),
+        4 => tile_i8(rows.array::<4>(), lines, sums),
+        5 => tile_i8(rows.array::<5>(), lines, sums),
+        6 => tile_i8(rows.array::<6>(), lines, sums),
         _ => unreachable!("a micro-kernel takes 1 to {ROWS} rows"),
     }
 }
@@ -58,12 +60,16 @@ fn tile_i8<const R: usize>(rows: [&[Group]; R], lines: &[I8Line], sums: &mut [[i
 
 /// See [`super::isa::Kernels::sums_blocks`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn sums_blocks(rows: &[&[Activations]], steps: &[Step], sums: &mut [[f32; BLOCK]; BLOCK_ROWS]) {
-    match *rows {
-        [a] => tile_blocks::<1, 4>([a], steps, sums),
-        [a, b] => tile_blocks::<2, 4>([a, b], steps, sums),
-        [a, b, c] => tile_blocks::<3, 2>([a, b, c], steps, sums),
-        [a, b, c, d] => tile_blocks::<4, 2>([a, b, c, d], steps, sums),
+pub(super) fn sums_blocks(
+    rows: Rows<'_, Activations>,
+    steps: &[Step],
+    sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
+) {
+    match rows.count() {
+        1 => tile_blocks::<1, 4>(rows.array(), steps, sums),
+        2 => tile_blocks::<2, 4>(rows.array(), steps, sums),
+        3 => tile_blocks::<3, 2>(rows.array(), steps, sums),
+        4 => tile_blocks::<4, 2>(rows.array(), steps, sums),
         _ => unreachable!("a micro-kernel of blocks takes 1 to {BLOCK_ROWS} rows"),
     }
 }
@@ -83,7 +89,7 @@ fn tile_blocks<const R: usize, const L: usize>(
             let mut high = [[_mm512_setzero_si512(); L]; R];
             let mut low = [[_mm512_setzero_si512(); L]; R];
             for r in 0..R {
-                low[r] = [_mm512_set1_epi32(rows[r][index].correction()); L];
+                high[r] = [_mm512_set1_epi32(rows[r][index].minus_sum); L];
             }
             for group in 0..GROUPS {
                 for l in 0..L {
@@ -113,15 +119,15 @@ fn tile_blocks<const R: usize, const L: usize>(
 /// See [`super::isa::Kernels::sums_nibbles`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn sums_nibbles(
-    rows: &[&[Activations]],
+    rows: Rows<'_, Activations>,
     steps: &[NibbleStep],
     sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
 ) {
-    match *rows {
-        [a] => tile_nibbles::<1, 4>([a], steps, sums),
-        [a, b] => tile_nibbles::<2, 4>([a, b], steps, sums),
-        [a, b, c] => tile_nibbles::<3, 2>([a, b, c], steps, sums),
-        [a, b, c, d] => tile_nibbles::<4, 2>([a, b, c, d], steps, sums),
+    match rows.count() {
+        1 => tile_nibbles::<1, 4>(rows.array(), steps, sums),
+        2 => tile_nibbles::<2, 4>(rows.array(), steps, sums),
+        3 => tile_nibbles::<3, 2>(rows.array(), steps, sums),
+        4 => tile_nibbles::<4, 2>(rows.array(), steps, sums),
         _ => unreachable!("a micro-kernel of blocks takes 1 to {BLOCK_ROWS} rows"),
     }
 }
@@ -166,7 +172,7 @@ fn tile_nibbles<const R: usize, const L: usize>(
                 for r in 0..R {
                     let sum = _mm512_add_epi32(_mm512_slli_epi32::<7>(high[r][l]), low[r][l]);
                     let scaled = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scales, acc[r][l]);
-                    acc[r][l] = _mm512_fmadd_ps(_mm512_set1_ps(rows[r][index].sum as f32), offsets, scaled);
+                    acc[r][l] = _mm512_fmadd_ps(_mm512_set1_ps(rows[r][index].sum), offsets, scaled);
                 }
             }
         }
@@ -208,14 +214,14 @@ pub(super) fn quantise_blocks(x: &[f32], record: &mut [Activations]) {
 
 /// See [`super::isa::Kernels::sums_f32`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn sums_f32(rows: &[&[f32]], lines: &[F32Line], sums: &mut [[f32; BLOCK]; ROWS]) {
-    match *rows {
-        [a] => tile_f32([a], lines, sums),
-        [a, b] => tile_f32([a, b], lines, sums),
-        [a, b, c] => tile_f32([a, b, c], lines, sums),
-        [a, b, c, d] => tile_f32([a, b, c, d], lines, sums),
-        [a, b, c, d, e] => tile_f32([a, b, c, d, e], lines, sums),
-        [a, b, c, d, e, f] => tile_f32([a, b, c, d, e, f], lines, sums),
+pub(super) fn sums_f32(rows: Rows<'_, f32>, lines: &[F32Line], sums: &mut [[f32; BLOCK]; ROWS]) {
+    match rows.count() {
+        1 => tile_f32(rows.array::<1>(), lines, sums),
+        2 => tile_f32(rows.array::<2>(), lines, sums),
+        3 => tile_f32(rows.array::<3>(), lines, sums),
+        4 => tile_f32(rows.array::<4>(), lines, sums),
+        5 => tile_f32(rows.array::<5>(), lines, sums),
+        6 => tile_f32(rows.array::<6>(), lines, sums),
         _ => unreachable!("a micro-kernel takes 1 to {ROWS} rows"),
     }
 }
@@ -260,8 +266,24 @@ fn load_f32(line: &F32Line) -> __m512 {
 
 /// See [`super::isa::Kernels::scale_i8`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn scale_i8(sums: &[[i32; BLOCK]], columns: &I8Columns, scale: f32, out: &mut [f32; BLOCK]) {
+pub(super) fn scale_i8(
+    sums: &[[i32; BLOCK]],
+    columns: &I8Columns,
+    scale: f32,
+    out: &mut [MaybeUninit<f32>; BLOCK],
+) {
     portable::scale_i8(sums, columns, scale, out);
+}
+
+/// See [`super::isa::Kernels::scale_sums`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn scale_sums(
+    sums: &[f32; BLOCK],
+    bias: &[f32; BLOCK],
+    scale: f32,
+    out: &mut [MaybeUninit<f32>; BLOCK],
+) {
+    portable::scale_sums(sums, bias, scale, out);
 }
 
 /// See [`super::activation`].

@@ -90,20 +90,14 @@ impl PackedSteps<Step> {
 pub(super) struct Activations {
     /// The scale of the whole row.
     pub(super) scale: f32,
-    /// The sum of the activations.
-    pub(super) sum: i32,
+    /// The sum of the activations, which is an integer.
+    pub(super) sum: f32,
+    /// The sum's opposite. Weights that were offset by 128 to be unsigned make 128 times the sum too much.
+    pub(super) minus_sum: i32,
     /// `h` of each, bytes of an i8.
     pub(super) high: [Group; GROUPS],
     /// `l` of each, 0 to 127.
     pub(super) low: [Group; GROUPS],
-}
-
-impl Activations {
-    /// What weights that were offset by 128 to be unsigned made too much, as an addend.
-    #[inline(always)]
-    pub(super) fn correction(&self) -> i32 {
-        -128 * self.sum
-    }
 }
 
 /// Quantises one row of activations to 15 bits, see [`super::quantise`].
@@ -117,7 +111,8 @@ pub(super) fn quantise_blocks(x: &[f32], record: &mut [Activations]) {
             integers.iter_mut().zip(values).for_each(|(q, &value)| *q = integer(value));
         }
         block.scale = scale;
-        block.sum = integers.iter().sum();
+        let sum: i32 = integers.iter().sum();
+        (block.sum, block.minus_sum) = (sum as f32, -sum);
         let (high, low) = (block.high.as_flattened_mut(), block.low.as_flattened_mut());
         for ((high, low), q) in high.iter_mut().zip(low).zip(integers) {
             *high = (q >> 7) as u8;

@@ -1,6 +1,7 @@
 //! One call of the op: quantise the rows, cut the output into tiles, run the micro-kernels over them.
 
 use std::cell::Cell;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::activation::Epilogue;
@@ -8,6 +9,7 @@ use super::blocks::{Activations, PackedSteps, SPAN};
 use super::isa::{BLOCK_ROWS, Kernels, ROWS};
 use super::pack::{BLOCK, Packed, PackedF32, PackedI8};
 use super::quantise::{Group, RowLayout};
+use super::rows::Rows;
 use super::weights::LinearShape;
 use crate::kernels::pool::{ComputePool, TileGrid, TileMut};
 
@@ -26,7 +28,7 @@ thread_local! {
 }
 
 /// Scaled sums over k of some rows with a block of outputs, see [`Kernels::sums_blocks`].
-type StepKernel<S> = fn(Kernels, &[&[Activations]], &[S], &mut [[f32; BLOCK]; BLOCK_ROWS]);
+type StepKernel<S> = fn(Kernels, Rows<'_, Activations>, &[S], &mut [[f32; BLOCK]; BLOCK_ROWS]);
 
 /// A linear map as one call sees it.
 #[derive(Clone, Copy, Debug)]
@@ -40,40 +42,44 @@ pub(super) struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// `x` (rows, k) into `out` (rows, n).
-    pub(super) fn forward(self, x: &[f32], out: &mut [f32]) {
+    /// `x` (rows, k) to (rows, n).
+    pub(super) fn forward(self, x: &[f32]) -> Vec<f32> {
         let grid = self.grid(x.len() / self.shape.k);
         match self.packed {
-            Packed::F32(packed) => self.pool.for_each_tile(out, grid, |tile| self.tile_f32(packed, x, tile)),
+            // SAFETY: `tile_f32` writes each row of each block of outputs that lies in its tile.
+            Packed::F32(packed) => unsafe {
+                self.pool.fill_tiles(grid, |tile| self.tile_f32(packed, x, tile))
+            },
             Packed::I8(packed) => {
                 let layout = RowLayout::new(self.shape.k, packed.activations);
                 let mut records = RECORDS.take();
                 // Whatever an earlier call left is overwritten whole.
                 records.resize(grid.rows * layout.record(), Group::default());
                 self.quantise(layout, x, &mut records);
-                self.pool.for_each_tile(out, grid, |tile| self.tile_i8(packed, layout, &records, tile));
+                // SAFETY: as above, and so does `tile_i8`.
+                let out = unsafe {
+                    self.pool.fill_tiles(grid, |tile| self.tile_i8(packed, layout, &records, tile))
+                };
                 RECORDS.set(records);
+                out
             }
-            Packed::Blocks(packed) => self.steps(packed, x, out, Kernels::sums_blocks),
-            Packed::Nibbles(packed) => self.steps(packed, x, out, Kernels::sums_nibbles),
+            Packed::Blocks(packed) => self.steps(packed, x, Kernels::sums_blocks),
+            Packed::Nibbles(packed) => self.steps(packed, x, Kernels::sums_nibbles),
         }
     }
 
-    /// `x` (rows, k) into `out` (rows, n) by weights in blocks whose sums `kernel` makes.
-    fn steps<S: Copy + Sync>(
-        self,
-        packed: &PackedSteps<S>,
-        x: &[f32],
-        out: &mut [f32],
-        kernel: StepKernel<S>,
-    ) {
+    /// `x` (rows, k) to (rows, n) by weights in blocks whose sums `kernel` makes.
+    fn steps<S: Copy + Sync>(self, packed: &PackedSteps<S>, x: &[f32], kernel: StepKernel<S>) -> Vec<f32> {
         let grid = self.grid(x.len() / self.shape.k);
         let len = self.shape.k.div_ceil(SPAN);
         let mut records = BLOCK_RECORDS.take();
         records.resize(grid.rows * len, Activations::default());
         self.quantise_blocks(len, x, &mut records);
-        self.pool.for_each_tile(out, grid, |tile| self.tile_steps(packed, &records, kernel, tile));
+        // SAFETY: `tile_steps` writes each row of each block of outputs that lies in its tile.
+        let out =
+            unsafe { self.pool.fill_tiles(grid, |tile| self.tile_steps(packed, &records, kernel, tile)) };
         BLOCK_RECORDS.set(records);
+        out
     }
 
     /// How to cut the output: tiles of at most [`TILE_ROWS`] rows, several for a thread where there is work for them.
@@ -124,24 +130,18 @@ impl Call<'_> {
         packed: &PackedSteps<S>,
         records: &[Activations],
         kernel: StepKernel<S>,
-        mut tile: TileMut<'_, f32>,
+        mut tile: TileMut<'_, MaybeUninit<f32>>,
     ) {
         let len = self.shape.k.div_ceil(SPAN);
         let mut sums = [[0.0; BLOCK]; BLOCK_ROWS];
         for first in tile.columns().step_by(self.epilogue.block_outputs()) {
             let (steps, bias) = packed.block(first / self.epilogue.block_outputs());
             for rows in even(tile.rows(), BLOCK_ROWS) {
-                let mut activations: [&[Activations]; BLOCK_ROWS] = [&[]; BLOCK_ROWS];
-                for (activations, row) in activations.iter_mut().zip(rows.clone()) {
-                    *activations = &records[row * len..(row + 1) * len];
-                }
-                kernel(self.kernels, &activations[..rows.len()], steps, &mut sums);
-                for ((row, sums), x) in rows.zip(&sums).zip(activations) {
-                    let scale = x[0].scale;
+                kernel(self.kernels, Rows::packed(records, len, rows.clone()), steps, &mut sums);
+                for (row, sums) in rows.zip(&sums) {
+                    let scale = records[row * len].scale;
                     self.write_row(&mut tile, row, first, |out| {
-                        for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
-                            *out = sum * scale + bias;
-                        }
+                        self.kernels.scale_sums(sums, bias, scale, out)
                     });
                 }
             }
@@ -149,18 +149,19 @@ impl Call<'_> {
     }
 
     /// One tile of outputs from int8 products.
-    fn tile_i8(self, packed: &PackedI8, layout: RowLayout, records: &[Group], mut tile: TileMut<'_, f32>) {
+    fn tile_i8(
+        self,
+        packed: &PackedI8,
+        layout: RowLayout,
+        records: &[Group],
+        mut tile: TileMut<'_, MaybeUninit<f32>>,
+    ) {
         let planes = layout.bits.planes();
         let mut sums = [[0; BLOCK]; ROWS];
         for first in tile.columns().step_by(self.epilogue.block_outputs()) {
             let (lines, columns) = packed.block(first / self.epilogue.block_outputs());
             for rows in even(tile.rows(), ROWS / planes) {
-                let start = rows.start;
-                let mut activations: [&[Group]; ROWS] = [&[]; ROWS];
-                for (index, activations) in activations[..rows.len() * planes].iter_mut().enumerate() {
-                    *activations = layout.plane(records, start + index / planes, index % planes);
-                }
-                self.kernels.sums_i8(&activations[..rows.len() * planes], lines, &mut sums);
+                self.kernels.sums_i8(layout.planes(records, rows.clone()), lines, &mut sums);
                 for (row, sums) in rows.zip(sums.chunks_exact(planes)) {
                     let scale = layout.scale(records, row);
                     self.write_row(&mut tile, row, first, |out| {
@@ -172,21 +173,17 @@ impl Call<'_> {
     }
 
     /// One tile of outputs from f32 products.
-    fn tile_f32(self, packed: &PackedF32, x: &[f32], mut tile: TileMut<'_, f32>) {
+    fn tile_f32(self, packed: &PackedF32, x: &[f32], mut tile: TileMut<'_, MaybeUninit<f32>>) {
         let k = self.shape.k;
         let mut sums = [[0.0; BLOCK]; ROWS];
         for first in tile.columns().step_by(self.epilogue.block_outputs()) {
             let (lines, bias) = packed.block(first / self.epilogue.block_outputs());
             for rows in even(tile.rows(), ROWS) {
-                let mut activations: [&[f32]; ROWS] = [&[]; ROWS];
-                for (activations, row) in activations.iter_mut().zip(rows.clone()) {
-                    *activations = &x[row * k..(row + 1) * k];
-                }
-                self.kernels.sums_f32(&activations[..rows.len()], lines, &mut sums);
+                self.kernels.sums_f32(Rows::packed(x, k, rows.clone()), lines, &mut sums);
                 for (row, sums) in rows.zip(&sums) {
                     self.write_row(&mut tile, row, first, |out| {
                         for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
-                            *out = sum + bias;
+                            out.write(sum + bias);
                         }
                     });
                 }
@@ -194,14 +191,14 @@ impl Call<'_> {
         }
     }
 
-    /// Lets `fill` make a block of one row, finishes it, and leaves it at the output's column `first`; in place where the
-    /// block is whole and needs no finishing.
+    /// Lets `fill` make a block of one row, which it writes whole, finishes it, and leaves it at the output's column `first`; in
+    /// place where the block is whole and needs no finishing.
     fn write_row(
         self,
-        tile: &mut TileMut<'_, f32>,
+        tile: &mut TileMut<'_, MaybeUninit<f32>>,
         row: usize,
         first: usize,
-        fill: impl FnOnce(&mut [f32; BLOCK]),
+        fill: impl FnOnce(&mut [MaybeUninit<f32>; BLOCK]),
     ) {
         let end = tile.columns().end.min(first + self.epilogue.block_outputs());
         let out = tile.row_mut(row, first..end);
@@ -210,10 +207,14 @@ impl Call<'_> {
         {
             return fill(whole);
         }
-        let mut block = [0.0; BLOCK];
+        let mut block = [MaybeUninit::new(0.0); BLOCK];
         fill(&mut block);
+        // SAFETY: every number was set when the block was made.
+        let mut block = block.map(|number| unsafe { number.assume_init() });
         self.kernels.finish(self.epilogue, &mut block);
-        out.copy_from_slice(&block[..out.len()]);
+        for (out, number) in out.iter_mut().zip(block) {
+            out.write(number);
+        }
     }
 }
 

@@ -1,11 +1,14 @@
 //! The instruction sets with micro-kernels of their own, and the choice among them at run time.
 
+use std::mem::MaybeUninit;
+
 use super::activation::Epilogue;
 use super::blocks::{Activations, Step};
 use super::nibbles::NibbleStep;
 use super::pack::{BLOCK, F32Line, I8Columns, I8Line};
 use super::portable;
 use super::quantise::Group;
+use super::rows::Rows;
 use super::weights::ActivationBits;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
@@ -93,19 +96,19 @@ impl Kernels {
     }
 
     /// Sums over k of at most [`ROWS`] rows of unsigned activations with a block's weights, modulo 2^32.
-    pub(super) fn sums_i8(self, rows: &[&[Group]], lines: &[I8Line], sums: &mut [[i32; BLOCK]; ROWS]) {
+    pub(super) fn sums_i8(self, rows: Rows<'_, Group>, lines: &[I8Line], sums: &mut [[i32; BLOCK]; ROWS]) {
         dispatch!(self, sums_i8(rows, lines, sums));
     }
 
     /// Sums over k, in order, of at most [`ROWS`] rows with a block's weights.
-    pub(super) fn sums_f32(self, rows: &[&[f32]], lines: &[F32Line], sums: &mut [[f32; BLOCK]; ROWS]) {
+    pub(super) fn sums_f32(self, rows: Rows<'_, f32>, lines: &[F32Line], sums: &mut [[f32; BLOCK]; ROWS]) {
         dispatch!(self, sums_f32(rows, lines, sums));
     }
 
     /// Scaled sums over k of at most [`BLOCK_ROWS`] rows with a block of outputs, see [`super::blocks`].
     pub(super) fn sums_blocks(
         self,
-        rows: &[&[Activations]],
+        rows: Rows<'_, Activations>,
         steps: &[Step],
         sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
     ) {
@@ -115,7 +118,7 @@ impl Kernels {
     /// The same with 4-bit weights, see [`super::nibbles`].
     pub(super) fn sums_nibbles(
         self,
-        rows: &[&[Activations]],
+        rows: Rows<'_, Activations>,
         steps: &[NibbleStep],
         sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
     ) {
@@ -133,9 +136,20 @@ impl Kernels {
         sums: &[[i32; BLOCK]],
         columns: &I8Columns,
         scale: f32,
-        out: &mut [f32; BLOCK],
+        out: &mut [MaybeUninit<f32>; BLOCK],
     ) {
         dispatch!(self, scale_i8(sums, columns, scale, out));
+    }
+
+    /// One row's sums times its scale, and the bias.
+    pub(super) fn scale_sums(
+        self,
+        sums: &[f32; BLOCK],
+        bias: &[f32; BLOCK],
+        scale: f32,
+        out: &mut [MaybeUninit<f32>; BLOCK],
+    ) {
+        dispatch!(self, scale_sums(sums, bias, scale, out));
     }
 
     /// Applies the last part of a map to a block of one row.

@@ -29,6 +29,7 @@ mod portable;
 mod quantise;
 #[cfg(test)]
 mod reference;
+mod rows;
 #[cfg(test)]
 mod tests;
 mod weights;
@@ -244,17 +245,15 @@ impl Linear {
         x.apply_op1(self.clone())
     }
 
-    /// Applies the map to `rows` rows: `x` (rows, k) into `out` (rows, n).
+    /// Applies the map to `rows` rows: `x` (rows, k) to (rows, n).
     ///
     /// # Errors
-    /// When a slice's length does not fit.
-    pub fn forward_rows(&self, x: &[f32], rows: usize, out: &mut [f32]) -> Result<(), LinearError> {
-        let length = |what, got, expected| match got == expected {
-            true => Ok(()),
-            false => Err(LinearError::Length { what, expected, got }),
-        };
-        length("activations", x.len(), rows.saturating_mul(self.shape.k))?;
-        length("outputs", out.len(), rows.saturating_mul(self.shape.n))?;
+    /// When `x` has another length.
+    pub fn forward_rows(&self, x: &[f32], rows: usize) -> Result<Vec<f32>, LinearError> {
+        let expected = rows.saturating_mul(self.shape.k);
+        if x.len() != expected {
+            return Err(LinearError::Length { what: "activations", expected, got: x.len() });
+        }
         let call = Call {
             packed: &self.packed,
             shape: self.shape,
@@ -262,8 +261,7 @@ impl Linear {
             kernels: self.kernels,
             pool: &self.pool,
         };
-        call.forward(x, out);
-        Ok(())
+        Ok(call.forward(x))
     }
 }
 
@@ -285,8 +283,7 @@ impl CustomOp1 for Linear {
         };
         let x = &storage.as_slice::<f32>()?[start..end];
         let rows = x.len() / last;
-        let mut out = vec![0.0; rows * n];
-        self.forward_rows(x, rows, &mut out).map_err(candle_core::Error::wrap)?;
+        let out = self.forward_rows(x, rows).map_err(candle_core::Error::wrap)?;
         Ok((CpuStorage::F32(out), Shape::from([leading, &[n]].concat())))
     }
 

@@ -1,5 +1,7 @@
 //! The micro-kernels in plain Rust, and the parts that every instruction set compiles for itself.
 
+use std::mem::MaybeUninit;
+
 pub(super) use super::activation::finish;
 pub(super) use super::blocks::quantise_blocks;
 use super::blocks::{Activations, GROUPS, Step};
@@ -8,9 +10,10 @@ use super::nibbles::{NibbleStep, PAIRS};
 use super::pack::{BLOCK, F32Line, GROUP, I8Columns, I8Line, LANES, LINES};
 use super::quantise::Group;
 pub(super) use super::quantise::quantise_row;
+use super::rows::Rows;
 
 /// See [`super::isa::Kernels::sums_i8`].
-pub(super) fn sums_i8(rows: &[&[Group]], lines: &[I8Line], sums: &mut [[i32; BLOCK]; ROWS]) {
+pub(super) fn sums_i8(rows: Rows<'_, Group>, lines: &[I8Line], sums: &mut [[i32; BLOCK]; ROWS]) {
     for (row, sums) in rows.iter().zip(sums) {
         *sums = [0; BLOCK];
         for (group, step) in row.iter().zip(lines.chunks_exact(LINES)) {
@@ -24,7 +27,7 @@ pub(super) fn sums_i8(rows: &[&[Group]], lines: &[I8Line], sums: &mut [[i32; BLO
 }
 
 /// See [`super::isa::Kernels::sums_f32`].
-pub(super) fn sums_f32(rows: &[&[f32]], lines: &[F32Line], sums: &mut [[f32; BLOCK]; ROWS]) {
+pub(super) fn sums_f32(rows: Rows<'_, f32>, lines: &[F32Line], sums: &mut [[f32; BLOCK]; ROWS]) {
     for (row, sums) in rows.iter().zip(sums) {
         *sums = [0.0; BLOCK];
         for (&x, step) in row.iter().zip(lines.chunks_exact(LINES)) {
@@ -38,11 +41,15 @@ pub(super) fn sums_f32(rows: &[&[f32]], lines: &[F32Line], sums: &mut [[f32; BLO
 }
 
 /// See [`super::isa::Kernels::sums_blocks`].
-pub(super) fn sums_blocks(rows: &[&[Activations]], steps: &[Step], sums: &mut [[f32; BLOCK]; BLOCK_ROWS]) {
+pub(super) fn sums_blocks(
+    rows: Rows<'_, Activations>,
+    steps: &[Step],
+    sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
+) {
     for (row, sums) in rows.iter().zip(sums) {
         *sums = [0.0; BLOCK];
         for (x, step) in row.iter().zip(steps) {
-            let mut products = [x.correction(); BLOCK];
+            let mut products = [x.minus_sum * 128; BLOCK];
             for ((high, low), lines) in x.high.iter().zip(&x.low).zip(&step.weights) {
                 let weights = lines.as_flattened().as_chunks::<GROUP>().0;
                 for (sum, weights) in products.iter_mut().zip(weights) {
@@ -60,7 +67,7 @@ pub(super) fn sums_blocks(rows: &[&[Activations]], steps: &[Step], sums: &mut [[
 
 /// See [`super::isa::Kernels::sums_nibbles`].
 pub(super) fn sums_nibbles(
-    rows: &[&[Activations]],
+    rows: Rows<'_, Activations>,
     steps: &[NibbleStep],
     sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
 ) {
@@ -80,9 +87,22 @@ pub(super) fn sums_nibbles(
             }
             for j in 0..BLOCK {
                 sums[j] = (products[j] as f32).mul_add(step.scales[j].to_f32(), sums[j]);
-                sums[j] = (x.sum as f32).mul_add(step.offsets[j].to_f32(), sums[j]);
+                sums[j] = x.sum.mul_add(step.offsets[j].to_f32(), sums[j]);
             }
         }
+    }
+}
+
+/// See [`super::isa::Kernels::scale_sums`]. Inlined into a function per instruction set.
+#[inline(always)]
+pub(super) fn scale_sums(
+    sums: &[f32; BLOCK],
+    bias: &[f32; BLOCK],
+    scale: f32,
+    out: &mut [MaybeUninit<f32>; BLOCK],
+) {
+    for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
+        out.write(sum * scale + bias);
     }
 }
 
@@ -91,20 +111,26 @@ pub(super) fn sums_nibbles(
 /// The sums are exact, so the one rounding on the way to f32 is the same by any route: from i32 at 8 bits, from f64, which
 /// holds `128 * h + l` exactly, at 15.
 #[inline(always)]
-pub(super) fn scale_i8(sums: &[[i32; BLOCK]], columns: &I8Columns, scale: f32, out: &mut [f32; BLOCK]) {
+pub(super) fn scale_i8(
+    sums: &[[i32; BLOCK]],
+    columns: &I8Columns,
+    scale: f32,
+    out: &mut [MaybeUninit<f32>; BLOCK],
+) {
     let I8Columns { correction, scale: weight_scale, bias } = columns;
     match sums {
         [high, low] => {
             for j in 0..BLOCK {
                 let sum = f64::from(high[j].wrapping_add(correction[j])) * 128.0 + f64::from(low[j]);
-                out[j] = sum as f32 * scale * weight_scale[j] + bias[j];
+                out[j].write(sum as f32 * scale * weight_scale[j] + bias[j]);
             }
         }
         [sums, ..] => {
             for j in 0..BLOCK {
-                out[j] = sums[j].wrapping_add(correction[j]) as f32 * scale * weight_scale[j] + bias[j];
+                let sum = sums[j].wrapping_add(correction[j]) as f32;
+                out[j].write(sum * scale * weight_scale[j] + bias[j]);
             }
         }
-        [] => {}
+        [] => unreachable!("a row has a plane"),
     }
 }

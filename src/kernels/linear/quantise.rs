@@ -4,13 +4,17 @@
 //! largest magnitude is too small for the scale's inverse (below about 5e-35) is taken as zeros. A row with an infinity or
 //! a NaN gets the scale NaN, and so do its outputs: it shows, and never touches another row.
 
+use std::ops::Range;
+
 use super::pack::GROUP;
+use super::rows::Rows;
 use super::weights::ActivationBits;
 
 /// Four activations that meet four weights of one output, each offset to be unsigned.
 pub(super) type Group = [u8; GROUP];
 
-/// The shape of quantised rows. A row is one record: its scale's four bytes, then its planes of `groups` each.
+/// The shape of quantised rows. A row is one record of its planes, each a head and its groups; the first head is the row's
+/// scale.
 ///
 /// At 8 bits the plane is `q + 128`. At 15 bits the planes are `h + 128` and `l`, for `q = 128 * h + l`.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +30,12 @@ impl RowLayout {
 
     /// Groups in a record.
     pub(super) fn record(self) -> usize {
-        1 + self.bits.planes() * self.groups
+        self.bits.planes() * self.plane()
+    }
+
+    /// Groups in a plane, its head among them.
+    fn plane(self) -> usize {
+        1 + self.groups
     }
 
     /// The scale of row `row` among `records`.
@@ -34,10 +43,10 @@ impl RowLayout {
         f32::from_ne_bytes(records[row * self.record()])
     }
 
-    /// One plane of row `row` among `records`.
-    pub(super) fn plane(self, records: &[Group], row: usize, plane: usize) -> &[Group] {
-        let start = row * self.record() + 1 + plane * self.groups;
-        &records[start..start + self.groups]
+    /// The planes of `rows`, one row behind the other.
+    pub(super) fn planes(self, records: &[Group], rows: Range<usize>) -> Rows<'_, Group> {
+        let planes = self.bits.planes();
+        Rows::without_head(records, self.plane(), rows.start * planes..rows.end * planes)
     }
 }
 
@@ -52,12 +61,11 @@ pub(super) const ROUND: f32 = 12_582_912.0;
 #[inline(always)]
 pub(super) fn quantise_row(x: &[f32], bits: ActivationBits, record: &mut [Group]) {
     let (scale, inverse) = scale_of(x, bits.limit() as f32);
-    let (head, planes) = record.split_at_mut(1);
-    head[0] = scale.to_ne_bytes();
+    record[0] = scale.to_ne_bytes();
     let integer = |value: f32| (value * inverse + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
     match bits {
         ActivationBits::Eight => {
-            let plane = planes.as_flattened_mut();
+            let plane = record[1..].as_flattened_mut();
             // The padding's weights are zero, so what it holds does not matter; it is set all the same.
             plane[x.len()..].fill(0);
             if inverse == 0.0 {
@@ -68,8 +76,9 @@ pub(super) fn quantise_row(x: &[f32], bits: ActivationBits, record: &mut [Group]
             }
         }
         ActivationBits::Fifteen => {
-            let (high, low) = planes.split_at_mut(planes.len() / 2);
-            let (high, low) = (high.as_flattened_mut(), low.as_flattened_mut());
+            let (high, low) = record.split_at_mut(record.len() / 2);
+            low[0] = Group::default();
+            let (high, low) = (high[1..].as_flattened_mut(), low[1..].as_flattened_mut());
             high[x.len()..].fill(0);
             low[x.len()..].fill(0);
             if inverse == 0.0 {

@@ -1,6 +1,7 @@
 //! An output matrix cut into disjoint tiles that threads write at once.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::ComputePool;
@@ -29,6 +30,27 @@ impl ComputePool {
 }
 
 impl ComputePool {
+    /// A new row-major matrix of the grid's size, of which `work` writes each tile once. Nobody writes zeros before: for a
+    /// large product one thread would do that while the others wait.
+    ///
+    /// # Safety
+    /// `work` writes every element of the tile that it gets.
+    ///
+    /// # Panics
+    /// When a tile side is zero.
+    pub unsafe fn fill_tiles<T: Send>(
+        &self,
+        grid: TileGrid,
+        work: impl Fn(TileMut<'_, MaybeUninit<T>>) + Sync,
+    ) -> Vec<T> {
+        let len = grid.rows * grid.columns;
+        let mut out = Vec::with_capacity(len);
+        self.for_each_tile(&mut out.spare_capacity_mut()[..len], grid, work);
+        // SAFETY: the capacity is at least `len`, and the tiles, which `work` has written whole, cover the matrix.
+        unsafe { out.set_len(len) };
+        out
+    }
+
     /// Cuts `out`, a row-major matrix, into the tiles of `bands` and calls `work` with a band's index once for each of them.
     ///
     /// # Panics

@@ -17,7 +17,7 @@ use dept::{
     },
     domain::{FinishReason, GivenToken, RawSampling, SamplingParams, Scoring, TenantId},
     grammar::{Compiled, Guide, Progress},
-    kernels::{Place, pool::ComputePool},
+    kernels::{Place, dept_embed::ResidentUse, pool::ComputePool},
     layers::{Loader, Recipe},
     runner::{CausalRunner, Runner, RunnerConfig, StepOutput, T5Runner},
     sampling::{Sampled, Sampler},
@@ -96,18 +96,27 @@ pub struct Memory {
     pub max_batch_tokens: usize,
     pub max_num_seqs: usize,
     pub prefix_cache: bool,
+    /// Of a device, for adapters.
+    pub adapter_bytes: usize,
 }
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { num_blocks: 256, block_size: 8, max_batch_tokens: 256, max_num_seqs: 16, prefix_cache: false }
+        Self {
+            num_blocks: 256,
+            block_size: 8,
+            max_batch_tokens: 256,
+            max_num_seqs: 16,
+            prefix_cache: false,
+            adapter_bytes: 1 << 16,
+        }
     }
 }
 
 impl Memory {
     fn runner(self) -> RunnerConfig {
         RunnerConfig {
-            adapter_bytes: 1 << 16,
+            adapter_bytes: self.adapter_bytes,
             num_blocks: self.num_blocks,
             block_size: NonZeroUsize::new(self.block_size).unwrap(),
         }
@@ -130,29 +139,44 @@ impl Memory {
 pub fn generate(model: T5, jobs: &[Job], memory: Memory) -> (Vec<Vec<Sampled>>, Scheduler) {
     let config = model.config().clone();
     let scheduler = memory.scheduler(PromptPath::Encoder { layers: config.encoder_layers }, vec![config.eos]);
-    drive(T5Runner::new(model, memory.runner()).unwrap(), scheduler, config.vocab, jobs)
+    drive(&mut T5Runner::new(model, memory.runner()).unwrap(), scheduler, config.vocab, jobs.to_vec())
 }
 
 /// The same on a decoder-only model.
 pub fn generate_causal(model: Decoder, jobs: &[Job], memory: Memory) -> (Vec<Vec<Sampled>>, Scheduler) {
+    let (results, scheduler, _) = generate_causal_once(model, jobs.to_vec(), memory);
+    (results, scheduler)
+}
+
+/// The same for jobs whose adapters nobody else holds; and what a device had of them in the end.
+pub fn generate_causal_once(
+    model: Decoder,
+    jobs: Vec<Job>,
+    memory: Memory,
+) -> (Vec<Vec<Sampled>>, Scheduler, ResidentUse) {
     let (vocab, eos) = (model.config().vocab, model.config().eos.clone());
-    let scheduler = memory.scheduler(PromptPath::Decoder, eos);
-    drive(CausalRunner::new(model, memory.runner()).unwrap(), scheduler, vocab, jobs)
+    let mut runner = CausalRunner::new(model, memory.runner()).unwrap();
+    let (results, scheduler) = drive(&mut runner, memory.scheduler(PromptPath::Decoder, eos), vocab, jobs);
+    (results, scheduler, runner.resident_use())
 }
 
 fn drive(
-    mut runner: impl Runner,
+    runner: &mut impl Runner,
     mut scheduler: Scheduler,
     vocab: usize,
-    jobs: &[Job],
+    jobs: Vec<Job>,
 ) -> (Vec<Vec<Sampled>>, Scheduler) {
-    let mut results = vec![Vec::new(); jobs.len()];
+    let fetch = runner.fetch();
+    let (count, mut jobs) = (jobs.len(), jobs.into_iter());
+    let mut results = vec![Vec::new(); count];
     let mut done = 0;
     let mut plan = StepPlan::default();
     let mut output = StepOutput::default();
     for step in 0.. {
-        if step % 3 == 0 && step / 3 < jobs.len() {
-            let job = jobs[step / 3].clone();
+        if step % 3 == 0
+            && let Some(job) = jobs.next()
+        {
+            job.adapter.iter().for_each(|lease| fetch.bring(lease));
             let seed = job.seed();
             let added = NewSequence {
                 id: SequenceId(step as u64 / 3),
@@ -194,7 +218,7 @@ fn drive(
                 done += 1;
             }
         }
-        if done == jobs.len() {
+        if done == count {
             break;
         }
         assert!(step < 100_000, "the batch makes no progress");

@@ -3,10 +3,12 @@
 //
 // Loaded in front of libcuda, cuBLAS, NVRTC and cuRAND, whose functions it has too (.ci/cuda_build says how). Of candle's
 // kernels and of cuBLAS there is what the models here call, in plain loops: not theirs is tested, but that they are called as
-// they ought to be. Streams are in order by themselves, since every call ends before it returns: that copies and
-// kernels of two streams wait for each other is *not* tested.
+// they ought to be. A call does its work before it returns, but for copies from pinned memory, which are put off until somebody
+// waits for their stream: who overwrites the pinned memory too early copies the wrong bytes. Which operations of two streams
+// are in order is known by their events (streams.hpp), and any that are not may not touch the same memory.
 #include "kernels.hpp"
 
+#include <algorithm>
 #include <mutex>
 
 #define DRIVER extern "C" __attribute__((visibility("default")))
@@ -39,11 +41,15 @@ template <typename F> void words(const void *at, size_t bytes, const char *what,
 }
 
 void written(const void *at, size_t bytes, const char *what) {
-    words(at, bytes, what, [](shim::Word &word) { word.valid = true; });
+    words(at, bytes, what, [what](shim::Word &word) {
+        shim::note(word, true, what);
+        word.valid = true;
+    });
 }
 
 void read(const void *at, size_t bytes, const char *what) {
     words(at, bytes, what, [what](shim::Word &word) {
+        shim::note(word, false, what);
         if (!word.valid)
             shim::fail("%s: memory is read that was never written", what);
     });
@@ -64,10 +70,12 @@ int allocate(void **to, size_t bytes) {
     return SUCCESS;
 }
 
+// What waits for memory may free it at once where nobody else uses it any more.
 int release(const void *at) {
-    Lock lock(one);
     for (size_t i = 0; i < shim::buffers.size(); i++)
         if (shim::buffers[i].start == at) {
+            for (shim::Word &word : shim::buffers[i].words)
+                shim::note(word, true, "memory is freed");
             std::free(shim::buffers[i].start);
             shim::buffers.erase(shim::buffers.begin() + (long)i);
             return SUCCESS;
@@ -75,13 +83,68 @@ int release(const void *at) {
     return INVALID;
 }
 
-int copy(void *to, const void *from, size_t bytes, bool to_device, bool from_device, const char *what) {
+// A copy from pinned memory that is put off.
+struct Copy {
+    void *to;
+    const void *from;
+    size_t bytes;
+};
+struct Stream {
+    uint32_t number;
+    std::vector<Copy> put_off;
+};
+struct Event {
+    shim::Clock clock;
+    Stream *stream;
+};
+struct Pinned {
+    uint8_t *start;
+    size_t bytes;
+};
+
+Stream first_stream{0, {}};
+std::vector<Pinned> pinned;
+
+Stream &stream_of(void *handle) { return handle == nullptr ? first_stream : *(Stream *)handle; }
+
+void catch_up(Stream &stream) {
+    for (const Copy &copy : stream.put_off) {
+        std::memcpy(copy.to, copy.from, copy.bytes);
+        words(copy.to, copy.bytes, "a copy", [](shim::Word &word) { word.valid = true; });
+    }
+    stream.put_off.clear();
+}
+
+// Begins an operation of a stream.
+void operate(void *handle) {
+    Stream &stream = stream_of(handle);
+    catch_up(stream);
+    shim::operate(stream.number);
+}
+
+void *make_stream() {
     Lock lock(one);
-    if (from_device)
-        read(from, bytes, what);
-    if (to_device)
+    shim::clocks.emplace_back();
+    return new Stream{(uint32_t)shim::clocks.size() - 1, {}};
+}
+
+int copy_down(void *to, const void *from, size_t bytes, void *handle) {
+    Lock lock(one);
+    operate(handle);
+    const bool is_pinned = std::any_of(pinned.begin(), pinned.end(), [from](const Pinned &piece) {
+        return (const uint8_t *)from >= piece.start && (const uint8_t *)from < piece.start + piece.bytes;
+    });
+    const char *what = "a copy to the device";
+    if (!is_pinned) {
         written(to, bytes, what);
-    std::memcpy(to, from, bytes);
+        std::memcpy(to, from, bytes);
+        return SUCCESS;
+    }
+    words(to, bytes, what, [what](shim::Word &word) {
+        shim::note(word, true, what);
+        word.valid = false;
+    });
+    stream_of(handle).put_off.push_back({to, from, bytes});
     return SUCCESS;
 }
 
@@ -240,38 +303,93 @@ DRIVER int cuCtxSetCurrent(Handle) { return SUCCESS; }
 DRIVER int cuCtxSynchronize() { return SUCCESS; }
 DRIVER int cuMemGetInfo_v2(size_t *left, size_t *all) { return *left = *all = (size_t)1 << 30, SUCCESS; }
 
-DRIVER int cuStreamCreate(Handle *stream, unsigned) { return *stream = new char, SUCCESS; }
-DRIVER int cuStreamCreateWithPriority(Handle *stream, unsigned, int) { return *stream = new char, SUCCESS; }
-DRIVER int cuStreamDestroy_v2(Handle stream) { return delete (char *)stream, SUCCESS; }
-DRIVER int cuStreamSynchronize(Handle) { return SUCCESS; }
-DRIVER int cuStreamWaitEvent(Handle, Handle, unsigned) { return SUCCESS; }
+DRIVER int cuStreamCreate(Handle *stream, unsigned) { return *stream = make_stream(), SUCCESS; }
+DRIVER int cuStreamCreateWithPriority(Handle *stream, unsigned, int) { return *stream = make_stream(), SUCCESS; }
+// Its events may outlive it.
+DRIVER int cuStreamDestroy_v2(Handle stream) {
+    Lock lock(one);
+    return catch_up(stream_of(stream)), SUCCESS;
+}
+DRIVER int cuStreamSynchronize(Handle stream) {
+    Lock lock(one);
+    catch_up(stream_of(stream));
+    shim::host_clock.join(shim::clocks[stream_of(stream).number]);
+    return SUCCESS;
+}
+DRIVER int cuStreamWaitEvent(Handle stream, const Event *event, unsigned) {
+    Lock lock(one);
+    if (event->stream != nullptr)
+        catch_up(*event->stream);
+    shim::clocks[stream_of(stream).number].join(event->clock);
+    return SUCCESS;
+}
 DRIVER int cuStreamIsCapturing(Handle, int *status) { return *status = 0, SUCCESS; }
-DRIVER int cuEventCreate(Handle *event, unsigned) { return *event = new char, SUCCESS; }
-DRIVER int cuEventDestroy_v2(Handle event) { return delete (char *)event, SUCCESS; }
-DRIVER int cuEventRecord(Handle, Handle) { return SUCCESS; }
-DRIVER int cuEventSynchronize(Handle) { return SUCCESS; }
+DRIVER int cuEventCreate(Event **event, unsigned) { return *event = new Event{}, SUCCESS; }
+DRIVER int cuEventDestroy_v2(Event *event) { return delete event, SUCCESS; }
+DRIVER int cuEventRecord(Event *event, Handle stream) {
+    Lock lock(one);
+    event->stream = &stream_of(stream);
+    event->clock = shim::clocks[event->stream->number];
+    return SUCCESS;
+}
+DRIVER int cuEventSynchronize(const Event *event) {
+    Lock lock(one);
+    if (event->stream != nullptr)
+        catch_up(*event->stream);
+    shim::host_clock.join(event->clock);
+    return SUCCESS;
+}
 DRIVER int cuEventQuery(Handle) { return SUCCESS; }
 
 DRIVER int cuMemAlloc_v2(void **at, size_t bytes) { return allocate(at, bytes); }
 DRIVER int cuMemAllocAsync(void **at, size_t bytes, Handle) { return allocate(at, bytes); }
-DRIVER int cuMemFree_v2(void *at) { return release(at); }
-DRIVER int cuMemFreeAsync(void *at, Handle) { return release(at); }
-DRIVER int cuMemHostAlloc(void **at, size_t bytes, unsigned) { return *at = std::malloc(bytes), SUCCESS; }
-DRIVER int cuMemFreeHost(void *at) { return std::free(at), SUCCESS; }
-DRIVER int cuMemsetD8Async(void *at, uint8_t value, size_t bytes, Handle) {
+DRIVER int cuMemFree_v2(void *at) {
     Lock lock(one);
+    // It waits for the whole device.
+    for (const shim::Clock &clock : shim::clocks)
+        shim::host_clock.join(clock);
+    operate(nullptr);
+    return release(at);
+}
+DRIVER int cuMemFreeAsync(void *at, Handle stream) {
+    Lock lock(one);
+    operate(stream);
+    return release(at);
+}
+DRIVER int cuMemHostAlloc(void **at, size_t bytes, unsigned) {
+    Lock lock(one);
+    *at = std::malloc(bytes);
+    pinned.push_back({(uint8_t *)*at, bytes});
+    return SUCCESS;
+}
+DRIVER int cuMemFreeHost(void *at) {
+    Lock lock(one);
+    const auto is_it = [at](const Pinned &piece) { return piece.start == at; };
+    pinned.erase(std::remove_if(pinned.begin(), pinned.end(), is_it), pinned.end());
+    return std::free(at), SUCCESS;
+}
+DRIVER int cuMemsetD8Async(void *at, uint8_t value, size_t bytes, Handle stream) {
+    Lock lock(one);
+    operate(stream);
     written(at, bytes, "memset");
     return std::memset(at, value, bytes), SUCCESS;
 }
-DRIVER int cuMemcpyHtoDAsync_v2(void *to, const void *from, size_t bytes, Handle) {
-    return copy(to, from, bytes, true, false, "a copy to the device");
+DRIVER int cuMemcpyHtoDAsync_v2(void *to, const void *from, size_t bytes, Handle stream) {
+    return copy_down(to, from, bytes, stream);
 }
-DRIVER int cuMemcpyDtoHAsync_v2(void *to, const void *from, size_t bytes, Handle) {
-    return copy(to, from, bytes, false, true, "a copy from the device");
+DRIVER int cuMemcpyDtoHAsync_v2(void *to, const void *from, size_t bytes, Handle stream) {
+    Lock lock(one);
+    operate(stream);
+    read(from, bytes, "a copy from the device");
+    return std::memcpy(to, from, bytes), SUCCESS;
 }
-// Blocks of K/V slabs are copied whole, rows that nobody has written among them.
-DRIVER int cuMemcpyDtoDAsync_v2(void *to, const void *from, size_t bytes, Handle) {
-    return copy(to, from, bytes, true, false, "a copy on the device");
+DRIVER int cuMemcpyDtoDAsync_v2(void *to, const void *from, size_t bytes, Handle stream) {
+    Lock lock(one);
+    operate(stream);
+    // Blocks of K/V slabs are copied whole, rows that nobody has written among them.
+    words(from, bytes, "a copy on the device", [](shim::Word &word) { shim::note(word, false, "a copy on the device"); });
+    written(to, bytes, "a copy on the device");
+    return std::memcpy(to, from, bytes), SUCCESS;
 }
 
 DRIVER int cuModuleLoadData(Handle *module, const void *) { return *module = new char, SUCCESS; }
@@ -285,8 +403,9 @@ DRIVER int cuModuleGetFunction(Handle *function, Handle, const char *name) {
 }
 DRIVER int cuFuncSetAttribute(Handle, int, int) { return SUCCESS; }
 DRIVER int cuLaunchKernel(const Function *function, unsigned blocks, unsigned, unsigned, unsigned threads, unsigned, unsigned,
-                          unsigned shared_bytes, Handle, void **arguments, void **) {
+                          unsigned shared_bytes, Handle stream, void **arguments, void **) {
     Lock lock(one);
+    operate(stream);
     run(function->name, blocks, threads, shared_bytes, arguments);
     return SUCCESS;
 }
@@ -308,9 +427,10 @@ DRIVER int curandDestroyGenerator(Handle generator) { return delete (char *)gene
 DRIVER int curandSetPseudoRandomGeneratorSeed(Handle, unsigned long long) { return SUCCESS; }
 DRIVER int curandSetStream(Handle, Handle) { return SUCCESS; }
 
-DRIVER int cublasCreate_v2(Handle *handle) { return *handle = new char, SUCCESS; }
-DRIVER int cublasDestroy_v2(Handle handle) { return delete (char *)handle, SUCCESS; }
-DRIVER int cublasSetStream_v2(Handle, Handle) { return SUCCESS; }
+// Its state is the stream that it works on.
+DRIVER int cublasCreate_v2(Handle **handle) { return *handle = new Handle{}, SUCCESS; }
+DRIVER int cublasDestroy_v2(Handle *handle) { return delete handle, SUCCESS; }
+DRIVER int cublasSetStream_v2(Handle *handle, Handle stream) { return *handle = stream, SUCCESS; }
 
 // c (m, n) = a (m, k) b (k, n), columns behind one another; 1 as operation is a transpose.
 template <typename T>
@@ -332,11 +452,12 @@ static void product_of(bool a_turned, bool b_turned, size_t m, size_t n, size_t 
     written(c, last(m, n, ldc), "a product");
 }
 
-DRIVER int cublasGemmStridedBatchedEx(Handle, int turn_a, int turn_b, int m, int n, int k, const void *alpha, const void *a,
+DRIVER int cublasGemmStridedBatchedEx(const Handle *handle, int turn_a, int turn_b, int m, int n, int k, const void *alpha, const void *a,
                                       int type_a, int lda, long long stride_a, const void *b, int type_b, int ldb,
                                       long long stride_b, const void *beta, void *c, int type_c, int ldc, long long stride_c,
                                       int batch, int, int) {
     Lock lock(one);
+    operate(*handle);
     // 0 is CUDA_R_32F, 14 CUDA_R_16BF; the factors are in f32 with both.
     const bool known = type_a == type_b && type_b == type_c && (type_a == 0 || type_a == 14);
     if (!known || *(const float *)alpha != 1.0f || *(const float *)beta != 0.0f)

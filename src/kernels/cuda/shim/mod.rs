@@ -177,6 +177,7 @@ fn build() -> Result<PathBuf, String> {
     let sources = [
         "cuda/device.cuh",
         "cuda/shim/shim.hpp",
+        "cuda/shim/streams.hpp",
         "cuda/shim/driver.cpp",
         "cuda/shim/kernels.hpp",
         "cuda/shim/faults.cu",

@@ -16,6 +16,8 @@
 #include <ucontext.h>
 #include <vector>
 
+#include "streams.hpp"
+
 #define DEVICE inline
 #define __global__
 #define __launch_bounds__(...)
@@ -171,6 +173,7 @@ struct Access {
 };
 struct Word {
     Access written, read, read_before; // the last reader, and the last other than that
+    Visits visits;
     uint64_t counted; // the warp and meeting for which its load was counted last
     bool valid, touched;
 };
@@ -207,6 +210,13 @@ inline bool concurrent(const Access &before, const Access &now) {
     return before.epoch == now.epoch && !(same_warp && before.warp_epoch != now.warp_epoch);
 }
 
+// Notes an access of the operation that runs.
+inline void note(Word &word, bool write, const char *what) {
+    const int64_t stream = word.visits.note(write);
+    if (stream >= 0)
+        fail("%s: stream %u does not wait for stream %u, which used the same memory", what, current_stream, (unsigned)stream);
+}
+
 inline void access(Buffer &buffer, const void *at, size_t size, bool write, const char *what) {
     const size_t offset = (size_t)((const uint8_t *)at - buffer.start);
     if (offset % size != 0)
@@ -214,6 +224,7 @@ inline void access(Buffer &buffer, const void *at, size_t size, bool write, cons
     const Access now = here();
     for (size_t unit = offset / buffer.unit; unit * buffer.unit < offset + size; unit++) {
         Word &word = buffer.words[unit];
+        note(word, write, what);
         if (concurrent(word.written, now))
             fail("%s: a race at offset %zu with thread %u of block %u, which wrote", what, offset, word.written.thread,
                  word.written.block);
