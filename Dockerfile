@@ -8,9 +8,9 @@
 #   docker build --target cuda -t dept:cuda .
 #   docker run --rm --gpus all -p 8080:8080 -e DEPT_ALLOW_ANONYMOUS=true dept:cuda
 #
-# The bases are named by version; a registry of your own pins them by digest: --build-arg BASE_IMAGE=…@sha256:…
-ARG RUST_IMAGE=docker.io/library/rust:1.95.0-slim-bookworm
-ARG BASE_IMAGE=gcr.io/distroless/cc-debian12:nonroot
+# The bases are pinned: who changes a tag changes its digest with it, which `docker buildx imagetools inspect IMAGE:TAG` tells.
+ARG RUST_IMAGE=docker.io/library/rust:1.95.0-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082
+ARG BASE_IMAGE=gcr.io/distroless/cc-debian12:nonroot@sha256:9dac0a79194e45a7da0158a9c6da57b217585af0786db3845d1f0ec1a0dd182f
 
 FROM ${RUST_IMAGE} AS tools
 # The list of crates inside the binary, from which an SBOM is read.

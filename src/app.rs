@@ -148,6 +148,7 @@ pub async fn serve(config: ServeConfig, watched: Vec<Watched>) -> Result<(), App
     admin::spawn(admin, Arc::clone(&metrics), readiness.clone(), config.stuck_after)?;
     metrics.lora_requests.set_most(config.engine.max_num_seqs);
     let resident = Resident::start(config.engine.clone(), Arc::clone(&metrics), readiness).await?;
+    let resident = resident.logging_texts(config.log_texts);
     let tracing = Tracing::start(config.otlp.as_ref(), &metrics)?;
     let options = HttpOptions { traces: tracing.traces(), ..http_options(&config, &gate, addresses.http)? };
     let grpc = grpc.zip(addresses.grpc).map(|(listener, address)| {
@@ -302,6 +303,9 @@ impl Addresses {
 }
 
 fn announce(config: &ServeConfig, addresses: Addresses, resident: &Resident, began: Instant) {
+    if config.log_texts {
+        tracing::warn!("prompts and answers of all tenants are logged (--log-texts)");
+    }
     tracing::info!(
         model = resident.model().name,
         adapters = resident.service.catalogue.len(),

@@ -14,6 +14,7 @@ use super::{
     merge,
     meter::{Meter, PromptUsage},
     prompts::{AnswerLength, Prompts},
+    texts::{log_labels, log_prompts},
     trace::traced,
 };
 use crate::{
@@ -77,6 +78,7 @@ pub struct Classifying {
     events: Events,
     gathering: Gathering,
     submitted: Instant,
+    logs_texts: bool,
 }
 
 impl Service {
@@ -110,17 +112,7 @@ impl Service {
         let longest = given.iter().map(Vec::len).max().unwrap_or(0);
         let answer = AnswerLength { least: 1, asked: u32::try_from(longest).ok(), usual: Some(1) };
         let prompts = Prompts { tokenizer: &self.tokenizer, model, adapter: adapter.as_ref(), answer };
-        let policy = request.truncate.unwrap_or_else(|| prompts.card_policy());
-        let mut tokens = Vec::with_capacity(request.prompts.len() + 1);
-        for (at, prompt) in request.prompts.iter().enumerate() {
-            let param = if request.prompts.len() == 1 { "prompt".into() } else { format!("prompts[{at}]") };
-            let param = if matches!(prompt, Prompt::Inputs(_)) { "inputs" } else { &param };
-            tokens.push(prompts.fit(prompts.encode(prompt, param)?, policy, param)?);
-        }
-        if request.calibrate {
-            let empty = content_free(&request.prompts);
-            tokens.push(prompts.fit(prompts.encode(&empty, "calibrate")?, OverLength::Error, "calibrate")?);
-        }
+        let tokens = prompts_to_score(&prompts, request)?;
         self.check_sequences(tokens.len(), given.len(), "labels")?;
         let deadline = request.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let submission = |tokens: &[u32], given: &[u32]| Submission {
@@ -146,6 +138,9 @@ impl Service {
         let labels_of_all = tokens.len() * given.iter().map(Vec::len).sum::<usize>();
         let usage = PromptUsage { prompt: prompt + labels_of_all as u64, virtual_ };
         let spending = principal.tenant().quotas.begin(usage.total())?;
+        if self.logs_texts {
+            log_prompts(&self.tokenizer, tokens.iter().map(Vec::as_slice));
+        }
         let (count, model) = (submissions.len(), model.name.clone());
         let submitted = Instant::now();
         let mut streams = engine.submit_all(submissions)?.into_iter();
@@ -164,6 +159,7 @@ impl Service {
             labels,
             events: meter.over(merge(streams)),
             submitted,
+            logs_texts: self.logs_texts,
         })
     }
 
@@ -189,6 +185,22 @@ impl Service {
         };
         labels.iter().enumerate().map(tokens).collect()
     }
+}
+
+/// The tokens of each prompt, and behind them, where the scores are to be calibrated, those of one without content.
+fn prompts_to_score(prompts: &Prompts<'_>, request: &ClassifyRequest) -> Result<Vec<Vec<u32>>, ApiError> {
+    let policy = request.truncate.unwrap_or_else(|| prompts.card_policy());
+    let mut tokens = Vec::with_capacity(request.prompts.len() + 1);
+    for (at, prompt) in request.prompts.iter().enumerate() {
+        let param = if request.prompts.len() == 1 { "prompt".into() } else { format!("prompts[{at}]") };
+        let param = if matches!(prompt, Prompt::Inputs(_)) { "inputs" } else { &param };
+        tokens.push(prompts.fit(prompts.encode(prompt, param)?, policy, param)?);
+    }
+    if request.calibrate {
+        let empty = content_free(&request.prompts);
+        tokens.push(prompts.fit(prompts.encode(&empty, "calibrate")?, OverLength::Error, "calibrate")?);
+    }
+    Ok(tokens)
 }
 
 /// The labels to score: the request's, else those of the adapter's card.
@@ -266,7 +278,11 @@ impl Classifying {
             let scores = choices.iter().zip(&blank).map(|(choice, blank)| raw(choice) - blank).collect();
             classified(&self.labels, self.adapter.as_ref(), &choices, scores)
         });
-        Ok(classified.collect())
+        let classified: Vec<Classified> = classified.collect();
+        if self.logs_texts {
+            log_labels(classified.iter().map(|one| one.best().text.as_str()));
+        }
+        Ok(classified)
     }
 }
 

@@ -17,6 +17,7 @@ mod meter;
 mod prompts;
 mod readiness;
 mod service;
+mod texts;
 mod trace;
 mod upload;
 

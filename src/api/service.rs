@@ -4,6 +4,7 @@ use super::{
     ApiError, Events, Gathering, Readiness, merge,
     meter::{Meter, PromptUsage},
     prompts::{AnswerLength, Prompts},
+    texts::{log_prompts, logging_answers},
 };
 use crate::{
     adapter::{AdapterLease, Catalogue},
@@ -35,6 +36,8 @@ pub struct Service {
     pub readiness: Readiness,
     /// Most sequences (prompts times choices) of one request: more than the queue holds could never be taken.
     pub max_sequences: usize,
+    /// Whether prompts and answers are logged.
+    pub logs_texts: bool,
 }
 
 /// A request that runs.
@@ -122,6 +125,9 @@ impl Service {
         let grammar = self.grammar(request)?;
         sequences.iter_mut().for_each(|one| one.grammar.clone_from(&grammar));
         let (count, n) = (sequences.len(), request.n as usize);
+        if self.logs_texts {
+            log_prompts(&self.tokenizer, sequences.iter().map(|one| &one.tokens[..]));
+        }
         let usage = PromptUsage::of(&sequences);
         let prompts = match request.scores_prompts {
             true => sequences.iter().map(|one| one.tokens.clone()).collect(),
@@ -137,7 +143,11 @@ impl Service {
         }
         let gathering = Gathering::new(count, n, request.sampling.logprobs > 0);
         let meter = Meter::new(Arc::clone(&self.metrics), principal, spending, usage);
-        Ok(Accepted { model, adapter, prompts, events: meter.over(merge(streams)), gathering, submitted })
+        let mut events = meter.over(merge(streams));
+        if self.logs_texts {
+            events = logging_answers(events, count, n);
+        }
+        Ok(Accepted { model, adapter, prompts, events, gathering, submitted })
     }
 
     /// The tokens of `prompt` as `generate` would read them, however long.

@@ -51,10 +51,25 @@ impl Resident {
         let catalogue = open_catalogue(&config, engine.model(), &metrics).await?;
         warm_up(&engine).await?;
         let (engines, max_sequences) = (vec![engine.clone()], config.queue_requests);
-        let service = Service { engines, catalogue, tokenizer, grammars, metrics, readiness, max_sequences };
+        let service = Service {
+            engines,
+            catalogue,
+            tokenizer,
+            grammars,
+            metrics,
+            readiness,
+            max_sequences,
+            logs_texts: false,
+        };
         let joined = tokio::task::spawn_blocking(move || thread.join().is_ok());
         let ended = joined.map(|joined| joined.unwrap_or(false)).boxed().shared();
         Ok(Self { service: Arc::new(service), engine, ended })
+    }
+
+    /// The same, which logs prompts and answers where `logs_texts`.
+    pub fn logging_texts(mut self, logs_texts: bool) -> Self {
+        Arc::make_mut(&mut self.service).logs_texts = logs_texts;
+        self
     }
 
     /// Whether requests are served, which starts as no.

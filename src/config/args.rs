@@ -123,10 +123,15 @@ pub struct ServeArgs {
     #[arg(long, env = "DEPT_OTLP_SAMPLE", value_name = "SHARE", default_value = "1", value_parser = share)]
     pub otlp_sample: f64,
 
-    /// What is logged to stderr: a level, or targets with levels (info,dept::engine=debug). Never prompts or texts. As a key of
-    /// the configuration file it is read anew at SIGHUP and when the file changes.
+    /// What is logged to stderr: a level, or targets with levels (info,dept::engine=debug). Never prompts or texts, but for
+    /// --log-texts. As a key of the configuration file it is read anew at SIGHUP and when the file changes.
     #[arg(long, env = "DEPT_LOG", value_name = "FILTER", default_value = "info")]
     pub log: String,
+
+    /// Log every prompt and every answer too, of all tenants, as info of the target dept::texts. For finding out what clients
+    /// send; whoever reads the log reads them.
+    #[arg(long, env = "DEPT_LOG_TEXTS")]
+    pub log_texts: bool,
 
     /// How a log line looks: text for people, json for collectors.
     #[arg(long, env = "DEPT_LOG_FORMAT", value_enum, value_name = "FORMAT", default_value = "text")]

@@ -352,6 +352,8 @@ pub struct ServeConfig {
     pub otlp: Option<OtlpConfig>,
     /// What is logged.
     pub log: String,
+    /// Whether prompts and answers are logged too.
+    pub log_texts: bool,
     /// How a log line looks.
     pub log_format: LogFormat,
 }
@@ -385,6 +387,7 @@ impl ServeConfig {
             stuck_after: args.stuck_after,
             otlp: otlp(args.otlp_endpoint, args.otlp_headers.as_deref(), args.otlp_sample)?,
             log: args.log,
+            log_texts: args.log_texts,
             log_format: args.log_format,
         })
     }

@@ -51,7 +51,7 @@ fn parse(filter: &str) -> Result<EnvFilter, LogError> {
     EnvFilter::try_new(filter).map_err(|cause| LogError::Filter { filter: filter.into(), cause })
 }
 
-/// Sends the process's log to stderr. Prompts and generated text are never logged, at any level.
+/// Sends the process's log to stderr. Prompts and generated text are logged at no level, unless the server is told to.
 ///
 /// # Errors
 /// When `filter` is malformed or logging runs already.

@@ -1,6 +1,7 @@
 use prometheus::{Gauge, IntCounter, IntGauge, Registry, TextEncoder};
 
 use super::{
+    allocator::AllocatorBytes,
     instruments::{
         AdapterBytes, AdapterRequests, Adapters, BuildInfo, Evictions, Instrument, Loads, Outcomes,
         Rejections, Reloads, Seconds, Sizes, Steps, TraceSpans,
@@ -120,6 +121,9 @@ metrics! {
     tenant_requests: TenantRequests = "dept_tenant_requests_total",
     /// Tokens by tenant and kind (prompt, virtual, generated); a prompt counts once, however many choices it has.
     tenant_tokens: TenantTokens = "dept_tenant_tokens_total",
+    /// Bytes of the C library's allocator, by state: used is handed out, free is kept for later and counts as resident all the
+    /// same. Nothing where the library does not tell.
+    allocator_bytes: AllocatorBytes = "dept_allocator_bytes",
     /// Files read anew while the server ran (api_keys, tls, log), by outcome (ok, error): after an error the old ones stay.
     reloads: Reloads = "dept_reloads_total",
     /// Spans of traces (`--otlp-endpoint`), by outcome: sent to the collector, or lost because it did not take them in time.

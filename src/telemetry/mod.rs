@@ -1,5 +1,6 @@
 //! Logs, metrics and traces.
 
+mod allocator;
 mod instruments;
 mod live;
 mod logging;

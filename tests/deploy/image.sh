@@ -43,20 +43,20 @@ buildah=(buildah "${where[@]}")
 argument() { sed -n "s/^ARG $1=//p" Dockerfile; }
 rust_image=$(argument RUST_IMAGE) base_image=$(argument BASE_IMAGE)
 has() { "${buildah[@]}" inspect --type image "$1" >/dev/null 2>&1; }
-stand_in() { [ "$("${buildah[@]}" inspect --type image --format '{{index .OCIv1.Config.Labels "dept.stand-in"}}' "$1")" = true ]; }
-pulled() { [ "${IMAGE_BASES:-}" != local ] && timeout 300 "${buildah[@]}" pull -q "$1" >/dev/null 2>&1; }
-for image in "$rust_image" "$base_image"; do
-    has "$image" || pulled "$image" || { tests/deploy/image_bases.sh "$rust_image" "$base_image" "${buildah[@]}"; break; }
-done
-mounts=()
-if stand_in "$rust_image"; then
-    mounts=(-v "$(rustc --print sysroot):/usr/local/rust:ro" -v /etc/ssl/certs:/etc/ssl/certs:ro)
+pulled() { [ "${IMAGE_BASES:-}" != local ] && { has "$1" || timeout 300 "${buildah[@]}" pull -q "$1" >/dev/null 2>&1; }; }
+bases=()
+if ! pulled "$rust_image" || ! pulled "$base_image"; then
+    # Names of their own: a digest can't be given to what is made here.
+    rust_image=localhost/dept-stand-in/rust:bookworm base_image=localhost/dept-stand-in/distroless-cc:debian12
+    has "$rust_image" && has "$base_image" || tests/deploy/image_bases.sh "$rust_image" "$base_image" "${buildah[@]}"
+    bases=(--build-arg "RUST_IMAGE=$rust_image" --build-arg "BASE_IMAGE=$base_image"
+        -v "$(rustc --print sysroot):/usr/local/rust:ro" -v /etc/ssl/certs:/etc/ssl/certs:ro)
     echo "    the bases are stand-ins of Debian's packages; the Rust toolchain is this machine's"
 fi
 
 build() { # the context, then more arguments
     local context=$1; shift
-    "${buildah[@]}" bud --isolation chroot --pull-never --format docker --layers "${mounts[@]}" "$@" -f "$context/Dockerfile" "$context"
+    "${buildah[@]}" bud --isolation chroot --pull-never --format docker --layers "${bases[@]}" "$@" -f "$context/Dockerfile" "$context"
 }
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 began=$SECONDS

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Stand-ins for the Dockerfile's two bases where no image registry answers: made of Debian 12's packages, which the real ones are
-# made of too, and tagged with their names.
+# made of too, under the names that are given.
 #
 #   tests/deploy/image_bases.sh RUST_IMAGE BASE_IMAGE BUILDAH…       BUILDAH…: the command with its --root and --runroot
 #

@@ -20,6 +20,7 @@ use axum::{
 };
 use tower::{BoxError, ServiceBuilder, limit::GlobalConcurrencyLimitLayer, load_shed::LoadShedLayer};
 use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Span;
 
 pub(in crate::api) use guard::DEPT_IGNORED;
 pub use guard::{Hosts, Origins};
@@ -78,6 +79,10 @@ pub(super) async fn aside_unless<T: Send + 'static>(
 pub(super) async fn off_the_loop<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
+    // What the work logs belongs to the request all the same.
+    let span = Span::current();
     // The task fails only by a panic, which has been reported by then.
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(ApiError::internal()))
+    tokio::task::spawn_blocking(move || span.in_scope(work))
+        .await
+        .unwrap_or_else(|_| Err(ApiError::internal()))
 }

@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use axum::{extract::Request, http::Version};
+use axum::{
+    extract::Request,
+    http::{Version, uri::Scheme},
+};
 
 use super::{End, SEQUENCES};
 use crate::{
@@ -132,11 +135,15 @@ pub(super) fn request_attributes(request: &Request) -> Vec<Attribute> {
         Version::HTTP_10 => "1.0",
         _ => "1.1",
     };
-    vec![
+    let mut attributes = vec![
         ("http.request.method".into(), request.method().to_string().into()),
         ("url.path".into(), path.to_owned().into()),
         ("network.protocol.version".into(), version.into()),
-    ]
+    ];
+    if let Some(scheme) = request.extensions().get::<Scheme>() {
+        attributes.push(("url.scheme".into(), scheme.to_string().into()));
+    }
+    attributes
 }
 
 /// gRPC's word for an outcome.

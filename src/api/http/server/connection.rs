@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Instant};
 
-use axum::{Router, body::Body};
+use axum::{Router, body::Body, http::uri::Scheme};
 use hyper::{Request, Version, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -43,20 +43,21 @@ impl Connection {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection refuses TCP_NODELAY");
         }
-        let Some(tls) = tls else { return self.talk(stream).await };
+        let Some(tls) = tls else { return self.talk(stream, Scheme::HTTP).await };
         let mut phase = self.phase.clone();
         let handshake = tokio::select! {
             handshake = timeout(self.limits.head_timeout, tls.accept(stream)) => handshake,
             () = draining(&mut phase) => return,
         };
         match handshake {
-            Ok(Ok(stream)) => self.talk(stream).await,
+            Ok(Ok(stream)) => self.talk(stream, Scheme::HTTPS).await,
             Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
             Err(_) => tracing::debug!("a TLS handshake took too long"),
         }
     }
 
-    async fn talk(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+    /// `scheme` is what this connection speaks, whatever a client says of it; every request carries it as an extension.
+    async fn talk(self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, scheme: Scheme) {
         let Self { router, http, limits, mut phase } = self;
         let activity = Activity::new(Instant::now());
         let service = {
@@ -65,10 +66,11 @@ impl Connection {
                 let in_flight = activity.begin(request.version());
                 let router = router.clone();
                 let linger = |body| Lingering::new(body, Arc::clone(&activity), limits.head_timeout);
-                let request = match request.version() {
+                let mut request = match request.version() {
                     Version::HTTP_2 => request.map(Body::new),
                     _ => request.map(|body| Body::new(linger(body))),
                 };
+                request.extensions_mut().insert(scheme.clone());
                 async move {
                     let response = match router.oneshot(request).await {
                         Ok(response) => response,

@@ -87,6 +87,7 @@ impl Stage {
             metrics: Arc::default(),
             readiness,
             max_sequences: QUEUE,
+            logs_texts: false,
         };
         let options = HttpOptions::new(Hosts::of(([127, 0, 0, 1], 8080).into()));
         Self { service, inbox, options, gate: Arc::new(Gate::open(i32::MAX)) }
