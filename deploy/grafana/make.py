@@ -103,7 +103,12 @@ OVERVIEW = ("dept overview", "What clients see, what the engine does, what runs 
         panel("Preemptions", "short", (rate("dept_preemptions_total"), "sequences a second"),
               about="Sequences that gave their K/V back and are computed again: K/V memory is too small."),
         panel("Memory for adapters", "bytes", (f'sum by (tier) (dept_adapter_bytes{{{MINE}}})', "{{tier}}")),
-        panel("Memory of the process", "bytes", (f"process_resident_memory_bytes{{{MINE}}}", "{{instance}}")),
+        panel(
+            "Memory of the process",
+            "bytes",
+            (f"process_resident_memory_bytes{{{MINE}}}", "{{instance}}"),
+            (f"dept_allocator_bytes{{{MINE}}}", "{{instance}}, allocator: {{state}}"),
+        ),
         panel("Cores", "short", (f"rate(process_cpu_seconds_total{{{MINE}}}[{RATE}])", "{{instance}}")),
         panel("File descriptors", "percentunit",
               (f"process_open_fds{{{MINE}}} / process_max_fds{{{MINE}}}", "{{instance}}"), most=1),
