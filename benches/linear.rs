@@ -167,7 +167,7 @@ fn our_maps(values: &[f32], map: &Map, pool: &ComputePool) -> [Linear; 5] {
             1 => Ok(LinearWeights::F32 { values: values.to_vec() }),
             2 => LinearWeights::quantise(values, shape, ActivationBits::Eight),
             3 => LinearWeights::quantise(values, shape, ActivationBits::Fifteen),
-            4 => LinearWeights::quantise_blocks(values, shape),
+            4 => LinearWeights::quantise_blocks(values, shape, ActivationBits::Eight),
             _ => Ok(nibbles(values, shape)),
         };
         LinearPart { shape, weights: weights.expect("finite weights"), bias: None }
@@ -192,6 +192,7 @@ fn nibbles(values: &[f32], shape: LinearShape) -> LinearWeights {
         levels: values.iter().map(level).collect(),
         scales: numbers(0.125),
         offsets: numbers(-0.9375),
+        activations: ActivationBits::Eight,
     }
 }
 
@@ -205,8 +206,8 @@ fn noise(index: usize) -> f32 {
 fn peak_of(kind: usize, peak: Peak) -> Option<f64> {
     match kind {
         0 | 1 => peak.floats,
-        2 => peak.products,
-        _ => peak.products.map(|products| products / 2.0),
+        3 => peak.products.map(|products| products / 2.0),
+        _ => peak.products,
     }
 }
 

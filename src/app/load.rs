@@ -106,6 +106,7 @@ impl From<Dtype> for Recipe {
         match dtype {
             Dtype::Auto => Self::Stored,
             Dtype::F32 => Self::F32,
+            Dtype::Fine => Self::Fine,
             Dtype::I8 => Self::I8,
             // Matrices of a GPU are rounded from exact weights.
             Dtype::Bf16 => Self::F32,
@@ -163,15 +164,13 @@ fn place(config: &EngineConfig) -> Result<(Place, Recipe), LoadModelError> {
     let &EngineConfig { device, dtype, batch_invariant, .. } = config;
     let floats = if dtype == Dtype::F32 { DType::F32 } else { DType::BF16 };
     let on_card = |ordinal| Place::card(ordinal, floats, batch_invariant);
-    let refused = |device, instead| {
-        let dtype = if dtype == Dtype::I8 { "i8" } else { "bf16" };
-        LoadModelError::Dtype { dtype, device, instead }
-    };
+    let refused = |device, instead| LoadModelError::Dtype { dtype: dtype.name(), device, instead };
+    let is_the_cpus = matches!(dtype, Dtype::I8 | Dtype::Fine);
     let place = match device {
         Device::Cpu => Place::Cpu,
         Device::Cuda(ordinal) => on_card(ordinal).map_err(|why| LoadModelError::Card { ordinal, why })?,
-        Device::Auto if dtype == Dtype::I8 => {
-            tracing::info!("device auto: computing on the CPU, which --dtype i8 is for");
+        Device::Auto if is_the_cpus => {
+            tracing::info!("device auto: computing on the CPU, which --dtype {} is for", dtype.name());
             Place::Cpu
         }
         Device::Auto => on_card(0).unwrap_or_else(|why| {
@@ -180,9 +179,9 @@ fn place(config: &EngineConfig) -> Result<(Place, Recipe), LoadModelError> {
         }),
     };
     match (&place, dtype) {
-        (Place::Cpu, Dtype::Bf16) => Err(refused("the CPU", "use auto, f32 or i8")),
+        (Place::Cpu, Dtype::Bf16) => Err(refused("the CPU", "use auto, fine, f32 or i8")),
         (Place::Cpu, _) => Ok((place, dtype.into())),
-        (Place::Dense(_), Dtype::I8) => Err(refused("a GPU", "use auto, bf16 or f32")),
+        (Place::Dense(_), _) if is_the_cpus => Err(refused("a GPU", "use auto, bf16 or f32")),
         (Place::Dense(_), _) => Ok((place, Recipe::F32)),
     }
 }

@@ -172,8 +172,8 @@ pub struct EngineArgs {
     #[arg(long, env = "DEPT_DEVICE", value_name = "DEVICE", default_value = "auto")]
     pub device: Device,
 
-    /// How the weights are held: i8 is fast, f32 is exact and takes four times the memory, auto goes by the file. On a GPU
-    /// auto is bf16.
+    /// How the weights are held: i8 is fast, f32 is exact and takes four times the memory, auto goes by the file, and fine does
+    /// too but computes a GGUF file's block formats nearly as f32 would. On a GPU auto is bf16.
     #[arg(long, env = "DEPT_DTYPE", value_enum, value_name = "DTYPE", default_value = "auto")]
     pub dtype: Dtype,
 

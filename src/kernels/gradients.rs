@@ -121,10 +121,11 @@ proptest! {
     #[test]
     fn linear_in_blocks_has_the_gradient_of_its_widened_twin(rows in 1usize..5, n in 1usize..50, k in 1usize..100) {
         let shape = LinearShape { n, k };
-        let blocks = LinearWeights::quantise_blocks(&noise(n * k, 4), shape).unwrap();
+        let blocks = LinearWeights::quantise_blocks(&noise(n * k, 4), shape, ActivationBits::Fifteen).unwrap();
         let numbers = |seed| noise(n * k.div_ceil(32), seed).into_iter().map(f16::from_f32).collect();
         let levels = noise(n * k, 5).into_iter().map(|value| (value.abs() * 15.0) as u8).collect();
-        let nibbles = LinearWeights::Nibbles { levels, scales: numbers(6), offsets: numbers(7) };
+        let activations = ActivationBits::Fifteen;
+        let nibbles = LinearWeights::Nibbles { levels, scales: numbers(6), offsets: numbers(7), activations };
         let gradient = |weights| {
             let linear = Linear::differentiable(vec![LinearPart { shape, weights, bias: None }], pool()).unwrap();
             let x = Var::from_tensor(&tensor((rows, k), 1)).unwrap();

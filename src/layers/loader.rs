@@ -2,21 +2,27 @@ use candle_core::Tensor;
 
 use super::{
     MlpShape,
-    recipe::{Recipe, same_recipe},
+    recipe::{Recipe, nibbles, same_recipe},
     stored::{Stored, transpose},
 };
 use crate::{
-    backbones::weights::{RawEmbedding, RawLinear, RawNibbles, Weights, WeightsError},
+    backbones::weights::{RawBlocks, RawEmbedding, RawLinear, RawNibbles, Weights, WeightsError},
     kernels::{
         DensePlace, Place,
         dept_embed::{EmbeddingTable, PlacedTable, TableError},
-        linear::{Dense, Gate, Linear, LinearError, LinearMap, LinearPart, LinearShape, LinearWeights},
+        linear::{
+            ActivationBits, Dense, Gate, Linear, LinearError, LinearMap, LinearPart, LinearShape,
+            LinearWeights,
+        },
         norm::{Norm, NormError},
         pool::ComputePool,
         ragged_attention::{BiasShape, RelativeBias},
         rope::RopeTable,
     },
 };
+
+/// Logits are what sampling compares: finer activations change their order least, and cost nothing where memory is the limit.
+const LOGITS: ActivationBits = ActivationBits::Fifteen;
 
 /// Why a layer could not be made from a checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -118,8 +124,18 @@ impl Loader<'_> {
     /// # Errors
     /// When one is missing, has another shape or is not finite.
     pub fn packed(&self, prefix: &str, parts: &[Part<'_>], k: usize) -> Result<LinearMap, LoadError> {
-        self.concat(self.parts(prefix, parts, k)?)
+        self.concat(self.parts(prefix, parts, k, ActivationBits::Eight)?)
             .map_err(|source| LoadError::Linear { module: prefix.to_owned(), source })
+    }
+
+    /// The output map `module` of `vocab` outputs.
+    ///
+    /// # Errors
+    /// When it is missing, has another shape or is not finite.
+    pub fn head(&self, module: &str, vocab: usize, d: usize) -> Result<LinearMap, LoadError> {
+        let part = Part { name: module, n: vocab, bias: false, stored: Stored::Rows };
+        self.concat(self.parts("", &[part], d, LOGITS)?)
+            .map_err(|source| LoadError::Linear { module: module.to_owned(), source })
     }
 
     fn concat(&self, parts: Vec<LinearPart>) -> Result<LinearMap, LinearError> {
@@ -143,7 +159,7 @@ impl Loader<'_> {
         k: usize,
         shape: MlpShape,
     ) -> Result<(LinearMap, Option<Gate>), LoadError> {
-        let parts = self.parts(prefix, parts, k)?;
+        let parts = self.parts(prefix, parts, k, ActivationBits::Eight)?;
         let inner = match &self.place {
             Place::Cpu => self.packed_inner(parts, shape),
             Place::Dense(place) => {
@@ -177,41 +193,54 @@ impl Loader<'_> {
         }
     }
 
-    fn parts(&self, prefix: &str, parts: &[Part<'_>], k: usize) -> Result<Vec<LinearPart>, LoadError> {
+    fn parts(
+        &self,
+        prefix: &str,
+        parts: &[Part<'_>],
+        k: usize,
+        bits: ActivationBits,
+    ) -> Result<Vec<LinearPart>, LoadError> {
         let read = |part: &Part<'_>| {
             let module = format!("{prefix}{}", part.name);
             let shape = LinearShape { n: part.n, k };
             let bias = part.bias.then(|| self.weights.tensor_f32(&format!("{module}.bias"), &[part.n]));
             let bias = bias.transpose()?.map(|bias| part.stored.bias(bias));
-            Ok(LinearPart { shape, weights: self.part_weights(&module, part, k)?, bias })
+            Ok(LinearPart { shape, weights: self.part_weights(&module, part, k, bits)?, bias })
         };
         let parts = parts.iter().map(read).collect::<Result<Vec<_>, LoadError>>()?;
         same_recipe(parts).map_err(|source| LoadError::Linear { module: prefix.to_owned(), source })
     }
 
     /// One part's weights in the recipe: 4-bit formats as they are where that is the recipe.
-    fn part_weights(&self, module: &str, part: &Part<'_>, k: usize) -> Result<LinearWeights, LoadError> {
+    fn part_weights(
+        &self,
+        module: &str,
+        part: &Part<'_>,
+        k: usize,
+        bits: ActivationBits,
+    ) -> Result<LinearWeights, LoadError> {
         let shape = LinearShape { n: part.n, k };
+        let bits = self.recipe.activations(bits);
         let raw = match part.stored {
             Stored::Transposed => {
                 let values = self.weights.tensor_f32(&format!("{module}.weight"), &[k, part.n])?;
                 RawLinear::F32 { values: transpose(&values, part.n) }
             }
             stored => {
-                if let Some(nibbles) = self.nibbles(module, shape)? {
-                    return Ok(stored.ordered_nibbles(nibbles, k).into());
+                if let Some(raw) = self.nibbles(module, shape)? {
+                    return Ok(nibbles(stored.ordered_nibbles(raw, k), bits));
                 }
                 stored.ordered(self.weights.linear(module, part.n, k)?, k)
             }
         };
-        let weights = self.recipe.weights(raw, shape);
+        let weights = self.recipe.weights(raw, shape, bits);
         weights.map_err(|source| LoadError::Linear { module: module.to_owned(), source })
     }
 
     /// The weights of 4 bits, where the file has such and the recipe keeps them.
     fn nibbles(&self, module: &str, shape: LinearShape) -> Result<Option<RawNibbles>, LoadError> {
         match self.recipe {
-            Recipe::Stored => Ok(self.weights.nibbles(module, shape.n, shape.k)?),
+            Recipe::Stored | Recipe::Fine => Ok(self.weights.nibbles(module, shape.n, shape.k)?),
             Recipe::F32 | Recipe::I8 => Ok(None),
         }
     }
@@ -281,15 +310,27 @@ impl Loader<'_> {
         (vocab, d): (usize, usize),
         scale: f32,
     ) -> Result<PlacedTable, LoadError> {
-        let table = match self.weights.embedding(module, vocab, d)? {
+        let table = self.table(module, (vocab, d))?;
+        let table = table.map_err(|source| LoadError::Table { module: module.to_owned(), source })?;
+        let table = if scale == 1.0 { table } else { table.scaled(scale) };
+        self.placed(module, PlacedTable::new(table, &self.place))
+    }
+
+    /// The table as the file has it: blocks of few bits stay blocks where that is exact.
+    fn table(
+        &self,
+        module: &str,
+        (vocab, d): (usize, usize),
+    ) -> Result<Result<EmbeddingTable, TableError>, WeightsError> {
+        if let Some(RawBlocks { levels, scales, offsets }) = self.weights.blocks(module, vocab, d)? {
+            return Ok(EmbeddingTable::blocks(vocab, d, levels, scales, offsets));
+        }
+        Ok(match self.weights.embedding(module, vocab, d)? {
             RawEmbedding::F32 { values } | RawEmbedding::Blocks { values } => {
                 EmbeddingTable::f32(vocab, d, values)
             }
             RawEmbedding::I8 { values, scales } => EmbeddingTable::i8(vocab, d, values, scales),
-        };
-        let table = table.map_err(|source| LoadError::Table { module: module.to_owned(), source })?;
-        let table = if scale == 1.0 { table } else { table.scaled(scale) };
-        self.placed(module, PlacedTable::new(table, &self.place))
+        })
     }
 
     /// The tied output map of `vocab` outputs: the embedding table read as a linear map.
@@ -299,17 +340,16 @@ impl Loader<'_> {
     pub fn tied_head(&self, module: &str, vocab: usize, d: usize) -> Result<LinearMap, LoadError> {
         let shape = LinearShape { n: vocab, k: d };
         let part = |weights| vec![LinearPart { shape, weights, bias: None }];
-        if let Some(nibbles) = self.nibbles(module, shape)? {
-            let linear = self.concat(part(nibbles.into()));
+        if let Some(raw) = self.nibbles(module, shape)? {
+            let linear = self.concat(part(nibbles(raw, LOGITS)));
             return linear.map_err(|source| LoadError::Linear { module: module.to_owned(), source });
         }
         let raw = match self.weights.embedding(module, vocab, d)? {
             RawEmbedding::F32 { values } => RawLinear::F32 { values },
             RawEmbedding::Blocks { values } => RawLinear::Blocks { values },
-            // Logits are what sampling compares: the finer activations cost nothing where memory is the limit.
             RawEmbedding::I8 { values, scales } => RawLinear::I8 { values, scales, activation_bits: 15 },
         };
-        let linear = self.recipe.weights(raw, shape).and_then(|weights| self.concat(part(weights)));
+        let linear = self.recipe.weights(raw, shape, LOGITS).and_then(|weights| self.concat(part(weights)));
         linear.map_err(|source| LoadError::Linear { module: module.to_owned(), source })
     }
 }

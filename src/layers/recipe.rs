@@ -9,9 +9,12 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Recipe {
     /// As stored: 8-bit checkpoints stay 8-bit; of the block formats of GGUF, Q4_0, Q4_1 and Q4_K stay 4-bit, Q8_0 stays
-    /// 8-bit, the others become bytes in blocks of 32; everything else becomes f32.
+    /// 8-bit, the others become bytes in blocks of 32, all of them with 8-bit activations but for logits; everything else
+    /// becomes f32.
     #[default]
     Stored,
+    /// As stored, with 15-bit activations where the weights are in blocks: nearly the result of `F32`.
+    Fine,
     /// Everything in f32, weights of few bits widened: the exact twin to compare with.
     F32,
     /// Everything in 8-bit weights with 15-bit activations; f32 weights are rounded, an output row a scale.
@@ -19,13 +22,25 @@ pub enum Recipe {
 }
 
 impl Recipe {
-    /// What becomes of `raw`.
-    pub(super) fn weights(self, raw: RawLinear, shape: LinearShape) -> Result<LinearWeights, LinearError> {
+    /// The activations of a map in blocks where `usual` would do.
+    pub(super) fn activations(self, usual: ActivationBits) -> ActivationBits {
+        if self == Recipe::Fine { ActivationBits::Fifteen } else { usual }
+    }
+
+    /// What becomes of `raw`. `activations` are those that block formats get; other formats say themselves.
+    pub(super) fn weights(
+        self,
+        raw: RawLinear,
+        shape: LinearShape,
+        activations: ActivationBits,
+    ) -> Result<LinearWeights, LinearError> {
         Ok(match (raw, self) {
             (RawLinear::F32 { values } | RawLinear::Blocks { values }, Recipe::I8) => {
                 LinearWeights::quantise(&values, shape, ActivationBits::Fifteen)?
             }
-            (RawLinear::Blocks { values }, Recipe::Stored) => LinearWeights::quantise_blocks(&values, shape)?,
+            (RawLinear::Blocks { values }, Recipe::Stored | Recipe::Fine) => {
+                LinearWeights::quantise_blocks(&values, shape, activations)?
+            }
             (RawLinear::F32 { values } | RawLinear::Blocks { values }, _) => LinearWeights::F32 { values },
             (RawLinear::I8 { values, scales, activation_bits }, recipe) => {
                 let activations =
@@ -37,26 +52,24 @@ impl Recipe {
     }
 }
 
-impl From<RawNibbles> for LinearWeights {
-    fn from(raw: RawNibbles) -> Self {
-        let RawNibbles { levels, scales, offsets } = raw;
-        LinearWeights::Nibbles { levels, scales, offsets }
-    }
+/// Weights of 4 bits as they are.
+pub(super) fn nibbles(raw: RawNibbles, activations: ActivationBits) -> LinearWeights {
+    let RawNibbles { levels, scales, offsets } = raw;
+    LinearWeights::Nibbles { levels, scales, offsets, activations }
 }
 
 /// Parts of one call share their recipe. Where one is in f32, blocks beside it are widened; where one is in bytes, blocks of
 /// 4 bits become bytes; where one needs finer activations, all get them.
 pub(super) fn same_recipe(mut parts: Vec<LinearPart>) -> Result<Vec<LinearPart>, LinearError> {
     let any = |of: fn(&LinearWeights) -> bool| parts.iter().any(|part| of(&part.weights));
-    let (f32s, blocks) = (any(is_f32), any(is_blocks));
-    let fine = any(is_fine);
+    let (f32s, bytes, fine) = (any(is_f32), any(is_bytes_in_blocks), any(is_fine));
     for LinearPart { weights, shape, .. } in &mut parts {
         match weights {
             LinearWeights::Blocks { .. } | LinearWeights::Nibbles { .. } if f32s => {
                 *weights = widened(weights, *shape);
             }
-            LinearWeights::Nibbles { .. } if blocks => {
-                *weights = LinearWeights::quantise_blocks(&weights.widen(shape.k), *shape)?;
+            &mut LinearWeights::Nibbles { activations, .. } if bytes => {
+                *weights = LinearWeights::quantise_blocks(&weights.widen(shape.k), *shape, activations)?;
             }
             LinearWeights::I8 { activations, .. } if fine => *activations = ActivationBits::Fifteen,
             _ => {}
@@ -73,7 +86,7 @@ fn is_f32(weights: &LinearWeights) -> bool {
     matches!(weights, LinearWeights::F32 { .. })
 }
 
-fn is_blocks(weights: &LinearWeights) -> bool {
+fn is_bytes_in_blocks(weights: &LinearWeights) -> bool {
     matches!(weights, LinearWeights::Blocks { .. })
 }
 
@@ -99,13 +112,14 @@ mod tests {
     }
 
     fn blocks() -> LinearPart {
-        part(LinearWeights::quantise_blocks(&values(), SHAPE).unwrap())
+        part(LinearWeights::quantise_blocks(&values(), SHAPE, ActivationBits::Eight).unwrap())
     }
 
     fn nibbles() -> LinearPart {
         let numbers = |value| vec![f16::from_f32(value); 4];
         let levels = (0..66).map(|i| i % 7).collect();
-        part(LinearWeights::Nibbles { levels, scales: numbers(21.0), offsets: numbers(0.5) })
+        let (scales, offsets, activations) = (numbers(21.0), numbers(0.5), ActivationBits::Eight);
+        part(LinearWeights::Nibbles { levels, scales, offsets, activations })
     }
 
     #[test]
@@ -125,7 +139,8 @@ mod tests {
     fn four_bits_become_bytes_beside_bytes() {
         let parts = same_recipe(vec![nibbles(), blocks()]).unwrap();
         let wide = nibbles().weights.widen(33);
-        assert_eq!(parts[0].weights, LinearWeights::quantise_blocks(&wide, SHAPE).unwrap());
+        let bytes = LinearWeights::quantise_blocks(&wide, SHAPE, ActivationBits::Eight).unwrap();
+        assert_eq!(parts[0].weights, bytes);
         assert_eq!(parts[1].weights, blocks().weights);
     }
 }

@@ -52,6 +52,6 @@ async fn texts_are_logged_with_their_requests_where_the_operator_asks_for_them()
     }
     assert_eq!(texts("short", "answer"), [answer["text"].clone()]);
     assert_eq!(texts("long", "answer").len(), answers["results"].as_array().unwrap().len());
-    assert_eq!(texts("labels", "likeliest label"), [labelled["label_text"].clone()]);
+    assert_eq!(texts("labels", "likeliest label"), [labelled["label"].clone()]);
     assert_eq!(texts("rpc", "answer").len(), 1);
 }

@@ -68,7 +68,7 @@ impl Builder<'_> {
         if self.config.tied {
             self.loader.tied_head(&self.table_name(), vocab, hidden)
         } else {
-            self.loader.linear("", &[("lm_head", vocab)], hidden)
+            self.loader.head("lm_head", vocab, hidden)
         }
     }
 

@@ -89,7 +89,7 @@ impl T5 {
             .map(|i| build.decoder_block(i))
             .collect::<std::result::Result<_, _>>()?;
         let head = if loader.weights.contains("lm_head.weight") {
-            loader.linear("", &[("lm_head", config.vocab)], config.hidden)?
+            loader.head("lm_head", config.vocab, config.hidden)?
         } else {
             loader.tied_head("shared", config.vocab, config.hidden)?
         };

@@ -28,7 +28,7 @@ pub(crate) use folder::{INDEX, SINGLE, plain_shard_names, shard_names};
 pub use format::Format;
 use mapped::MappedFile;
 pub use metadata::{Metadata, Value};
-pub use nibbles::RawNibbles;
+pub use nibbles::{RawBlocks, RawNibbles};
 use quantization::Quantization;
 
 use super::digest::hex;
@@ -231,6 +231,18 @@ impl Weights {
         let (entry, bytes) = self.shaped(&format!("{module}.weight"), &[n, k])?;
         Ok(match entry.format {
             Format::Ggml(kind) => RawNibbles::parse(kind, bytes),
+            _ => None,
+        })
+    }
+
+    /// The table `{module}.weight`, shape `(n, d)`, in blocks where the file stores it in such as [`RawBlocks`] are exact for.
+    ///
+    /// # Errors
+    /// When it is missing or has another shape.
+    pub fn blocks(&self, module: &str, n: usize, d: usize) -> Result<Option<RawBlocks>, WeightsError> {
+        let (entry, bytes) = self.shaped(&format!("{module}.weight"), &[n, d])?;
+        Ok(match entry.format {
+            Format::Ggml(kind) => RawBlocks::parse(kind, bytes),
             _ => None,
         })
     }

@@ -1,4 +1,4 @@
-//! Block formats of 4 bits, taken apart: GGML's Q4_0, Q4_1 and Q4_K.
+//! Block formats, taken apart: those of 4 bits, GGML's Q4_0, Q4_1 and Q4_K, and for tables what is exact in small numbers.
 
 use candle_core::quantized::GgmlDType;
 use half::f16;
@@ -12,6 +12,38 @@ pub struct RawNibbles {
     pub scales: Vec<f16>,
     /// `n * k / 32` offsets, likewise.
     pub offsets: Vec<f16>,
+}
+
+/// The rows of a table in blocks of 32: a value is `level * scale + offset`, to the bit what the file means.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RawBlocks {
+    /// `n * d` levels.
+    pub levels: Vec<i8>,
+    /// `n * d / 32` scales.
+    pub scales: Vec<f16>,
+    /// `n * d / 32` offsets; none where all are zero.
+    pub offsets: Option<Vec<f16>>,
+}
+
+impl RawBlocks {
+    /// Takes the blocks of `kind` apart; `None` where that isn't one of GGML's Q4_0, Q4_1 and Q8_0. `bytes` are whole blocks.
+    pub(super) fn parse(kind: GgmlDType, bytes: &[u8]) -> Option<RawBlocks> {
+        match kind {
+            GgmlDType::Q8_0 => {
+                let blocks = bytes.as_chunks::<34>().0;
+                let levels = blocks.iter().flat_map(|block| block[2..].iter().map(|byte| byte.cast_signed()));
+                let scales = blocks.iter().map(|block| half(block, 0)).collect();
+                Some(RawBlocks { levels: levels.collect(), scales, offsets: None })
+            }
+            GgmlDType::Q4_0 | GgmlDType::Q4_1 => {
+                let RawNibbles { levels, scales, offsets } = RawNibbles::parse(kind, bytes)?;
+                let levels = levels.into_iter().map(u8::cast_signed).collect();
+                Some(RawBlocks { levels, scales, offsets: Some(offsets) })
+            }
+            // Q4_K's numbers have more bits than these hold.
+            _ => None,
+        }
+    }
 }
 
 impl RawNibbles {

@@ -41,7 +41,7 @@ impl ResidentTable {
                 let rounded: Vec<u16> = values.iter().map(|&value| bf16::from_f32(value).to_bits()).collect();
                 (upload(device, &rounded)?, none()?, TableFormat::Bf16)
             }
-            TableParts::F32(values) => (upload(device, values)?, none()?, TableFormat::F32),
+            TableParts::F32(values) => (upload(device, &values)?, none()?, TableFormat::F32),
             TableParts::I8(values, scales) => {
                 (upload(device, values)?, upload(device, scales)?, TableFormat::I8)
             }

@@ -1,14 +1,24 @@
+#[cfg(feature = "cuda")]
+use std::borrow::Cow;
+
+use half::f16;
+
 /// Why numbers do not make an embedding table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "an embedding table of {vocab} x {hidden} needs {vocab} x {hidden} values and, in 8 bits, {vocab} scales: found {values} and {scales}"
+    "an embedding table of {vocab} x {hidden} needs {vocab} x {hidden} values and {needed} scales: found {values} and {scales}"
 )]
 pub struct TableError {
     vocab: usize,
     hidden: usize,
     values: usize,
     scales: usize,
+    /// Scales that the format asks for.
+    needed: usize,
 }
+
+/// Elements of a row that share a scale where a table is in blocks.
+const SPAN: usize = 32;
 
 /// The frozen word embeddings E `(vocab, d)`, in the format that they are stored in.
 #[derive(Debug, Clone)]
@@ -26,6 +36,31 @@ enum Storage {
         values: Vec<i8>,
         scales: Vec<f32>,
     },
+    Blocks(Blocks),
+}
+
+/// Blocks of 32 elements of a row: `(level * scale + offset) * factor`, rounded at each step.
+#[derive(Debug, Clone)]
+struct Blocks {
+    levels: Vec<i8>,
+    scales: Vec<f16>,
+    /// None where all are zero.
+    offsets: Option<Vec<f16>>,
+    factor: f32,
+}
+
+impl Blocks {
+    fn copy_row(&self, token: usize, out: &mut [f32]) {
+        let first = token * (out.len() / SPAN);
+        for (at, out) in out.chunks_exact_mut(SPAN).enumerate() {
+            let block = first + at;
+            let scale = self.scales[block].to_f32();
+            let offset = self.offsets.as_ref().map_or(0.0, |offsets| offsets[block].to_f32());
+            for (out, &level) in out.iter_mut().zip(&self.levels[block * SPAN..][..SPAN]) {
+                *out = (f32::from(level) * scale + offset) * self.factor;
+            }
+        }
+    }
 }
 
 /// The size of a table.
@@ -38,7 +73,7 @@ pub(super) struct TableShape {
 /// The numbers of a table, as they are copied to a device.
 #[cfg(feature = "cuda")]
 pub(super) enum TableParts<'a> {
-    F32(&'a [f32]),
+    F32(Cow<'a, [f32]>),
     /// Values, and a scale a row.
     I8(&'a [i8], &'a [f32]),
 }
@@ -49,7 +84,7 @@ impl EmbeddingTable {
     /// # Errors
     /// When the count is another one.
     pub fn f32(vocab: usize, hidden: usize, values: Vec<f32>) -> Result<Self, TableError> {
-        let found = TableError { vocab, hidden, values: values.len(), scales: vocab };
+        let found = TableError { vocab, hidden, values: values.len(), scales: 0, needed: 0 };
         Self { vocab, hidden, storage: Storage::F32(values) }.checked(found)
     }
 
@@ -58,13 +93,33 @@ impl EmbeddingTable {
     /// # Errors
     /// When a count is another one.
     pub fn i8(vocab: usize, hidden: usize, values: Vec<i8>, scales: Vec<f32>) -> Result<Self, TableError> {
-        let found = TableError { vocab, hidden, values: values.len(), scales: scales.len() };
+        let found = TableError { vocab, hidden, values: values.len(), scales: scales.len(), needed: vocab };
         Self { vocab, hidden, storage: Storage::I8 { values, scales } }.checked(found)
+    }
+
+    /// A table of `levels` `(vocab, hidden)` in blocks of 32 elements with a scale each, and an offset where there are such.
+    ///
+    /// # Errors
+    /// When a count is another one, or a row isn't whole blocks.
+    pub fn blocks(
+        vocab: usize,
+        hidden: usize,
+        levels: Vec<i8>,
+        scales: Vec<f16>,
+        offsets: Option<Vec<f16>>,
+    ) -> Result<Self, TableError> {
+        let needed = vocab.saturating_mul(hidden) / SPAN;
+        let found = TableError { vocab, hidden, values: levels.len(), scales: scales.len(), needed };
+        if !hidden.is_multiple_of(SPAN) || offsets.as_ref().is_some_and(|offsets| offsets.len() != needed) {
+            return Err(found);
+        }
+        let blocks = Blocks { levels, scales, offsets, factor: 1.0 };
+        Self { vocab, hidden, storage: Storage::Blocks(blocks) }.checked(found)
     }
 
     fn checked(self, found: TableError) -> Result<Self, TableError> {
         let filled = self.vocab.checked_mul(self.hidden) == Some(found.values);
-        if filled && found.scales == self.vocab && self.hidden > 0 { Ok(self) } else { Err(found) }
+        if filled && found.scales == found.needed && self.hidden > 0 { Ok(self) } else { Err(found) }
     }
 
     /// The same table with every row multiplied by `factor`.
@@ -73,6 +128,7 @@ impl EmbeddingTable {
         match &mut self.storage {
             Storage::F32(values) => values.iter_mut().for_each(|value| *value *= factor),
             Storage::I8 { scales, .. } => scales.iter_mut().for_each(|scale| *scale *= factor),
+            Storage::Blocks(blocks) => blocks.factor *= factor,
         }
         self
     }
@@ -80,8 +136,14 @@ impl EmbeddingTable {
     #[cfg(feature = "cuda")]
     pub(super) fn parts(&self) -> TableParts<'_> {
         match &self.storage {
-            Storage::F32(values) => TableParts::F32(values),
+            Storage::F32(values) => TableParts::F32(Cow::Borrowed(values)),
             Storage::I8 { values, scales } => TableParts::I8(values, scales),
+            Storage::Blocks(blocks) => {
+                let mut values = vec![0.0; self.vocab * self.hidden];
+                let rows = values.chunks_exact_mut(self.hidden).enumerate();
+                rows.for_each(|(token, row)| blocks.copy_row(token, row));
+                TableParts::F32(Cow::Owned(values))
+            }
         }
     }
 
@@ -104,6 +166,9 @@ impl EmbeddingTable {
         match &self.storage {
             Storage::F32(values) => values.len() * 4,
             Storage::I8 { values, scales } => values.len() + scales.len() * 4,
+            Storage::Blocks(Blocks { levels, scales, offsets, .. }) => {
+                levels.len() + 2 * (scales.len() + offsets.as_ref().map_or(0, Vec::len))
+            }
         }
     }
 
@@ -118,6 +183,7 @@ impl EmbeddingTable {
                     *out = f32::from(value) * scale;
                 }
             }
+            Storage::Blocks(blocks) => blocks.copy_row(token, out),
         }
     }
 }

@@ -1,10 +1,11 @@
 use std::num::NonZeroUsize;
 
+use half::f16;
 use proptest::prelude::*;
 
 use super::*;
 
-const HIDDEN: usize = 72; // one strip of 64 and a tail
+const HIDDEN: usize = 96; // one strip of 64 and a tail
 const VOCAB: usize = 11;
 
 fn noise(count: usize, seed: usize) -> Vec<f32> {
@@ -54,12 +55,15 @@ impl Adapter {
     }
 }
 
-fn tables() -> [EmbeddingTable; 2] {
+fn tables() -> [EmbeddingTable; 3] {
     let bytes: Vec<i8> = (0..VOCAB * HIDDEN).map(|i| (i * 89 % 255) as u8 as i8).collect();
     let scales = noise(VOCAB, 9);
+    let number = |value: f32| f16::from_f32(value * 0.01);
+    let halves = |seed| noise(VOCAB * HIDDEN / 32, seed).into_iter().map(number).collect();
     [
         EmbeddingTable::f32(VOCAB, HIDDEN, noise(VOCAB * HIDDEN, 8)).unwrap(),
-        EmbeddingTable::i8(VOCAB, HIDDEN, bytes, scales).unwrap(),
+        EmbeddingTable::i8(VOCAB, HIDDEN, bytes.clone(), scales).unwrap(),
+        EmbeddingTable::blocks(VOCAB, HIDDEN, bytes, halves(10), Some(halves(11))).unwrap(),
     ]
 }
 
@@ -138,7 +142,7 @@ fn rows_survive_packing() {
 
 #[test]
 fn every_way_out_of_bounds_is_an_error() {
-    let [table, _] = tables();
+    let [table, ..] = tables();
     let (dept, plain) = (Adapter::new(0, 2, 3, 2), Adapter::new(1, 1, 3, 0));
     let slots = [dept.slot(), plain.slot()];
     let run = |row| {
@@ -182,6 +186,12 @@ fn a_table_of_another_size_is_an_error() {
     assert!(EmbeddingTable::f32(2, 3, vec![0.0; 5]).is_err());
     assert!(EmbeddingTable::i8(2, 3, vec![0; 6], vec![0.0; 1]).is_err());
     assert!(EmbeddingTable::f32(0, 0, vec![]).is_err());
+    let halves = |count| vec![f16::ONE; count];
+    assert!(EmbeddingTable::blocks(2, 64, vec![0; 128], halves(4), Some(halves(4))).is_ok());
+    assert!(EmbeddingTable::blocks(2, 64, vec![0; 128], halves(3), None).is_err());
+    assert!(EmbeddingTable::blocks(2, 64, vec![0; 128], halves(4), Some(halves(3))).is_err());
+    assert!(EmbeddingTable::blocks(2, 64, vec![0; 127], halves(4), None).is_err());
+    assert!(EmbeddingTable::blocks(4, 24, vec![0; 96], halves(3), None).is_err());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::arch::x86_64::{
     __m128i, __m256, __m256i, _mm_and_si128, _mm_loadu_si128, _mm_set1_epi8, _mm_set1_epi32, _mm_srli_epi16,
     _mm256_add_epi16, _mm256_add_epi32, _mm256_cvtepi8_epi16, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi16,
-    _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_load_ps, _mm256_madd_epi16,
+    _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_load_ps, _mm256_madd_epi16, _mm256_mul_ps,
     _mm256_permute4x64_epi64, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256,
     _mm256_slli_epi16, _mm256_storeu_ps, _mm256_storeu_si256,
 };
@@ -89,8 +89,8 @@ fn widen(bytes: &[i8; 16]) -> __m256i {
 
 /// See [`super::isa::Kernels::sums_blocks`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn sums_blocks(
-    rows: Rows<'_, Activations>,
+pub(super) fn sums_blocks<const P: usize>(
+    rows: Rows<'_, Activations<P>>,
     steps: &[Step],
     sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
 ) {
@@ -104,12 +104,12 @@ pub(super) fn sums_blocks(
 /// One row by one line, 16 outputs. Activations are put together again to 15 bits, which i16 holds.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn line_blocks(row: &[Activations], steps: &[Step], line: usize, sums: &mut [f32; LANES]) {
+fn line_blocks<const P: usize>(row: &[Activations<P>], steps: &[Step], line: usize, sums: &mut [f32; LANES]) {
     let mut acc = [_mm256_setzero_ps(); 2];
     for (x, step) in row.iter().zip(steps) {
         let mut products = [_mm256_setzero_si256(); 4];
         for group in 0..GROUPS {
-            let x = fifteen_bits(x, group);
+            let x = integers(x, group);
             let weights = step.weights[group][line].as_chunks::<16>().0;
             for (products, weights) in products.iter_mut().zip(weights) {
                 // SAFETY: the array is the 16 bytes that are loaded; the load asks for no alignment.
@@ -117,11 +117,13 @@ fn line_blocks(row: &[Activations], steps: &[Step], line: usize, sums: &mut [f32
                 *products = _mm256_add_epi32(*products, _mm256_madd_epi16(x, _mm256_cvtepu8_epi16(weights)));
             }
         }
-        let correction = _mm256_set1_epi32(x.minus_sum * 128);
+        let correction = _mm256_set1_epi32(if P == 1 { x.correction } else { 128 * x.correction });
+        let x_scale = _mm256_set1_ps(x.scale);
         for (half, acc) in acc.iter_mut().enumerate() {
             let sum = add_pairs(products[2 * half], products[2 * half + 1]);
             let sum = _mm256_cvtepi32_ps(_mm256_add_epi32(sum, correction));
-            *acc = _mm256_fmadd_ps(sum, load_f16(&step.scales, 2 * line + half), *acc);
+            let scale = _mm256_mul_ps(load_f16(&step.scales, 2 * line + half), x_scale);
+            *acc = _mm256_fmadd_ps(sum, scale, *acc);
         }
     }
     store_line(acc, sums);
@@ -129,8 +131,8 @@ fn line_blocks(row: &[Activations], steps: &[Step], line: usize, sums: &mut [f32
 
 /// See [`super::isa::Kernels::sums_nibbles`].
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn sums_nibbles(
-    rows: Rows<'_, Activations>,
+pub(super) fn sums_nibbles<const P: usize>(
+    rows: Rows<'_, Activations<P>>,
     steps: &[NibbleStep],
     sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
 ) {
@@ -144,13 +146,18 @@ pub(super) fn sums_nibbles(
 /// As [`line_blocks`]; a line of half bytes gives two lines of levels.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn line_nibbles(row: &[Activations], steps: &[NibbleStep], line: usize, sums: &mut [f32; LANES]) {
+fn line_nibbles<const P: usize>(
+    row: &[Activations<P>],
+    steps: &[NibbleStep],
+    line: usize,
+    sums: &mut [f32; LANES],
+) {
     let low_half = _mm_set1_epi8(15);
     let mut acc = [_mm256_setzero_ps(); 2];
     for (x, step) in row.iter().zip(steps) {
         let mut products = [_mm256_setzero_si256(); 4];
         for pair in 0..PAIRS {
-            let inputs = [fifteen_bits(x, pair), fifteen_bits(x, pair + PAIRS)];
+            let inputs = [integers(x, pair), integers(x, pair + PAIRS)];
             let both = step.levels[pair][line].as_chunks::<16>().0;
             for (products, both) in products.iter_mut().zip(both) {
                 // SAFETY: the array is the 16 bytes that are loaded; the load asks for no alignment.
@@ -162,10 +169,11 @@ fn line_nibbles(row: &[Activations], steps: &[NibbleStep], line: usize, sums: &m
                 }
             }
         }
-        let x_sum = _mm256_set1_ps(x.sum);
+        let (x_scale, x_sum) = (_mm256_set1_ps(x.scale), _mm256_set1_ps(x.sum));
         for (half, acc) in acc.iter_mut().enumerate() {
             let sum = _mm256_cvtepi32_ps(add_pairs(products[2 * half], products[2 * half + 1]));
-            let scaled = _mm256_fmadd_ps(sum, load_f16(&step.scales, 2 * line + half), *acc);
+            let scale = _mm256_mul_ps(load_f16(&step.scales, 2 * line + half), x_scale);
+            let scaled = _mm256_fmadd_ps(sum, scale, *acc);
             *acc = _mm256_fmadd_ps(x_sum, load_f16(&step.offsets, 2 * line + half), scaled);
         }
     }
@@ -175,9 +183,10 @@ fn line_nibbles(row: &[Activations], steps: &[NibbleStep], line: usize, sums: &m
 /// The four activations of a group, put together again, for four outputs.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn fifteen_bits(x: &Activations, group: usize) -> __m256i {
-    let wide = |group: Group| _mm256_cvtepi8_epi16(_mm_set1_epi32(i32::from_ne_bytes(group)));
-    _mm256_add_epi16(_mm256_slli_epi16::<7>(wide(x.high[group])), wide(x.low[group]))
+fn integers<const P: usize>(x: &Activations<P>, group: usize) -> __m256i {
+    let wide =
+        |plane: usize| _mm256_cvtepi8_epi16(_mm_set1_epi32(i32::from_ne_bytes(x.planes[plane][group])));
+    (1..P).fold(wide(0), |high, plane| _mm256_add_epi16(_mm256_slli_epi16::<7>(high), wide(plane)))
 }
 
 /// The numbers of 8 outputs.
@@ -201,7 +210,7 @@ fn store_line(acc: [__m256; 2], sums: &mut [f32; LANES]) {
 
 /// See [`super::blocks`].
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn quantise_blocks(x: &[f32], record: &mut [Activations]) {
+pub(super) fn quantise_blocks<const P: usize>(x: &[f32], record: &mut [Activations<P>]) {
     blocks::quantise_blocks(x, record);
 }
 
@@ -272,15 +281,10 @@ pub(super) fn scale_i8(
     portable::scale_i8(sums, columns, scale, out);
 }
 
-/// See [`super::isa::Kernels::scale_sums`].
+/// See [`super::isa::Kernels::add_bias`].
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn scale_sums(
-    sums: &[f32; BLOCK],
-    bias: &[f32; BLOCK],
-    scale: f32,
-    out: &mut [MaybeUninit<f32>; BLOCK],
-) {
-    portable::scale_sums(sums, bias, scale, out);
+pub(super) fn add_bias(sums: &[f32; BLOCK], bias: &[f32; BLOCK], out: &mut [MaybeUninit<f32>; BLOCK]) {
+    portable::add_bias(sums, bias, out);
 }
 
 /// See [`super::activation`].

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::{
     __m512, __m512i, _mm256_loadu_si256, _mm512_add_epi32, _mm512_and_si512, _mm512_cvtepi32_ps,
-    _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512,
+    _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512, _mm512_mul_ps,
     _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
     _mm512_slli_epi32, _mm512_srli_epi16, _mm512_storeu_ps, _mm512_storeu_si512,
 };
@@ -12,7 +12,7 @@ use half::f16;
 
 use super::activation::Epilogue;
 use super::blocks::{Activations, GROUPS, Step};
-use super::isa::{BLOCK_ROWS, ROWS};
+use super::isa::{BLOCK_ROWS, BLOCK_ROWS_FINE, ROWS};
 use super::nibbles::{NibbleStep, PAIRS};
 use super::pack::{BLOCK, F32Line, I8Columns, I8Line, LANES, LINES};
 use super::quantise::Group;
@@ -60,25 +60,30 @@ fn tile_i8<const R: usize>(rows: [&[Group]; R], lines: &[I8Line], sums: &mut [[i
 
 /// See [`super::isa::Kernels::sums_blocks`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn sums_blocks(
-    rows: Rows<'_, Activations>,
+pub(super) fn sums_blocks<const P: usize>(
+    rows: Rows<'_, Activations<P>>,
     steps: &[Step],
     sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
 ) {
     match rows.count() {
-        1 => tile_blocks::<1, 4>(rows.array(), steps, sums),
-        2 => tile_blocks::<2, 4>(rows.array(), steps, sums),
-        3 => tile_blocks::<3, 2>(rows.array(), steps, sums),
-        4 => tile_blocks::<4, 2>(rows.array(), steps, sums),
-        _ => unreachable!("a micro-kernel of blocks takes 1 to {BLOCK_ROWS} rows"),
+        1 => tile_blocks::<P, 1, 4>(rows.array(), steps, sums),
+        2 => tile_blocks::<P, 2, 4>(rows.array(), steps, sums),
+        3 => tile_blocks::<P, 3, 2>(rows.array(), steps, sums),
+        4 => tile_blocks::<P, 4, 2>(rows.array(), steps, sums),
+        5 if P == 1 => tile_blocks::<P, 5, 2>(rows.array(), steps, sums),
+        6 if P == 1 => tile_blocks::<P, 6, 2>(rows.array(), steps, sums),
+        _ => unreachable!(
+            "a micro-kernel of blocks takes 1 to {BLOCK_ROWS} rows, {BLOCK_ROWS_FINE} of two bytes"
+        ),
     }
 }
 
-/// R rows by L lines of 16 outputs at a time: as many running sums and twice as many sums of the block at hand.
+/// R rows by L lines of 16 outputs at a time: as many running sums, and P times as many sums of the block at hand.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-fn tile_blocks<const R: usize, const L: usize>(
-    rows: [&[Activations]; R],
+#[expect(clippy::needless_range_loop, reason = "rows, lines and bytes are walked together, by their numbers")]
+fn tile_blocks<const P: usize, const R: usize, const L: usize>(
+    rows: [&[Activations<P>]; R],
     steps: &[Step],
     sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
 ) {
@@ -86,10 +91,9 @@ fn tile_blocks<const R: usize, const L: usize>(
     for first in (0..LINES).step_by(L) {
         let mut acc = [[_mm512_setzero_ps(); L]; R];
         for (index, step) in steps.iter().enumerate() {
-            let mut high = [[_mm512_setzero_si512(); L]; R];
-            let mut low = [[_mm512_setzero_si512(); L]; R];
+            let mut products = [[[_mm512_setzero_si512(); L]; R]; P];
             for r in 0..R {
-                high[r] = [_mm512_set1_epi32(rows[r][index].minus_sum); L];
+                products[0][r] = [_mm512_set1_epi32(rows[r][index].correction); L];
             }
             for group in 0..GROUPS {
                 for l in 0..L {
@@ -97,18 +101,19 @@ fn tile_blocks<const R: usize, const L: usize>(
                     // SAFETY: a line is 64 bytes, at a multiple of 64 in a step that is aligned to 64.
                     let weights = unsafe { _mm512_load_si512(line.as_ptr().cast()) };
                     for r in 0..R {
-                        let x = &rows[r][index];
-                        let (h, l_) = (i32::from_ne_bytes(x.high[group]), i32::from_ne_bytes(x.low[group]));
-                        high[r][l] = _mm512_dpbusd_epi32(high[r][l], weights, _mm512_set1_epi32(h));
-                        low[r][l] = _mm512_dpbusd_epi32(low[r][l], weights, _mm512_set1_epi32(l_));
+                        for p in 0..P {
+                            let x = _mm512_set1_epi32(i32::from_ne_bytes(rows[r][index].planes[p][group]));
+                            products[p][r][l] = _mm512_dpbusd_epi32(products[p][r][l], weights, x);
+                        }
                     }
                 }
             }
             for l in 0..L {
                 let scales = load_f16(&step.scales, first + l);
                 for r in 0..R {
-                    let sum = _mm512_add_epi32(_mm512_slli_epi32::<7>(high[r][l]), low[r][l]);
-                    acc[r][l] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scales, acc[r][l]);
+                    let sum = _mm512_cvtepi32_ps(joined(&products, r, l));
+                    let scale = _mm512_mul_ps(scales, _mm512_set1_ps(rows[r][index].scale));
+                    acc[r][l] = _mm512_fmadd_ps(sum, scale, acc[r][l]);
                 }
             }
         }
@@ -118,25 +123,30 @@ fn tile_blocks<const R: usize, const L: usize>(
 
 /// See [`super::isa::Kernels::sums_nibbles`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn sums_nibbles(
-    rows: Rows<'_, Activations>,
+pub(super) fn sums_nibbles<const P: usize>(
+    rows: Rows<'_, Activations<P>>,
     steps: &[NibbleStep],
     sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
 ) {
     match rows.count() {
-        1 => tile_nibbles::<1, 4>(rows.array(), steps, sums),
-        2 => tile_nibbles::<2, 4>(rows.array(), steps, sums),
-        3 => tile_nibbles::<3, 2>(rows.array(), steps, sums),
-        4 => tile_nibbles::<4, 2>(rows.array(), steps, sums),
-        _ => unreachable!("a micro-kernel of blocks takes 1 to {BLOCK_ROWS} rows"),
+        1 => tile_nibbles::<P, 1, 4>(rows.array(), steps, sums),
+        2 => tile_nibbles::<P, 2, 4>(rows.array(), steps, sums),
+        3 => tile_nibbles::<P, 3, 2>(rows.array(), steps, sums),
+        4 => tile_nibbles::<P, 4, 2>(rows.array(), steps, sums),
+        5 if P == 1 => tile_nibbles::<P, 5, 2>(rows.array(), steps, sums),
+        6 if P == 1 => tile_nibbles::<P, 6, 2>(rows.array(), steps, sums),
+        _ => unreachable!(
+            "a micro-kernel of blocks takes 1 to {BLOCK_ROWS} rows, {BLOCK_ROWS_FINE} of two bytes"
+        ),
     }
 }
 
 /// As [`tile_blocks`]; a line of half bytes gives two lines of levels.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-fn tile_nibbles<const R: usize, const L: usize>(
-    rows: [&[Activations]; R],
+#[expect(clippy::needless_range_loop, reason = "rows, lines and bytes are walked together, by their numbers")]
+fn tile_nibbles<const P: usize, const R: usize, const L: usize>(
+    rows: [&[Activations<P>]; R],
     steps: &[NibbleStep],
     sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
 ) {
@@ -145,8 +155,7 @@ fn tile_nibbles<const R: usize, const L: usize>(
     for first in (0..LINES).step_by(L) {
         let mut acc = [[_mm512_setzero_ps(); L]; R];
         for (index, step) in steps.iter().enumerate() {
-            let mut high = [[_mm512_setzero_si512(); L]; R];
-            let mut low = [[_mm512_setzero_si512(); L]; R];
+            let mut products = [[[_mm512_setzero_si512(); L]; R]; P];
             for pair in 0..PAIRS {
                 for l in 0..L {
                     let line: &[u8; 64] = &step.levels[pair][first + l];
@@ -155,13 +164,12 @@ fn tile_nibbles<const R: usize, const L: usize>(
                     let upper = _mm512_and_si512(_mm512_srli_epi16::<4>(both), low_half);
                     let levels = [_mm512_and_si512(both, low_half), upper];
                     for r in 0..R {
-                        let x = &rows[r][index];
                         for (half, levels) in levels.into_iter().enumerate() {
-                            let group = pair + half * PAIRS;
-                            let (h, l_) =
-                                (i32::from_ne_bytes(x.high[group]), i32::from_ne_bytes(x.low[group]));
-                            high[r][l] = _mm512_dpbusd_epi32(high[r][l], levels, _mm512_set1_epi32(h));
-                            low[r][l] = _mm512_dpbusd_epi32(low[r][l], levels, _mm512_set1_epi32(l_));
+                            for p in 0..P {
+                                let group = rows[r][index].planes[p][pair + half * PAIRS];
+                                let x = _mm512_set1_epi32(i32::from_ne_bytes(group));
+                                products[p][r][l] = _mm512_dpbusd_epi32(products[p][r][l], levels, x);
+                            }
                         }
                     }
                 }
@@ -170,14 +178,28 @@ fn tile_nibbles<const R: usize, const L: usize>(
                 let scales = load_f16(&step.scales, first + l);
                 let offsets = load_f16(&step.offsets, first + l);
                 for r in 0..R {
-                    let sum = _mm512_add_epi32(_mm512_slli_epi32::<7>(high[r][l]), low[r][l]);
-                    let scaled = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scales, acc[r][l]);
-                    acc[r][l] = _mm512_fmadd_ps(_mm512_set1_ps(rows[r][index].sum), offsets, scaled);
+                    let x = &rows[r][index];
+                    let sum = _mm512_cvtepi32_ps(joined(&products, r, l));
+                    let scale = _mm512_mul_ps(scales, _mm512_set1_ps(x.scale));
+                    let scaled = _mm512_fmadd_ps(sum, scale, acc[r][l]);
+                    acc[r][l] = _mm512_fmadd_ps(_mm512_set1_ps(x.sum), offsets, scaled);
                 }
             }
         }
         store_lines(&acc, first, sums);
     }
+}
+
+/// The exact sums of a row and a line of outputs, from those of each byte of the activations.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn joined<const P: usize, const R: usize, const L: usize>(
+    products: &[[[__m512i; L]; R]; P],
+    r: usize,
+    l: usize,
+) -> __m512i {
+    let [first, rest @ ..] = products.as_slice() else { unreachable!("an activation has a byte") };
+    rest.iter().fold(first[r][l], |sum, next| _mm512_add_epi32(_mm512_slli_epi32::<7>(sum), next[r][l]))
 }
 
 /// The numbers of a line of outputs.
@@ -208,7 +230,7 @@ fn store_lines<const R: usize, const L: usize>(
 
 /// See [`super::blocks`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn quantise_blocks(x: &[f32], record: &mut [Activations]) {
+pub(super) fn quantise_blocks<const P: usize>(x: &[f32], record: &mut [Activations<P>]) {
     blocks::quantise_blocks(x, record);
 }
 
@@ -275,15 +297,10 @@ pub(super) fn scale_i8(
     portable::scale_i8(sums, columns, scale, out);
 }
 
-/// See [`super::isa::Kernels::scale_sums`].
+/// See [`super::isa::Kernels::add_bias`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn scale_sums(
-    sums: &[f32; BLOCK],
-    bias: &[f32; BLOCK],
-    scale: f32,
-    out: &mut [MaybeUninit<f32>; BLOCK],
-) {
-    portable::scale_sums(sums, bias, scale, out);
+pub(super) fn add_bias(sums: &[f32; BLOCK], bias: &[f32; BLOCK], out: &mut [MaybeUninit<f32>; BLOCK]) {
+    portable::add_bias(sums, bias, out);
 }
 
 /// See [`super::activation`].

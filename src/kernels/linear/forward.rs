@@ -3,14 +3,15 @@
 use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::thread::LocalKey;
 
 use super::activation::Epilogue;
 use super::blocks::{Activations, PackedSteps, SPAN};
-use super::isa::{BLOCK_ROWS, Kernels, ROWS};
+use super::isa::{BLOCK_ROWS, BLOCK_ROWS_FINE, Kernels, ROWS};
 use super::pack::{BLOCK, Packed, PackedF32, PackedI8};
 use super::quantise::{Group, RowLayout};
 use super::rows::Rows;
-use super::weights::LinearShape;
+use super::weights::{ActivationBits, LinearShape};
 use crate::kernels::pool::{ComputePool, TileGrid, TileMut};
 
 /// Weights that make a chunk worth a thread's while: some microseconds of reading or multiplying.
@@ -24,11 +25,23 @@ thread_local! {
     /// Quantised rows, kept from call to call.
     static RECORDS: Cell<Vec<Group>> = const { Cell::new(Vec::new()) };
     /// The same for weights in blocks.
-    static BLOCK_RECORDS: Cell<Vec<Activations>> = const { Cell::new(Vec::new()) };
+    static BLOCKS: Cell<Vec<Activations<1>>> = const { Cell::new(Vec::new()) };
+    static FINE_BLOCKS: Cell<Vec<Activations<2>>> = const { Cell::new(Vec::new()) };
 }
 
 /// Scaled sums over k of some rows with a block of outputs, see [`Kernels::sums_blocks`].
-type StepKernel<S> = fn(Kernels, Rows<'_, Activations>, &[S], &mut [[f32; BLOCK]; BLOCK_ROWS]);
+type StepKernel<S, const P: usize> =
+    fn(Kernels, Rows<'_, Activations<P>>, &[S], &mut [[f32; BLOCK]; BLOCK_ROWS]);
+
+/// How activations of `P` bytes meet weights in blocks.
+#[derive(Clone, Copy)]
+struct Steps<S, const P: usize> {
+    kernel: StepKernel<S, P>,
+    /// Rows that it takes at once.
+    rows: usize,
+    /// Where quantised rows are kept from call to call.
+    records: &'static LocalKey<Cell<Vec<Activations<P>>>>,
+}
 
 /// A linear map as one call sees it.
 #[derive(Clone, Copy, Debug)]
@@ -63,22 +76,33 @@ impl Call<'_> {
                 RECORDS.set(records);
                 out
             }
-            Packed::Blocks(packed) => self.steps(packed, x, Kernels::sums_blocks),
-            Packed::Nibbles(packed) => self.steps(packed, x, Kernels::sums_nibbles),
+            Packed::Blocks(packed) => match packed.activations {
+                ActivationBits::Eight => self.steps(packed, x, eight(Kernels::sums_blocks)),
+                ActivationBits::Fifteen => self.steps(packed, x, fifteen(Kernels::sums_blocks)),
+            },
+            Packed::Nibbles(packed) => match packed.activations {
+                ActivationBits::Eight => self.steps(packed, x, eight(Kernels::sums_nibbles)),
+                ActivationBits::Fifteen => self.steps(packed, x, fifteen(Kernels::sums_nibbles)),
+            },
         }
     }
 
-    /// `x` (rows, k) to (rows, n) by weights in blocks whose sums `kernel` makes.
-    fn steps<S: Copy + Sync>(self, packed: &PackedSteps<S>, x: &[f32], kernel: StepKernel<S>) -> Vec<f32> {
+    /// `x` (rows, k) to (rows, n) by weights in blocks.
+    fn steps<S: Copy + Sync, const P: usize>(
+        self,
+        packed: &PackedSteps<S>,
+        x: &[f32],
+        steps: Steps<S, P>,
+    ) -> Vec<f32> {
         let grid = self.grid(x.len() / self.shape.k);
         let len = self.shape.k.div_ceil(SPAN);
-        let mut records = BLOCK_RECORDS.take();
-        records.resize(grid.rows * len, Activations::default());
+        let mut records = steps.records.take();
+        records.resize(grid.rows * len, Activations::ZERO);
         self.quantise_blocks(len, x, &mut records);
         // SAFETY: `tile_steps` writes each row of each block of outputs that lies in its tile.
         let out =
-            unsafe { self.pool.fill_tiles(grid, |tile| self.tile_steps(packed, &records, kernel, tile)) };
-        BLOCK_RECORDS.set(records);
+            unsafe { self.pool.fill_tiles(grid, |tile| self.tile_steps(packed, &records, steps, tile)) };
+        steps.records.set(records);
         out
     }
 
@@ -113,7 +137,7 @@ impl Call<'_> {
     }
 
     /// Quantises all rows into `records` of `len` blocks each.
-    fn quantise_blocks(self, len: usize, x: &[f32], records: &mut [Activations]) {
+    fn quantise_blocks<const P: usize>(self, len: usize, x: &[f32], records: &mut [Activations<P>]) {
         let k = self.shape.k;
         let tile_rows = (QUANTISE_ALONE / k).max(1);
         let grid = TileGrid { rows: x.len() / k, columns: len, tile_rows, tile_columns: len };
@@ -125,24 +149,21 @@ impl Call<'_> {
     }
 
     /// One tile of outputs from weights in blocks.
-    fn tile_steps<S: Copy>(
+    fn tile_steps<S: Copy, const P: usize>(
         self,
         packed: &PackedSteps<S>,
-        records: &[Activations],
-        kernel: StepKernel<S>,
+        records: &[Activations<P>],
+        steps: Steps<S, P>,
         mut tile: TileMut<'_, MaybeUninit<f32>>,
     ) {
         let len = self.shape.k.div_ceil(SPAN);
         let mut sums = [[0.0; BLOCK]; BLOCK_ROWS];
         for first in tile.columns().step_by(self.epilogue.block_outputs()) {
-            let (steps, bias) = packed.block(first / self.epilogue.block_outputs());
-            for rows in even(tile.rows(), BLOCK_ROWS) {
-                kernel(self.kernels, Rows::packed(records, len, rows.clone()), steps, &mut sums);
+            let (weights, bias) = packed.block(first / self.epilogue.block_outputs());
+            for rows in even(tile.rows(), steps.rows) {
+                (steps.kernel)(self.kernels, Rows::packed(records, len, rows.clone()), weights, &mut sums);
                 for (row, sums) in rows.zip(&sums) {
-                    let scale = records[row * len].scale;
-                    self.write_row(&mut tile, row, first, |out| {
-                        self.kernels.scale_sums(sums, bias, scale, out)
-                    });
+                    self.write_row(&mut tile, row, first, |out| self.kernels.add_bias(sums, bias, out));
                 }
             }
         }
@@ -181,11 +202,7 @@ impl Call<'_> {
             for rows in even(tile.rows(), ROWS) {
                 self.kernels.sums_f32(Rows::packed(x, k, rows.clone()), lines, &mut sums);
                 for (row, sums) in rows.zip(&sums) {
-                    self.write_row(&mut tile, row, first, |out| {
-                        for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
-                            out.write(sum + bias);
-                        }
-                    });
+                    self.write_row(&mut tile, row, first, |out| self.kernels.add_bias(sums, bias, out));
                 }
             }
         }
@@ -216,6 +233,14 @@ impl Call<'_> {
             out.write(number);
         }
     }
+}
+
+fn eight<S>(kernel: StepKernel<S, 1>) -> Steps<S, 1> {
+    Steps { kernel, rows: BLOCK_ROWS, records: &BLOCKS }
+}
+
+fn fifteen<S>(kernel: StepKernel<S, 2>) -> Steps<S, 2> {
+    Steps { kernel, rows: BLOCK_ROWS_FINE, records: &FINE_BLOCKS }
 }
 
 /// Cuts `rows` into as few parts of at most `most` as it takes, nearly equal ones: a micro-kernel of few rows waits for

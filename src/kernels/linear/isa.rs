@@ -55,8 +55,10 @@ impl Isa {
 /// Rows of activations that a micro-kernel takes at once; a row of 15 bits counts twice.
 pub(super) const ROWS: usize = 6;
 
-/// Rows of activations that a micro-kernel of block formats takes at once.
-pub(super) const BLOCK_ROWS: usize = 4;
+/// Rows of activations that a micro-kernel of block formats takes at once, of one byte each.
+pub(super) const BLOCK_ROWS: usize = 6;
+/// The same of two bytes.
+pub(super) const BLOCK_ROWS_FINE: usize = 4;
 
 /// The micro-kernels of an instruction set that this machine is known to have.
 #[derive(Clone, Copy, Debug)]
@@ -105,10 +107,11 @@ impl Kernels {
         dispatch!(self, sums_f32(rows, lines, sums));
     }
 
-    /// Scaled sums over k of at most [`BLOCK_ROWS`] rows with a block of outputs, see [`super::blocks`].
-    pub(super) fn sums_blocks(
+    /// Scaled sums over k of at most [`BLOCK_ROWS`] rows, or [`BLOCK_ROWS_FINE`] of two bytes, with a block of outputs, see
+    /// [`super::blocks`].
+    pub(super) fn sums_blocks<const P: usize>(
         self,
-        rows: Rows<'_, Activations>,
+        rows: Rows<'_, Activations<P>>,
         steps: &[Step],
         sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
     ) {
@@ -116,9 +119,9 @@ impl Kernels {
     }
 
     /// The same with 4-bit weights, see [`super::nibbles`].
-    pub(super) fn sums_nibbles(
+    pub(super) fn sums_nibbles<const P: usize>(
         self,
-        rows: Rows<'_, Activations>,
+        rows: Rows<'_, Activations<P>>,
         steps: &[NibbleStep],
         sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
     ) {
@@ -126,7 +129,7 @@ impl Kernels {
     }
 
     /// Quantises one row of activations for weights in blocks.
-    pub(super) fn quantise_blocks(self, x: &[f32], record: &mut [Activations]) {
+    pub(super) fn quantise_blocks<const P: usize>(self, x: &[f32], record: &mut [Activations<P>]) {
         dispatch!(self, quantise_blocks(x, record));
     }
 
@@ -141,15 +144,14 @@ impl Kernels {
         dispatch!(self, scale_i8(sums, columns, scale, out));
     }
 
-    /// One row's sums times its scale, and the bias.
-    pub(super) fn scale_sums(
+    /// One row's sums and the bias.
+    pub(super) fn add_bias(
         self,
         sums: &[f32; BLOCK],
         bias: &[f32; BLOCK],
-        scale: f32,
         out: &mut [MaybeUninit<f32>; BLOCK],
     ) {
-        dispatch!(self, scale_sums(sums, bias, scale, out));
+        dispatch!(self, add_bias(sums, bias, out));
     }
 
     /// Applies the last part of a map to a block of one row.

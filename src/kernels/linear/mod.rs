@@ -5,9 +5,12 @@
 //!
 //! - `I8`: activations are quantised by row, products are summed exactly as integers, and an output is
 //!   `sum as f32 * activation_scale * weight_scale + bias`, rounded at each of these steps.
-//! - `Blocks`: activations are quantised by row to 15 bits, products are summed exactly as integers in blocks of 32 inputs,
-//!   and each block's sum times its scale is added in order by a fused multiply-add; then as `I8`.
+//! - `Blocks`: activations are quantised in blocks of 32 inputs, products are summed exactly as integers in the same blocks, and
+//!   each block's sum times both scales is added in order by a fused multiply-add; then the bias is added.
 //! - `Nibbles`: as `Blocks` with weights of 4 bits, and each block's sum of activations times its offset is added too.
+//!
+//! Activations keep 8 bits, or 15 where that is too few: logits, whose order is the answer.
+//!
 //! - `F32`: one fused multiply-add per input, in order, from zero; then the bias is added.
 //!
 //! An activation or a gate can be part of the map: it costs a tenth of the map, where separate ops cost several of them.
@@ -200,11 +203,13 @@ impl Linear {
                 let values = I8Values { values: &values, scales: &scales, activations };
                 Packed::I8(PackedI8::pack(values, shape, bias, order))
             }
-            LinearWeights::Blocks { values, scales } => {
-                Packed::Blocks(PackedSteps::pack_blocks((&values, &scales), shape, bias, order))
+            LinearWeights::Blocks { values, scales, activations } => {
+                let values = (&values[..], &scales[..], activations);
+                Packed::Blocks(PackedSteps::pack_blocks(values, shape, bias, order))
             }
-            LinearWeights::Nibbles { levels, scales, offsets } => {
-                Packed::Nibbles(PackedSteps::pack_nibbles((&levels, &scales, &offsets), shape, bias, order))
+            LinearWeights::Nibbles { levels, scales, offsets, activations } => {
+                let values = (&levels[..], &scales[..], &offsets[..], activations);
+                Packed::Nibbles(PackedSteps::pack_nibbles(values, shape, bias, order))
             }
         };
         let shape = LinearShape { n: shape.n * epilogue.block_outputs() / BLOCK, ..shape };

@@ -2,14 +2,14 @@
 //!
 //! A weight is `level * scale + offset`, so a block of activations x gives `sum(x * level) * scale + sum(x) * offset`: two
 //! fused multiply-adds an output, in this order, from zero over the blocks in order. Activations are those of
-//! [`super::blocks`]; both sums are exact integers below 2^24, which f32 holds. Levels stay in half a byte up to the
-//! registers: a step that is bound by reading weights takes 5 bits of each, where bytes take 8.5.
+//! [`super::blocks`], and the sum of products is exact as there. Levels stay in half a byte up to the registers: a step that is
+//! bound by reading weights takes 5 bits of each, where bytes take 8.5.
 
 use half::f16;
 
 use super::blocks::{GROUPS, PackedSteps, SPAN};
 use super::pack::{BLOCK, GROUP, LINES, Order};
-use super::weights::LinearShape;
+use super::weights::{ActivationBits, LinearShape};
 
 /// Groups of inputs that share their bytes: group `p` in the low halves, group `p + PAIRS` in the high ones.
 pub(super) const PAIRS: usize = GROUPS / 2;
@@ -47,13 +47,13 @@ impl NibbleStep {
 impl PackedSteps<NibbleStep> {
     /// Packs (n, k) row-major `levels` with their `scales` and `offsets`, `k` over 32 of them a row.
     pub(super) fn pack_nibbles(
-        (levels, scales, offsets): (&[u8], &[f16], &[f16]),
+        (levels, scales, offsets, activations): (&[u8], &[f16], &[f16], ActivationBits),
         shape: LinearShape,
         bias: Option<&[f32]>,
         order: Order,
     ) -> PackedSteps<NibbleStep> {
         let len = shape.k.div_ceil(SPAN);
-        let mut packed = PackedSteps::new(NibbleStep::EMPTY, len, order.columns(bias, shape.n));
+        let mut packed = PackedSteps::new(NibbleStep::EMPTY, len, order.columns(bias, shape.n), activations);
         let numbers = scales.chunks_exact(len).zip(offsets.chunks_exact(len));
         for (row, (levels, (scales, offsets))) in levels.chunks_exact(shape.k).zip(numbers).enumerate() {
             let (block, column) = order.place(row, shape.n);

@@ -41,33 +41,32 @@ pub(super) fn sums_f32(rows: Rows<'_, f32>, lines: &[F32Line], sums: &mut [[f32;
 }
 
 /// See [`super::isa::Kernels::sums_blocks`].
-pub(super) fn sums_blocks(
-    rows: Rows<'_, Activations>,
+pub(super) fn sums_blocks<const P: usize>(
+    rows: Rows<'_, Activations<P>>,
     steps: &[Step],
     sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
 ) {
     for (row, sums) in rows.iter().zip(sums) {
         *sums = [0.0; BLOCK];
         for (x, step) in row.iter().zip(steps) {
-            let mut products = [x.minus_sum * 128; BLOCK];
-            for ((high, low), lines) in x.high.iter().zip(&x.low).zip(&step.weights) {
+            let mut products = [if P == 1 { x.correction } else { 128 * x.correction }; BLOCK];
+            for (group, lines) in step.weights.iter().enumerate() {
+                let integers = x.integers(group);
                 let weights = lines.as_flattened().as_chunks::<GROUP>().0;
                 for (sum, weights) in products.iter_mut().zip(weights) {
-                    for ((&high, &low), &w) in high.iter().zip(low).zip(weights) {
-                        *sum += (128 * i32::from(high.cast_signed()) + i32::from(low)) * i32::from(w);
-                    }
+                    *sum += integers.iter().zip(weights).map(|(&x, &w)| x * i32::from(w)).sum::<i32>();
                 }
             }
             for ((sum, product), scale) in sums.iter_mut().zip(products).zip(step.scales) {
-                *sum = (product as f32).mul_add(scale.to_f32(), *sum);
+                *sum = (product as f32).mul_add(scale.to_f32() * x.scale, *sum);
             }
         }
     }
 }
 
 /// See [`super::isa::Kernels::sums_nibbles`].
-pub(super) fn sums_nibbles(
-    rows: Rows<'_, Activations>,
+pub(super) fn sums_nibbles<const P: usize>(
+    rows: Rows<'_, Activations<P>>,
     steps: &[NibbleStep],
     sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
 ) {
@@ -77,32 +76,26 @@ pub(super) fn sums_nibbles(
             let mut products = [0; BLOCK];
             for group in 0..GROUPS {
                 let shift = group / PAIRS * 4;
+                let integers = x.integers(group);
                 let levels = step.levels[group % PAIRS].as_flattened().as_chunks::<GROUP>().0;
                 for (sum, levels) in products.iter_mut().zip(levels) {
-                    for ((&high, &low), &both) in x.high[group].iter().zip(&x.low[group]).zip(levels) {
-                        let level = i32::from(both >> shift & 15);
-                        *sum += (128 * i32::from(high.cast_signed()) + i32::from(low)) * level;
-                    }
+                    let level = |both: u8| i32::from(both >> shift & 15);
+                    *sum += integers.iter().zip(levels).map(|(&x, &both)| x * level(both)).sum::<i32>();
                 }
             }
             for j in 0..BLOCK {
-                sums[j] = (products[j] as f32).mul_add(step.scales[j].to_f32(), sums[j]);
+                sums[j] = (products[j] as f32).mul_add(step.scales[j].to_f32() * x.scale, sums[j]);
                 sums[j] = x.sum.mul_add(step.offsets[j].to_f32(), sums[j]);
             }
         }
     }
 }
 
-/// See [`super::isa::Kernels::scale_sums`]. Inlined into a function per instruction set.
+/// See [`super::isa::Kernels::add_bias`]. Inlined into a function per instruction set.
 #[inline(always)]
-pub(super) fn scale_sums(
-    sums: &[f32; BLOCK],
-    bias: &[f32; BLOCK],
-    scale: f32,
-    out: &mut [MaybeUninit<f32>; BLOCK],
-) {
+pub(super) fn add_bias(sums: &[f32; BLOCK], bias: &[f32; BLOCK], out: &mut [MaybeUninit<f32>; BLOCK]) {
     for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
-        out.write(sum * scale + bias);
+        out.write(sum + bias);
     }
 }
 

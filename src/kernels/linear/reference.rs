@@ -23,27 +23,25 @@ pub(super) fn forward(
                         .sum();
                     sum as f32 * scale * scales[j]
                 }
-                LinearWeights::Blocks { values, scales } => {
-                    let (q, scale) = quantise(x, ActivationBits::Fifteen);
-                    let blocks = q.chunks(32).zip(values[j * shape.k..][..shape.k].chunks(32));
+                LinearWeights::Blocks { values, scales, activations } => {
+                    let blocks = x.chunks(32).zip(values[j * shape.k..][..shape.k].chunks(32));
                     let scales = &scales[j * shape.k.div_ceil(32)..];
-                    let sum = blocks.zip(scales).fold(0f32, |sum, ((q, w), block_scale)| {
+                    blocks.zip(scales).fold(0f32, |sum, ((x, w), weight_scale)| {
+                        let (q, scale) = quantise(x, *activations);
                         let exact: i32 = q.iter().zip(w).map(|(&q, &w)| q * i32::from(w)).sum();
-                        (exact as f32).mul_add(block_scale.to_f32(), sum)
-                    });
-                    sum * scale
+                        (exact as f32).mul_add(weight_scale.to_f32() * scale, sum)
+                    })
                 }
-                LinearWeights::Nibbles { levels, scales, offsets } => {
-                    let (q, scale) = quantise(x, ActivationBits::Fifteen);
-                    let blocks = q.chunks(32).zip(levels[j * shape.k..][..shape.k].chunks(32));
+                LinearWeights::Nibbles { levels, scales, offsets, activations } => {
+                    let blocks = x.chunks(32).zip(levels[j * shape.k..][..shape.k].chunks(32));
                     let first = j * shape.k.div_ceil(32);
                     let numbers = scales[first..].iter().zip(&offsets[first..]);
-                    let sum = blocks.zip(numbers).fold(0f32, |sum, ((q, levels), (block_scale, offset))| {
+                    blocks.zip(numbers).fold(0f32, |sum, ((x, levels), (weight_scale, offset))| {
+                        let (q, scale) = quantise(x, *activations);
                         let exact: i32 = q.iter().zip(levels).map(|(&q, &level)| q * i32::from(level)).sum();
-                        let sum = (exact as f32).mul_add(block_scale.to_f32(), sum);
-                        (q.iter().sum::<i32>() as f32).mul_add(offset.to_f32(), sum)
-                    });
-                    sum * scale
+                        let sum = (exact as f32).mul_add(weight_scale.to_f32() * scale, sum);
+                        (scale * q.iter().sum::<i32>() as f32).mul_add(offset.to_f32(), sum)
+                    })
                 }
             };
             out.push(product + bias.map_or(0.0, |bias| bias[j]));
@@ -57,7 +55,7 @@ fn dot_f32(x: &[f32], weights: &[f32]) -> f32 {
     x.iter().zip(weights).fold(0.0, |sum, (&x, &w)| x.mul_add(w, sum))
 }
 
-/// A row of activations as integers and their scale.
+/// Activations that share a scale, as integers, and that scale.
 pub(super) fn quantise(x: &[f32], bits: ActivationBits) -> (Vec<i32>, f32) {
     if x.iter().any(|value| !value.is_finite()) {
         return (vec![0; x.len()], f32::NAN);

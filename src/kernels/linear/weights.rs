@@ -8,7 +8,8 @@ use super::blocks::SPAN;
 /// 1.5 * 2^52. Adding it rounds to an integer, ties to even, and leaves the integer in the low bits, two's complement.
 const ROUND: f64 = 6_755_399_441_055_744.0;
 
-/// How many bits an activation keeps when it meets int8 weights.
+/// How many bits an activation keeps when it meets weights of 4 or 8 bits: of its row's largest where the weights have a scale
+/// a row, of the largest of its 32 where they have one a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ActivationBits {
     /// -127..=127 in one int8.
@@ -62,13 +63,15 @@ pub enum LinearWeights {
         /// How activations are quantised on their way in.
         activations: ActivationBits,
     },
-    /// int8 in blocks of 32 inputs with a scale each, as GGML's Q8_0: activations have 15 bits, a block's sum is exact,
-    /// blocks are added in order.
+    /// int8 in blocks of 32 inputs with a scale each, as GGML's Q8_0: activations have a scale a block too, a block's sum is
+    /// exact, blocks are added in order.
     Blocks {
         /// (n, k)
         values: Vec<i8>,
         /// (n, k / 32, rounded up): a block's weights are `values * scale`.
         scales: Vec<f16>,
+        /// How activations are quantised on their way in.
+        activations: ActivationBits,
     },
     /// 4 bits in blocks of 32 inputs with a scale and an offset each, as GGML's Q4_1; otherwise as blocks.
     Nibbles {
@@ -78,6 +81,8 @@ pub enum LinearWeights {
         scales: Vec<f16>,
         /// (n, k / 32, rounded up)
         offsets: Vec<f16>,
+        /// How activations are quantised on their way in.
+        activations: ActivationBits,
     },
 }
 
@@ -92,10 +97,10 @@ impl LinearWeights {
                 let rows = values.chunks_exact(k).zip(scales);
                 rows.flat_map(|(row, scale)| row.iter().map(move |&v| f32::from(v) * scale)).collect()
             }
-            LinearWeights::Blocks { values, scales } => {
+            LinearWeights::Blocks { values, scales, .. } => {
                 values.iter().enumerate().map(|(index, &v)| f32::from(v) * spread(scales, index)).collect()
             }
-            LinearWeights::Nibbles { levels, scales, offsets } => {
+            LinearWeights::Nibbles { levels, scales, offsets, .. } => {
                 let wide = |(index, &level): (usize, &u8)| {
                     f32::from(level) * spread(scales, index) + spread(offsets, index)
                 };
@@ -109,7 +114,11 @@ impl LinearWeights {
     ///
     /// # Errors
     /// When `values` is not (n, k), holds an infinity or a NaN, or so large a number that its scale overflows f16.
-    pub fn quantise_blocks(values: &[f32], shape: LinearShape) -> Result<LinearWeights, LinearError> {
+    pub fn quantise_blocks(
+        values: &[f32],
+        shape: LinearShape,
+        activations: ActivationBits,
+    ) -> Result<LinearWeights, LinearError> {
         check_values(values, shape)?;
         let mut quantised = Vec::with_capacity(values.len());
         let mut scales = Vec::with_capacity(shape.n * shape.k.div_ceil(SPAN));
@@ -123,7 +132,7 @@ impl LinearWeights {
             quantised.extend(block.iter().map(round));
             scales.push(scale);
         }
-        let weights = LinearWeights::Blocks { values: quantised, scales };
+        let weights = LinearWeights::Blocks { values: quantised, scales, activations };
         weights.check(shape)?;
         Ok(weights)
     }
@@ -161,12 +170,12 @@ impl LinearWeights {
                 check_length("scales", scales.len(), shape.n)?;
                 check_finite("scales", scales)
             }
-            LinearWeights::Blocks { values, scales } => {
+            LinearWeights::Blocks { values, scales, .. } => {
                 check_shape(shape)?;
                 check_length("weights", values.len(), shape.n * shape.k)?;
                 check_columns("scales", scales, shape)
             }
-            LinearWeights::Nibbles { levels, scales, offsets } => {
+            LinearWeights::Nibbles { levels, scales, offsets, .. } => {
                 check_shape(shape)?;
                 check_length("weights", levels.len(), shape.n * shape.k)?;
                 check_columns("scales", scales, shape)?;
@@ -223,16 +232,21 @@ impl LinearPart {
                 scales.extend(more_scales);
             }
             (
-                LinearWeights::Blocks { values, scales },
-                LinearWeights::Blocks { values: more, scales: more_scales },
-            ) => {
+                LinearWeights::Blocks { values, scales, activations },
+                LinearWeights::Blocks { values: more, scales: more_scales, activations: same },
+            ) if *activations == same => {
                 values.extend(more);
                 scales.extend(more_scales);
             }
             (
-                LinearWeights::Nibbles { levels, scales, offsets },
-                LinearWeights::Nibbles { levels: more, scales: more_scales, offsets: more_offsets },
-            ) => {
+                LinearWeights::Nibbles { levels, scales, offsets, activations },
+                LinearWeights::Nibbles {
+                    levels: more,
+                    scales: more_scales,
+                    offsets: more_offsets,
+                    activations: same,
+                },
+            ) if *activations == same => {
                 levels.extend(more);
                 scales.extend(more_scales);
                 offsets.extend(more_offsets);

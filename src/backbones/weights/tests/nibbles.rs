@@ -4,7 +4,8 @@ use candle_core::quantized::GgmlDType;
 use half::f16;
 use proptest::prelude::*;
 
-use super::super::{Format, RawNibbles};
+use super::super::{Format, RawBlocks, RawNibbles};
+use crate::kernels::dept_embed::EmbeddingTable;
 
 fn widened(raw: &RawNibbles) -> Vec<f32> {
     let numbers = raw.scales.iter().zip(&raw.offsets);
@@ -45,6 +46,32 @@ proptest! {
                 prop_assert!((found - expected).abs() <= off * size + 1e-6 * off, "{:?}: {} {}", kind, found, expected);
             }
         }
+    }
+}
+
+proptest! {
+    #[test]
+    fn blocks_of_a_table_are_to_the_bit_what_candle_widens(
+        bytes in prop::collection::vec(any::<u8>(), 100..600),
+        numbers in [-2.0f32..2.0, -2.0f32..2.0],
+    ) {
+        for (kind, halves) in [(GgmlDType::Q4_0, 1), (GgmlDType::Q4_1, 2), (GgmlDType::Q8_0, 1)] {
+            let blocks = blocks(kind, halves, &bytes, numbers);
+            let len = blocks.len() / kind.type_size() * kind.block_size();
+            let RawBlocks { levels, scales, offsets } = RawBlocks::parse(kind, &blocks).unwrap();
+            prop_assert_eq!(offsets.is_some(), kind != GgmlDType::Q8_0);
+            let table = EmbeddingTable::blocks(1, len, levels, scales, offsets).unwrap();
+            let mut row = vec![0.0; len];
+            table.copy_row(0, &mut row);
+            prop_assert_eq!(row, Format::Ggml(kind).to_f32(&blocks, &[1, len]).unwrap());
+        }
+    }
+}
+
+#[test]
+fn other_formats_have_no_exact_blocks() {
+    for kind in [GgmlDType::Q4K, GgmlDType::Q5_1, GgmlDType::Q6K] {
+        assert_eq!(RawBlocks::parse(kind, &vec![0; kind.type_size()]), None);
     }
 }
 

@@ -18,14 +18,19 @@ fn wrong_parts_are_refused() {
     assert_eq!(new(shape, f32s(5), None), length("weights", 6, 5));
     assert_eq!(new(shape, i8s(vec![1.0]), None), length("scales", 2, 1));
     assert_eq!(new(shape, f32s(6), Some(vec![0.0; 3])), length("biases", 2, 3));
-    let blocks =
-        |values, scales| LinearWeights::Blocks { values: vec![1; values], scales: vec![f16::ONE; scales] };
+    let activations = ActivationBits::Eight;
+    let blocks = |values, scales| LinearWeights::Blocks {
+        values: vec![1; values],
+        scales: vec![f16::ONE; scales],
+        activations,
+    };
     assert_eq!(new(shape, blocks(5, 2), None), length("weights", 6, 5));
     assert_eq!(new(shape, blocks(6, 3), None), length("scales", 2, 3));
     let nibbles = |level, scales, offset| LinearWeights::Nibbles {
         levels: vec![level; 6],
         scales: vec![f16::ONE; scales],
         offsets: vec![offset; 2],
+        activations,
     };
     assert_eq!(new(shape, nibbles(15, 1, f16::ONE), None), length("scales", 2, 1));
     assert_eq!(new(shape, nibbles(16, 2, f16::ONE), None), LinearError::Level { index: 0, level: 16 });
@@ -48,6 +53,15 @@ fn wrong_parts_are_refused() {
     );
     assert_eq!(
         concat(vec![part(2, 3, f32s(6)), part(2, 3, i8s(vec![1.0; 2]))]),
+        LinearError::MixedRecipes { part: 1 }
+    );
+    let fine = LinearWeights::Blocks {
+        values: vec![1; 6],
+        scales: vec![f16::ONE; 2],
+        activations: ActivationBits::Fifteen,
+    };
+    assert_eq!(
+        concat(vec![part(2, 3, blocks(6, 2)), part(2, 3, fine)]),
         LinearError::MixedRecipes { part: 1 }
     );
 }

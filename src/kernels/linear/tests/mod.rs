@@ -48,8 +48,8 @@ fn activations(seed: u64, rows: usize, k: usize, kinds: &[Rows]) -> Vec<f32> {
 enum Recipe {
     F32,
     I8(ActivationBits),
-    Blocks,
-    Nibbles,
+    Blocks(ActivationBits),
+    Nibbles(ActivationBits),
 }
 
 fn weights(seed: u64, shape: LinearShape, recipe: Recipe) -> LinearWeights {
@@ -57,19 +57,20 @@ fn weights(seed: u64, shape: LinearShape, recipe: Recipe) -> LinearWeights {
     match recipe {
         Recipe::F32 => LinearWeights::F32 { values },
         Recipe::I8(bits) => LinearWeights::quantise(&values, shape, bits).unwrap(),
-        Recipe::Blocks => LinearWeights::quantise_blocks(&values, shape).unwrap(),
-        Recipe::Nibbles => nibbles(seed, &values, shape),
+        Recipe::Blocks(bits) => LinearWeights::quantise_blocks(&values, shape, bits).unwrap(),
+        Recipe::Nibbles(bits) => nibbles(seed, &values, shape, bits),
     }
 }
 
 /// Levels by each value, with a scale and an offset for every block.
-fn nibbles(seed: u64, values: &[f32], shape: LinearShape) -> LinearWeights {
+fn nibbles(seed: u64, values: &[f32], shape: LinearShape, activations: ActivationBits) -> LinearWeights {
     let blocks = shape.n * shape.k.div_ceil(32);
     let numbers = |seed, size| (0..blocks).map(|block| f16::from_f32(noise(seed, block) * size)).collect();
     LinearWeights::Nibbles {
         levels: values.iter().map(|value| ((value * 10.0 + 1.0) * 8.0) as u8 & 15).collect(),
         scales: numbers(seed ^ 2, 0.02),
         offsets: numbers(seed ^ 3, 0.2),
+        activations,
     }
 }
 
@@ -92,12 +93,14 @@ fn available() -> impl Iterator<Item = Isa> {
     Isa::ALL.into_iter().filter(|isa| isa.is_available())
 }
 
-const RECIPES: [Recipe; 5] = [
+const RECIPES: [Recipe; 7] = [
     Recipe::F32,
     Recipe::I8(ActivationBits::Eight),
     Recipe::I8(ActivationBits::Fifteen),
-    Recipe::Blocks,
-    Recipe::Nibbles,
+    Recipe::Blocks(ActivationBits::Eight),
+    Recipe::Blocks(ActivationBits::Fifteen),
+    Recipe::Nibbles(ActivationBits::Eight),
+    Recipe::Nibbles(ActivationBits::Fifteen),
 ];
 
 /// Every instruction set and thread count gives the reference's bits.
@@ -175,20 +178,41 @@ fn extreme_integers_stay_exact() {
             check_against_reference(&vec![x; 2 * 4099], shape, weights, None);
         }
     }
-    for (weight, x) in [(-128, 1.0), (127, 1.0), (-128, -1.0), (127, -1.0)] {
-        let scales = vec![f16::from_f32(-0.5); 3 * 129];
-        let weights = LinearWeights::Blocks { values: vec![weight; 3 * 4099], scales };
-        check_against_reference(&vec![x; 2 * 4099], shape, weights, None);
+}
+
+#[test]
+fn extreme_blocks_stay_exact() {
+    let shape = LinearShape { n: 3, k: 4099 };
+    let numbers = |value| vec![f16::from_f32(value); 3 * 129];
+    for activations in [ActivationBits::Eight, ActivationBits::Fifteen] {
+        for (weight, x) in [(-128, 1.0), (127, 1.0), (-128, -1.0), (127, -1.0)] {
+            let (values, scales) = (vec![weight; 3 * 4099], numbers(-0.5));
+            let weights = LinearWeights::Blocks { values, scales, activations };
+            check_against_reference(&vec![x; 2 * 4099], shape, weights, None);
+        }
+        for (level, x) in [(15, 1.0), (15, -1.0), (0, 1.0)] {
+            let (levels, scales, offsets) = (vec![level; 3 * 4099], numbers(-0.5), numbers(3.75));
+            let weights = LinearWeights::Nibbles { levels, scales, offsets, activations };
+            check_against_reference(&vec![x; 2 * 4099], shape, weights, None);
+        }
     }
-    for (level, x) in [(15, 1.0), (15, -1.0), (0, 1.0)] {
-        let numbers = |value| vec![f16::from_f32(value); 3 * 129];
-        let weights = LinearWeights::Nibbles {
-            levels: vec![level; 3 * 4099],
-            scales: numbers(-0.5),
-            offsets: numbers(3.75),
-        };
-        check_against_reference(&vec![x; 2 * 4099], shape, weights, None);
-    }
+}
+
+#[test]
+fn an_outlier_costs_only_its_block_precision() {
+    // As the inputs of a gated MLP's last map look: one of a row is a thousand times the others.
+    let shape = LinearShape { n: 20, k: 512 };
+    let mut x = activations(5, 1, 512, &[Rows::Random]);
+    x[300] = 1000.0;
+    let error = |weights: LinearWeights| {
+        let exact = LinearWeights::F32 { values: weights.widen(512) };
+        let exact = reference::forward(&x, shape, &exact, None);
+        let got = reference::forward(&x, shape, &weights, None);
+        got.iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    };
+    let by_row = error(weights(5, shape, Recipe::I8(ActivationBits::Eight)));
+    let by_block = error(weights(5, shape, Recipe::Blocks(ActivationBits::Eight)));
+    assert!(by_block < by_row / 2.0, "{by_block} {by_row}");
 }
 
 #[test]
@@ -243,15 +267,17 @@ fn blocks_of_a_file_come_back_unchanged() {
     let values: Vec<i8> = (0..480).map(|index| if index < 32 { 0 } else { value(index) }).collect();
     let widened: Vec<f32> =
         values.iter().enumerate().map(|(index, &v)| f32::from(v) * scales[index / 32].to_f32()).collect();
-    let found = LinearWeights::quantise_blocks(&widened, shape).unwrap();
-    assert_eq!(found, LinearWeights::Blocks { values, scales });
+    let activations = ActivationBits::Eight;
+    let found = LinearWeights::quantise_blocks(&widened, shape, activations).unwrap();
+    assert_eq!(found, LinearWeights::Blocks { values, scales, activations });
 }
 
 #[test]
 fn blocks_too_large_for_their_scale_are_refused() {
     let mut values = vec![1.0; 64];
     values[40] = 1e8;
-    let error = LinearWeights::quantise_blocks(&values, LinearShape { n: 1, k: 64 }).unwrap_err();
+    let shape = LinearShape { n: 1, k: 64 };
+    let error = LinearWeights::quantise_blocks(&values, shape, ActivationBits::Eight).unwrap_err();
     assert_eq!(error, LinearError::NotFinite { what: "scales", index: 1, value: f32::INFINITY });
 }
 
