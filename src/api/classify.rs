@@ -14,7 +14,7 @@ use super::{
     merge,
     meter::{Meter, PromptUsage},
     prompts::{AnswerLength, Prompts},
-    texts::{log_labels, log_prompts},
+    texts::Texts,
     trace::traced,
 };
 use crate::{
@@ -78,7 +78,8 @@ pub struct Classifying {
     events: Events,
     gathering: Gathering,
     submitted: Instant,
-    logs_texts: bool,
+    /// Where texts are logged.
+    texts: Option<Texts>,
 }
 
 impl Service {
@@ -138,9 +139,6 @@ impl Service {
         let labels_of_all = tokens.len() * given.iter().map(Vec::len).sum::<usize>();
         let usage = PromptUsage { prompt: prompt + labels_of_all as u64, virtual_ };
         let spending = principal.tenant().quotas.begin(usage.total())?;
-        if self.logs_texts {
-            log_prompts(&self.tokenizer, tokens.iter().map(Vec::as_slice));
-        }
         let (count, model) = (submissions.len(), model.name.clone());
         let submitted = Instant::now();
         let mut streams = engine.submit_all(submissions)?.into_iter();
@@ -150,6 +148,11 @@ impl Service {
             self.metrics.adapter_requests.count_many(adapter.name(), count as u64);
         }
         let meter = Meter::new(Arc::clone(&self.metrics), principal, spending, usage);
+        let texts = Texts::wanted(self.logs_texts, &request.tenant);
+        if let Some(texts) = &texts {
+            // Without the one of no content, which is nobody's.
+            texts.log_prompts(&self.tokenizer, &tokens[..request.prompts.len()]);
+        }
         Ok(Classifying {
             adapter,
             model,
@@ -159,7 +162,7 @@ impl Service {
             labels,
             events: meter.over(merge(streams)),
             submitted,
-            logs_texts: self.logs_texts,
+            texts,
         })
     }
 
@@ -279,8 +282,8 @@ impl Classifying {
             classified(&self.labels, self.adapter.as_ref(), &choices, scores)
         });
         let classified: Vec<Classified> = classified.collect();
-        if self.logs_texts {
-            log_labels(classified.iter().map(|one| one.best().text.as_str()));
+        if let Some(texts) = &self.texts {
+            texts.log_labels(classified.iter().map(|one| one.best().text.as_str()));
         }
         Ok(classified)
     }

@@ -4,7 +4,7 @@ use super::{
     ApiError, Events, Gathering, Readiness, merge,
     meter::{Meter, PromptUsage},
     prompts::{AnswerLength, Prompts},
-    texts::{log_prompts, logging_answers},
+    texts::Texts,
 };
 use crate::{
     adapter::{AdapterLease, Catalogue},
@@ -125,14 +125,12 @@ impl Service {
         let grammar = self.grammar(request)?;
         sequences.iter_mut().for_each(|one| one.grammar.clone_from(&grammar));
         let (count, n) = (sequences.len(), request.n as usize);
-        if self.logs_texts {
-            log_prompts(&self.tokenizer, sequences.iter().map(|one| &one.tokens[..]));
-        }
         let usage = PromptUsage::of(&sequences);
-        let prompts = match request.scores_prompts {
-            true => sequences.iter().map(|one| one.tokens.clone()).collect(),
-            false => Vec::new(),
-        };
+        let tokens = || sequences.iter().map(|one| one.tokens.clone()).collect();
+        let prompts = if request.scores_prompts { tokens() } else { Vec::new() };
+        let texts = Texts::wanted(self.logs_texts, &request.tenant);
+        // Only requests that were queued are logged, and by then the sequences are the engine's.
+        let read: Vec<Vec<u32>> = if texts.is_some() { tokens() } else { Vec::new() };
         let most: u64 = sequences.iter().map(|one| n as u64 * u64::from(one.max_tokens)).sum();
         let spending = principal.tenant().quotas.begin(usage.total() + most)?;
         let submissions: Vec<Submission> = sequences.into_iter().flat_map(|one| choices(one, n)).collect();
@@ -144,8 +142,9 @@ impl Service {
         let gathering = Gathering::new(count, n, request.sampling.logprobs > 0);
         let meter = Meter::new(Arc::clone(&self.metrics), principal, spending, usage);
         let mut events = meter.over(merge(streams));
-        if self.logs_texts {
-            events = logging_answers(events, count, n);
+        if let Some(texts) = texts {
+            texts.log_prompts(&self.tokenizer, &read);
+            events = texts.over(events, count, n);
         }
         Ok(Accepted { model, adapter, prompts, events, gathering, submitted })
     }

@@ -9,29 +9,49 @@ use futures::{Stream, StreamExt};
 use tracing::Span;
 
 use super::{Events, Place};
-use crate::{domain::TokenEvent, tokenizer::Tokenizer};
+use crate::{
+    domain::{TenantId, TokenEvent},
+    tokenizer::Tokenizer,
+};
 
 /// What the lines are logged by: `log = "info,dept::texts=off"` silences them without a restart.
 pub const TARGET: &str = "dept::texts";
 
-/// Logs what a model reads: the prompts' tokens as text, templates filled in and what was too long cut.
-pub(super) fn log_prompts<'a>(tokenizer: &Tokenizer, prompts: impl Iterator<Item = &'a [u32]>) {
-    for (prompt, tokens) in prompts.enumerate() {
-        tracing::info!(target: TARGET, prompt, text = tokenizer.decode(tokens), "prompt");
-    }
+/// Texts of one tenant's request on their way into the log. Its lines say whose they are themselves: a request's id may be its
+/// client's own choice.
+pub(super) struct Texts {
+    tenant: TenantId,
+    span: Span,
 }
 
-/// Logs the likeliest label of each prompt.
-pub(super) fn log_labels<'a>(labels: impl Iterator<Item = &'a str>) {
-    for (prompt, text) in labels.enumerate() {
-        tracing::info!(target: TARGET, prompt, text, "likeliest label");
+impl Texts {
+    /// Of the request whose span is current now, where texts are logged.
+    pub fn wanted(logs_texts: bool, tenant: &TenantId) -> Option<Self> {
+        logs_texts.then(|| Self { tenant: tenant.clone(), span: Span::current() })
     }
-}
 
-/// `events` of a request of so many choices a prompt, whose texts are logged as each ends, in the span that is current now.
-pub(super) fn logging_answers(events: Events, prompts: usize, choices: usize) -> Events {
-    let open = vec![Some(String::new()); prompts * choices];
-    Told { events, choices, open, span: Span::current() }.boxed()
+    /// Logs what the model reads: the prompts' tokens as text, templates filled in and what was too long cut.
+    pub fn log_prompts(&self, tokenizer: &Tokenizer, prompts: &[Vec<u32>]) {
+        for (prompt, tokens) in prompts.iter().enumerate() {
+            self.log("prompt", prompt, &tokenizer.decode(tokens));
+        }
+    }
+
+    /// Logs the likeliest label of each prompt.
+    pub fn log_labels<'a>(&self, labels: impl Iterator<Item = &'a str>) {
+        labels.enumerate().for_each(|(prompt, label)| self.log("likeliest label", prompt, label));
+    }
+
+    fn log(&self, what: &str, prompt: usize, text: &str) {
+        let tenant = self.tenant.as_str();
+        tracing::info!(target: TARGET, parent: &self.span, tenant, prompt, text, "{what}");
+    }
+
+    /// `events` of a request of so many choices a prompt, whose texts are logged as each ends.
+    pub fn over(self, events: Events, prompts: usize, choices: usize) -> Events {
+        let open = vec![Some(String::new()); prompts * choices];
+        Told { events, choices, open, texts: self }.boxed()
+    }
 }
 
 struct Told {
@@ -39,7 +59,7 @@ struct Told {
     choices: usize,
     /// The texts so far of sequences that have not ended, by prompt and choice.
     open: Vec<Option<String>>,
-    span: Span,
+    texts: Texts,
 }
 
 impl Told {
@@ -61,7 +81,9 @@ impl Told {
         let Some(mut text) = self.open[at].take() else { return };
         text.push_str(tail);
         let (prompt, choice) = (at / self.choices, at % self.choices);
-        tracing::info!(target: TARGET, parent: &self.span, prompt, choice, text, finish, "answer");
+        let Texts { tenant, span } = &self.texts;
+        let tenant = tenant.as_str();
+        tracing::info!(target: TARGET, parent: span, tenant, prompt, choice, text, finish, "answer");
     }
 }
 
@@ -96,8 +118,8 @@ mod tests {
     use serde_json::{Value, json};
     use tracing::{info_span, subscriber::with_default};
 
-    use super::{Place, TokenEvent, logging_answers};
-    use crate::domain::{Completion, FinishReason, GeneratedToken, SequenceError, Timings, Usage};
+    use super::{Place, Texts, TokenEvent};
+    use crate::domain::{Completion, FinishReason, GeneratedToken, SequenceError, TenantId, Timings, Usage};
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -135,8 +157,9 @@ mod tests {
         with_default(log.finish(), || {
             let placed =
                 events.into_iter().map(|((result, choice), event)| (Place { result, choice }, event));
-            let events = info_span!("request", id = "r-1")
-                .in_scope(|| logging_answers(stream::iter(placed).boxed(), 2, 2));
+            let texts = info_span!("request", id = "r-1")
+                .in_scope(|| Texts::wanted(true, &TenantId::default_tenant()));
+            let events = texts.unwrap().over(stream::iter(placed).boxed(), 2, 2);
             assert_eq!(events.take(taken).count().now_or_never(), Some(taken));
         });
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();

@@ -59,7 +59,8 @@ pub(super) fn nibbles(raw: RawNibbles, activations: ActivationBits) -> LinearWei
 }
 
 /// Parts of one call share their recipe. Where one is in f32, blocks beside it are widened; where one is in bytes, blocks of
-/// 4 bits become bytes; where one needs finer activations, all get them.
+/// 4 bits become bytes; where a part in bytes with a scale a row needs finer
+/// activations, all such parts get them.
 pub(super) fn same_recipe(mut parts: Vec<LinearPart>) -> Result<Vec<LinearPart>, LinearError> {
     let any = |of: fn(&LinearWeights) -> bool| parts.iter().any(|part| of(&part.weights));
     let (f32s, bytes, fine) = (any(is_f32), any(is_bytes_in_blocks), any(is_fine));

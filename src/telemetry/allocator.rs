@@ -9,7 +9,7 @@ use prometheus::{
 use super::instruments::{Instrument, registered};
 
 /// Bytes that the C library's allocator has handed out, and bytes that it keeps free; read when somebody asks, since no event
-/// could keep them up to date. Other C libraries than GNU's don't tell: there the metric has no series.
+/// could keep them up to date. Other C libraries than GNU's (2.33 of 2021 or newer) don't tell: there the metric has no series.
 #[derive(Debug, Clone)]
 pub struct AllocatorBytes(IntGaugeVec);
 

@@ -121,8 +121,8 @@ metrics! {
     tenant_requests: TenantRequests = "dept_tenant_requests_total",
     /// Tokens by tenant and kind (prompt, virtual, generated); a prompt counts once, however many choices it has.
     tenant_tokens: TenantTokens = "dept_tenant_tokens_total",
-    /// Bytes of the C library's allocator, by state: used is handed out, free is kept for later and counts as resident all the
-    /// same. Nothing where the library does not tell.
+    /// Bytes of the C library's allocator, by state: used is handed out, touched or not (all of --kv-cache-bytes from the start),
+    /// free is kept for later. Nothing where the library does not tell.
     allocator_bytes: AllocatorBytes = "dept_allocator_bytes",
     /// Files read anew while the server ran (api_keys, tls, log), by outcome (ok, error): after an error the old ones stay.
     reloads: Reloads = "dept_reloads_total",

@@ -21,7 +21,6 @@ tar -C "$work/rust" -cf "$work/rust.tar" .
 cat >"$work/Dockerfile" <<'DOCKERFILE'
 FROM scratch
 ADD rust.tar /
-LABEL dept.stand-in=true
 ENV PATH=/usr/local/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin CARGO_HOME=/usr/local/cargo
 DOCKERFILE
 "${buildah[@]}" bud --isolation chroot --format docker -q -t "$rust_image" -f "$work/Dockerfile" "$work" >/dev/null
@@ -48,7 +47,6 @@ tar -C "$root" -cf "$work/base.tar" .
 cat >"$work/Dockerfile" <<'DOCKERFILE'
 FROM scratch
 ADD base.tar /
-LABEL dept.stand-in=true
 ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 DOCKERFILE
 "${buildah[@]}" bud --isolation chroot --format docker -q -t "$base_image" -f "$work/Dockerfile" "$work" >/dev/null

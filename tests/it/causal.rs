@@ -106,10 +106,10 @@ fn gguf_files_are_the_same_models() {
     is_exact("llama.q8_0.gguf", "llama.q8_0");
 }
 
-/// As it is served: the file's own bytes and activations of 8 or 15 bits, beside transformers on the widened weights in f32.
+/// The file's own bytes and activations of 15 bits, beside transformers on the widened weights in f32. With 8 bits the tokens of
+/// a model of random weights are others; what they cost is measured on real ones (`real_models.rs`).
 #[test]
-fn a_block_format_is_served_within_its_bounds() {
-    is_within(2e-1, "llama.q8_0.gguf", "llama.q8_0", Recipe::Stored);
+fn a_block_format_is_computed_within_its_bound() {
     is_within(5e-3, "llama.q8_0.gguf", "llama.q8_0", Recipe::Fine);
 }
 

@@ -37,7 +37,9 @@ async fn texts_are_logged_with_their_requests_where_the_operator_asks_for_them()
     assert_eq!(server.wait().code(), Some(0));
     let log = std::fs::read_to_string(log.path()).unwrap();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(lines.iter().any(|line| line["level"] == "WARN" && log.contains("--log-texts")), "{log}");
+    let warns =
+        |line: &Value| line["level"] == "WARN" && line["message"].as_str().unwrap().contains("--log-texts");
+    assert!(lines.iter().any(warns), "{log}");
     let texts = |id: &str, message: &str| -> Vec<Value> {
         let of = lines.iter().filter(|line| line["target"] == "dept::texts" && line["span"]["id"] == id);
         of.filter(|line| line["message"] == message).map(|line| line["text"].clone()).collect()
@@ -54,4 +56,18 @@ async fn texts_are_logged_with_their_requests_where_the_operator_asks_for_them()
     assert_eq!(texts("long", "answer").len(), answers["results"].as_array().unwrap().len());
     assert_eq!(texts("labels", "likeliest label"), [labelled["label"].clone()]);
     assert_eq!(texts("rpc", "answer").len(), 1);
+}
+
+#[tokio::test]
+async fn no_level_logs_a_text_unasked() {
+    let server = Server::start(&["--log", "trace"]);
+    let input = json!({"adapter": "sst2", "inputs": {"sentence": "a zanzibar of delights ."}});
+    let answer = posted(&server, "/v1/generate", "asked", input.clone()).await;
+    assert_eq!(posted(&server, "/v1/classify", "labelled", input).await["label"], answer["text"]);
+    let log = server.log_file();
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
+    let log = std::fs::read_to_string(log.path()).unwrap();
+    assert!(log.contains("TRACE"), "the level was taken");
+    assert!(!log.contains("zanzibar"), "{log}");
 }

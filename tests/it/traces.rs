@@ -94,6 +94,11 @@ async fn real_requests_are_traced_on_both_doors_and_the_last_ones_too() {
     let expected = ["decode", "load_adapter", "prefill", "queue", "request"];
     assert_eq!(names(&first), expected, "the answer has a word and its end token");
     let own = &first["request"];
+    let says = |key: &str| {
+        let value = own.attributes.iter().find(|pair| pair.key == key).and_then(|pair| pair.value.clone());
+        format!("{:?}", value.unwrap())
+    };
+    assert!(says("url.scheme").contains(r#""http""#), "{}", says("url.scheme"));
     assert_eq!((hex(&own.trace_id).as_str(), hex(&own.parent_span_id).as_str()), (TRACE, "00f067aa0ba902b7"));
     for (name, part) in &first {
         assert!(part.start_time_unix_nano >= own.start_time_unix_nano, "{name}");

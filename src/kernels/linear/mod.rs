@@ -8,10 +8,9 @@
 //! - `Blocks`: activations are quantised in blocks of 32 inputs, products are summed exactly as integers in the same blocks, and
 //!   each block's sum times both scales is added in order by a fused multiply-add; then the bias is added.
 //! - `Nibbles`: as `Blocks` with weights of 4 bits, and each block's sum of activations times its offset is added too.
-//!
-//! Activations keep 8 bits, or 15 where that is too few: logits, whose order is the answer.
-//!
 //! - `F32`: one fused multiply-add per input, in order, from zero; then the bias is added.
+//!
+//! The activations of `Blocks` and `Nibbles` keep 8 bits, or 15 where that is too few: in logits, whose order is the answer.
 //!
 //! An activation or a gate can be part of the map: it costs a tenth of the map, where separate ops cost several of them.
 
