@@ -94,6 +94,8 @@ proptest! {
     fn linear(rows in 1usize..9, n in 1usize..70, k in 1usize..70) {
         let linear = Linear::differentiable(vec![part(n, k, 3), part(5, k, 9)], pool()).unwrap();
         check(|x| linear.forward(&x[0]), &[tensor((rows, k), 1)], 0.1);
+        let onto = tensor((rows, n + 5), 2);
+        check(|x| linear.forward_onto(&x[0], &x[1]), &[tensor((rows, k), 1), onto], 0.1);
     }
 
     #[test]

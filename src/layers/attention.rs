@@ -1,6 +1,5 @@
 use candle_core::{Result, Tensor};
 
-use super::residual::add;
 use crate::kernels::{
     RowIndices,
     linear::LinearMap,
@@ -26,7 +25,7 @@ impl SelfAttention {
     /// When shapes do not fit.
     pub fn among_rows(&self, hidden: &Tensor, attention: &Attention<'_>) -> Result<Tensor> {
         let qkv = self.qkv.forward(&self.norm.forward(hidden)?)?; // (rows, [q; k; v])
-        add(hidden, &self.out.forward(&attention.among_rows(&qkv)?)?)
+        self.out.forward_onto(&attention.among_rows(&qkv)?, hidden)
     }
 
     /// Appends the rows' K/V to the slab at `slots`, then every row attends to its sequence's past.
@@ -43,7 +42,7 @@ impl SelfAttention {
     ) -> Result<Tensor> {
         let qkv = self.qkv.forward(&self.norm.forward(hidden)?)?; // (rows, [q; k; v])
         write_key_values(slab, &qkv, slots)?;
-        add(hidden, &self.out.forward(&attention.over_slab(&qkv, slab)?)?)
+        self.out.forward_onto(&attention.over_slab(&qkv, slab)?, hidden)
     }
 }
 
@@ -75,7 +74,7 @@ impl CrossAttention {
     /// When shapes do not fit.
     pub fn forward(&self, hidden: &Tensor, attention: &Attention<'_>, slab: &Tensor) -> Result<Tensor> {
         let q = self.query.forward(&self.norm.forward(hidden)?)?; // (rows, heads * dim)
-        add(hidden, &self.out.forward(&attention.over_slab(&q, slab)?)?)
+        self.out.forward_onto(&attention.over_slab(&q, slab)?, hidden)
     }
 
     /// Every row attends to its sequence's prompt among the encoder's own rows `encoded`, whose K/V are computed and not kept.
@@ -86,6 +85,6 @@ impl CrossAttention {
     pub fn among_rows(&self, hidden: &Tensor, encoded: &Tensor, attention: &Attention<'_>) -> Result<Tensor> {
         let q = self.query.forward(&self.norm.forward(hidden)?)?; // (rows, heads * dim)
         let kv = self.key_value.forward(encoded)?; // (prompt rows, [k; v])
-        add(hidden, &self.out.forward(&attention.over_rows(&q, &kv)?)?)
+        self.out.forward_onto(&attention.over_rows(&q, &kv)?, hidden)
     }
 }

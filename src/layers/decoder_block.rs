@@ -8,7 +8,7 @@ use crate::{
         ragged_attention::{Attention, write_key_values},
         rope::{HeadNorms, PrepareHeads, RopeTable},
     },
-    layers::{Mlp, residual::add_normed},
+    layers::{Mlp, residual::add},
 };
 
 /// The block of every decoder-only model here: attention to the own past, then an MLP, each behind a norm and added to the
@@ -119,7 +119,6 @@ impl CausalAttention {
 
     /// Output map, norm after it, residual. `(rows, hidden), (rows, heads * dim) -> (rows, hidden)`
     fn add(&self, hidden: &Tensor, attended: &Tensor) -> Result<Tensor> {
-        let out = self.out.forward(attended)?; // (rows, hidden)
-        add_normed(hidden, &out, self.after.as_ref())
+        add(hidden, &self.out, attended, self.after.as_ref())
     }
 }

@@ -2,14 +2,14 @@ use candle_core::Tensor;
 
 use super::{
     MlpShape,
-    recipe::{Recipe, nibbles, same_recipe},
+    recipe::{Recipe, bytes, nibbles, same_recipe},
     stored::{Stored, transpose},
 };
 use crate::{
-    backbones::weights::{RawBlocks, RawEmbedding, RawLinear, RawNibbles, Weights, WeightsError},
+    backbones::weights::{RawBlocks, RawLinear, RawNibbles, Weights, WeightsError},
     kernels::{
         DensePlace, Place,
-        dept_embed::{EmbeddingTable, PlacedTable, TableError},
+        dept_embed::TableError,
         linear::{
             ActivationBits, Dense, Gate, Linear, LinearError, LinearMap, LinearPart, LinearShape,
             LinearWeights,
@@ -20,9 +20,6 @@ use crate::{
         rope::RopeTable,
     },
 };
-
-/// Logits are what sampling compares: finer activations change their order least, and cost nothing where memory is the limit.
-const LOGITS: ActivationBits = ActivationBits::Fifteen;
 
 /// Why a layer could not be made from a checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -128,17 +125,7 @@ impl Loader<'_> {
             .map_err(|source| LoadError::Linear { module: prefix.to_owned(), source })
     }
 
-    /// The output map `module` of `vocab` outputs.
-    ///
-    /// # Errors
-    /// When it is missing, has another shape or is not finite.
-    pub fn head(&self, module: &str, vocab: usize, d: usize) -> Result<LinearMap, LoadError> {
-        let part = Part { name: module, n: vocab, bias: false, stored: Stored::Rows };
-        self.concat(self.parts("", &[part], d, LOGITS)?)
-            .map_err(|source| LoadError::Linear { module: module.to_owned(), source })
-    }
-
-    fn concat(&self, parts: Vec<LinearPart>) -> Result<LinearMap, LinearError> {
+    pub(super) fn concat(&self, parts: Vec<LinearPart>) -> Result<LinearMap, LinearError> {
         let pool = self.pool.clone();
         Ok(match &self.place {
             Place::Dense(place) => LinearMap::Dense(Dense::concat(parts, place)?),
@@ -193,7 +180,7 @@ impl Loader<'_> {
         }
     }
 
-    fn parts(
+    pub(super) fn parts(
         &self,
         prefix: &str,
         parts: &[Part<'_>],
@@ -230,6 +217,9 @@ impl Loader<'_> {
                 if let Some(raw) = self.nibbles(module, shape)? {
                     return Ok(nibbles(stored.ordered_nibbles(raw, k), bits));
                 }
+                if let Some(raw) = self.bytes(module, shape)? {
+                    return Ok(bytes(stored.ordered_bytes(raw, k), bits));
+                }
                 stored.ordered(self.weights.linear(module, part.n, k)?, k)
             }
         };
@@ -238,9 +228,20 @@ impl Loader<'_> {
     }
 
     /// The weights of 4 bits, where the file has such and the recipe keeps them.
-    fn nibbles(&self, module: &str, shape: LinearShape) -> Result<Option<RawNibbles>, LoadError> {
+    pub(super) fn nibbles(&self, module: &str, shape: LinearShape) -> Result<Option<RawNibbles>, LoadError> {
         match self.recipe {
             Recipe::Stored | Recipe::Fine => Ok(self.weights.nibbles(module, shape.n, shape.k)?),
+            Recipe::F32 | Recipe::I8 => Ok(None),
+        }
+    }
+
+    /// The weights of bytes in blocks, likewise.
+    pub(super) fn bytes(&self, module: &str, shape: LinearShape) -> Result<Option<RawBlocks>, LoadError> {
+        match self.recipe {
+            Recipe::Stored | Recipe::Fine => {
+                let blocks = self.weights.blocks(module, shape.n, shape.k)?;
+                Ok(blocks.filter(|blocks| blocks.offsets.is_none()))
+            }
             Recipe::F32 | Recipe::I8 => Ok(None),
         }
     }
@@ -296,61 +297,8 @@ impl Loader<'_> {
         self.placed(module, Tensor::from_vec(values, (rows, d), self.place.device()))
     }
 
-    fn placed<T>(&self, module: &str, placed: candle_core::Result<T>) -> Result<T, LoadError> {
+    pub(super) fn placed<T>(&self, module: &str, placed: candle_core::Result<T>) -> Result<T, LoadError> {
         placed.map_err(|why| LoadError::Device { module: module.to_owned(), why: Box::new(why) })
-    }
-
-    /// The embedding table `module` `(vocab, d)`, each row times `scale`.
-    ///
-    /// # Errors
-    /// When it is missing or has another shape.
-    pub fn embedding(
-        &self,
-        module: &str,
-        (vocab, d): (usize, usize),
-        scale: f32,
-    ) -> Result<PlacedTable, LoadError> {
-        let table = self.table(module, (vocab, d))?;
-        let table = table.map_err(|source| LoadError::Table { module: module.to_owned(), source })?;
-        let table = if scale == 1.0 { table } else { table.scaled(scale) };
-        self.placed(module, PlacedTable::new(table, &self.place))
-    }
-
-    /// The table as the file has it: blocks of few bits stay blocks where that is exact.
-    fn table(
-        &self,
-        module: &str,
-        (vocab, d): (usize, usize),
-    ) -> Result<Result<EmbeddingTable, TableError>, WeightsError> {
-        if let Some(RawBlocks { levels, scales, offsets }) = self.weights.blocks(module, vocab, d)? {
-            return Ok(EmbeddingTable::blocks(vocab, d, levels, scales, offsets));
-        }
-        Ok(match self.weights.embedding(module, vocab, d)? {
-            RawEmbedding::F32 { values } | RawEmbedding::Blocks { values } => {
-                EmbeddingTable::f32(vocab, d, values)
-            }
-            RawEmbedding::I8 { values, scales } => EmbeddingTable::i8(vocab, d, values, scales),
-        })
-    }
-
-    /// The tied output map of `vocab` outputs: the embedding table read as a linear map.
-    ///
-    /// # Errors
-    /// When the table is missing, has another shape or is not finite.
-    pub fn tied_head(&self, module: &str, vocab: usize, d: usize) -> Result<LinearMap, LoadError> {
-        let shape = LinearShape { n: vocab, k: d };
-        let part = |weights| vec![LinearPart { shape, weights, bias: None }];
-        if let Some(raw) = self.nibbles(module, shape)? {
-            let linear = self.concat(part(nibbles(raw, LOGITS)));
-            return linear.map_err(|source| LoadError::Linear { module: module.to_owned(), source });
-        }
-        let raw = match self.weights.embedding(module, vocab, d)? {
-            RawEmbedding::F32 { values } => RawLinear::F32 { values },
-            RawEmbedding::Blocks { values } => RawLinear::Blocks { values },
-            RawEmbedding::I8 { values, scales } => RawLinear::I8 { values, scales, activation_bits: 15 },
-        };
-        let linear = self.recipe.weights(raw, shape, LOGITS).and_then(|weights| self.concat(part(weights)));
-        linear.map_err(|source| LoadError::Linear { module: module.to_owned(), source })
     }
 }
 

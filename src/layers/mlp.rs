@@ -1,6 +1,6 @@
 use candle_core::{Result, Tensor};
 
-use super::residual::add_normed;
+use super::residual::add;
 use crate::kernels::{
     linear::{Activation, Gate, LinearMap},
     norm::Norm,
@@ -40,7 +40,6 @@ impl Mlp {
         if let Some(gate) = &self.gate {
             inner = gate.forward(&inner)?;
         }
-        let out = self.out.forward(&inner)?; // (rows, hidden)
-        add_normed(hidden, &out, self.after.as_ref())
+        add(hidden, &self.out, &inner, self.after.as_ref())
     }
 }

@@ -7,6 +7,7 @@ mod mlp;
 mod recipe;
 mod residual;
 mod stored;
+mod tables;
 
 pub use attention::{CrossAttention, SelfAttention};
 pub use decoder_block::{CausalAttention, DecoderBlock, Rotary, RowPlaces};

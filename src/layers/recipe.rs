@@ -1,7 +1,7 @@
 //! The arithmetic that a stored weight gets.
 
 use crate::{
-    backbones::weights::{RawLinear, RawNibbles},
+    backbones::weights::{RawBlocks, RawLinear, RawNibbles},
     kernels::linear::{ActivationBits, LinearError, LinearPart, LinearShape, LinearWeights},
 };
 
@@ -56,6 +56,11 @@ impl Recipe {
 pub(super) fn nibbles(raw: RawNibbles, activations: ActivationBits) -> LinearWeights {
     let RawNibbles { levels, scales, offsets } = raw;
     LinearWeights::Nibbles { levels, scales, offsets, activations }
+}
+
+/// Weights of bytes in blocks as they are.
+pub(super) fn bytes(raw: RawBlocks, activations: ActivationBits) -> LinearWeights {
+    LinearWeights::Blocks { values: raw.levels, scales: raw.scales, activations }
 }
 
 /// Parts of one call share their recipe. Where one is in f32, blocks beside it are widened; where one is in bytes, blocks of

@@ -2,17 +2,12 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use crate::kernels::norm::Norm;
+use crate::kernels::{linear::LinearMap, norm::Norm};
 
-/// `hidden + out`. `(rows, hidden), (rows, hidden) -> (rows, hidden)`
-pub(super) fn add(hidden: &Tensor, out: &Tensor) -> Result<Tensor> {
-    hidden + out.to_dtype(hidden.dtype())?
-}
-
-/// `hidden + norm(out)`, where there is a norm. `(rows, hidden), (rows, hidden) -> (rows, hidden)`
-pub(super) fn add_normed(hidden: &Tensor, out: &Tensor, norm: Option<&Norm>) -> Result<Tensor> {
+/// `hidden + norm(map(x))`, where there is a norm. `(rows, hidden), (rows, k) -> (rows, hidden)`
+pub(super) fn add(hidden: &Tensor, map: &LinearMap, x: &Tensor, norm: Option<&Norm>) -> Result<Tensor> {
     match norm {
-        None => add(hidden, out),
-        Some(norm) => add(hidden, &norm.forward(&out.to_dtype(DType::F32)?)?),
+        None => map.forward_onto(x, hidden),
+        Some(norm) => hidden + norm.forward(&map.forward(x)?.to_dtype(DType::F32)?)?,
     }
 }

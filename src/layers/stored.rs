@@ -1,6 +1,6 @@
 //! The orders in which checkpoints store a dense layer, and the way from each to an output a row.
 
-use crate::backbones::weights::{RawLinear, RawNibbles};
+use crate::backbones::weights::{RawBlocks, RawLinear, RawNibbles};
 
 /// How a checkpoint stores one of the maps that are packed together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,17 @@ impl Stored {
             levels: part_pairs(&raw.levels, k, dim),
             scales: part_pairs(&raw.scales, blocks, dim),
             offsets: part_pairs(&raw.offsets, blocks, dim),
+        }
+    }
+
+    /// The same for bytes in blocks.
+    pub(super) fn ordered_bytes(self, raw: RawBlocks, k: usize) -> RawBlocks {
+        let Stored::NeighbourPairs { dim } = self else { return raw };
+        let blocks = k / RawNibbles::SPAN;
+        RawBlocks {
+            levels: part_pairs(&raw.levels, k, dim),
+            scales: part_pairs(&raw.scales, blocks, dim),
+            offsets: raw.offsets.map(|offsets| part_pairs(&offsets, blocks, dim)),
         }
     }
 
@@ -101,5 +112,10 @@ mod tests {
             assert_eq!(found.offsets[place * 2..][..2], [f16::from_f32(row.into()); 2]);
         }
         assert_eq!(Stored::Rows.ordered_nibbles(raw.clone(), 64), raw);
+        let levels = raw.levels.iter().map(|&level| level.cast_signed()).collect();
+        let raw = RawBlocks { levels, scales: raw.scales, offsets: None };
+        let bytes = Stored::NeighbourPairs { dim: 4 }.ordered_bytes(raw, 64);
+        assert_eq!(bytes.levels, found.levels.iter().map(|&level| level.cast_signed()).collect::<Vec<_>>());
+        assert_eq!((bytes.scales, bytes.offsets), (found.scales, None));
     }
 }

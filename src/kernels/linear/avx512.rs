@@ -297,10 +297,10 @@ pub(super) fn scale_i8(
     portable::scale_i8(sums, columns, scale, out);
 }
 
-/// See [`super::isa::Kernels::add_bias`].
+/// See [`super::isa::Kernels::add`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn add_bias(sums: &[f32; BLOCK], bias: &[f32; BLOCK], out: &mut [MaybeUninit<f32>; BLOCK]) {
-    portable::add_bias(sums, bias, out);
+pub(super) fn add(a: &[f32; BLOCK], b: &[f32; BLOCK], out: &mut [MaybeUninit<f32>; BLOCK]) {
+    portable::add(a, b, out);
 }
 
 /// See [`super::activation`].

@@ -27,6 +27,20 @@ impl LinearMap {
     }
 }
 
+impl LinearMap {
+    /// Adds what the map makes of `x` to the residual stream. `(rows, k), (rows, n) -> (rows, n)`
+    ///
+    /// # Errors
+    /// As [`LinearMap::forward`], and when `hidden` has another shape.
+    pub fn forward_onto(&self, x: &Tensor, hidden: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Packed(linear) => linear.forward_onto(x, hidden),
+            // The stream is in f32 wherever a model computes.
+            Self::Dense(dense) => hidden + dense.forward(x)?.to_dtype(hidden.dtype())?,
+        }
+    }
+}
+
 impl From<Linear> for LinearMap {
     fn from(linear: Linear) -> Self {
         Self::Packed(linear)

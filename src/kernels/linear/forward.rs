@@ -50,6 +50,8 @@ pub(super) struct Call<'a> {
     /// Outputs after the epilogue, and inputs.
     pub(super) shape: LinearShape,
     pub(super) epilogue: Epilogue,
+    /// What the outputs are added to, (rows, n).
+    pub(super) onto: Option<&'a [f32]>,
     pub(super) kernels: Kernels,
     pub(super) pool: &'a ComputePool,
 }
@@ -163,7 +165,7 @@ impl Call<'_> {
             for rows in even(tile.rows(), steps.rows) {
                 (steps.kernel)(self.kernels, Rows::packed(records, len, rows.clone()), weights, &mut sums);
                 for (row, sums) in rows.zip(&sums) {
-                    self.write_row(&mut tile, row, first, |out| self.kernels.add_bias(sums, bias, out));
+                    self.write_row(&mut tile, row, first, |out| self.kernels.add(sums, bias, out));
                 }
             }
         }
@@ -202,14 +204,14 @@ impl Call<'_> {
             for rows in even(tile.rows(), ROWS) {
                 self.kernels.sums_f32(Rows::packed(x, k, rows.clone()), lines, &mut sums);
                 for (row, sums) in rows.zip(&sums) {
-                    self.write_row(&mut tile, row, first, |out| self.kernels.add_bias(sums, bias, out));
+                    self.write_row(&mut tile, row, first, |out| self.kernels.add(sums, bias, out));
                 }
             }
         }
     }
 
     /// Lets `fill` make a block of one row, which it writes whole, finishes it, and leaves it at the output's column `first`; in
-    /// place where the block is whole and needs no finishing.
+    /// place where the block is whole and nothing more happens to it.
     fn write_row(
         self,
         tile: &mut TileMut<'_, MaybeUninit<f32>>,
@@ -220,6 +222,7 @@ impl Call<'_> {
         let end = tile.columns().end.min(first + self.epilogue.block_outputs());
         let out = tile.row_mut(row, first..end);
         if self.epilogue == Epilogue::Plain
+            && self.onto.is_none()
             && let Some(whole) = out.first_chunk_mut()
         {
             return fill(whole);
@@ -229,8 +232,18 @@ impl Call<'_> {
         // SAFETY: every number was set when the block was made.
         let mut block = block.map(|number| unsafe { number.assume_init() });
         self.kernels.finish(self.epilogue, &mut block);
-        for (out, number) in out.iter_mut().zip(block) {
-            out.write(number);
+        let Some(onto) = self.onto else {
+            for (out, number) in out.iter_mut().zip(block) {
+                out.write(number);
+            }
+            return;
+        };
+        let onto = &onto[row * self.shape.n..][first..end];
+        if let (Some(onto), Some(out)) = (onto.first_chunk(), out.first_chunk_mut()) {
+            return self.kernels.add(onto, &block, out);
+        }
+        for ((out, onto), number) in out.iter_mut().zip(onto).zip(block) {
+            out.write(onto + number);
         }
     }
 }

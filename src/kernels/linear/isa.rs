@@ -144,14 +144,9 @@ impl Kernels {
         dispatch!(self, scale_i8(sums, columns, scale, out));
     }
 
-    /// One row's sums and the bias.
-    pub(super) fn add_bias(
-        self,
-        sums: &[f32; BLOCK],
-        bias: &[f32; BLOCK],
-        out: &mut [MaybeUninit<f32>; BLOCK],
-    ) {
-        dispatch!(self, add_bias(sums, bias, out));
+    /// The sum of two blocks of a row: its sums and the bias, or what they are added to.
+    pub(super) fn add(self, a: &[f32; BLOCK], b: &[f32; BLOCK], out: &mut [MaybeUninit<f32>; BLOCK]) {
+        dispatch!(self, add(a, b, out));
     }
 
     /// Applies the last part of a map to a block of one row.

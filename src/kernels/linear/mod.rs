@@ -26,6 +26,7 @@ mod forward;
 mod gate;
 mod isa;
 mod nibbles;
+mod op;
 mod pack;
 mod portable;
 mod quantise;
@@ -38,14 +39,11 @@ mod weights;
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
-
 pub use self::activation::Activation;
 use self::activation::Epilogue;
 use self::backward::Backward;
 use self::blocks::PackedSteps;
 pub use self::dense::{Dense, LinearMap};
-use self::forward::Call;
 pub use self::gate::Gate;
 pub use self::isa::Isa;
 use self::isa::Kernels;
@@ -239,59 +237,5 @@ impl Linear {
     /// The instruction set whose kernels are used.
     pub fn isa(&self) -> Isa {
         self.kernels.isa()
-    }
-
-    /// Applies the map: `x` (.., k) f32, contiguous, to (.., n).
-    ///
-    /// # Errors
-    /// When `x` is not f32, not contiguous, not on the CPU or its last dimension is not `k`.
-    pub fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        x.apply_op1(self.clone())
-    }
-
-    /// Applies the map to `rows` rows: `x` (rows, k) to (rows, n).
-    ///
-    /// # Errors
-    /// When `x` has another length.
-    pub fn forward_rows(&self, x: &[f32], rows: usize) -> Result<Vec<f32>, LinearError> {
-        let expected = rows.saturating_mul(self.shape.k);
-        if x.len() != expected {
-            return Err(LinearError::Length { what: "activations", expected, got: x.len() });
-        }
-        let call = Call {
-            packed: &self.packed,
-            shape: self.shape,
-            epilogue: self.epilogue,
-            kernels: self.kernels,
-            pool: &self.pool,
-        };
-        Ok(call.forward(x))
-    }
-}
-
-impl CustomOp1 for Linear {
-    fn name(&self) -> &'static str {
-        "linear"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let LinearShape { n, k } = self.shape;
-        let Some((start, end)) = layout.contiguous_offsets() else {
-            candle_core::bail!("linear: the input must be contiguous; call .contiguous() on it first");
-        };
-        let Some((&last, leading)) = layout.dims().split_last().filter(|(last, _)| **last == k) else {
-            candle_core::bail!(
-                "linear: the input's last dimension must be {k}, its shape is {:?}",
-                layout.shape()
-            );
-        };
-        let x = &storage.as_slice::<f32>()?[start..end];
-        let rows = x.len() / last;
-        let out = self.forward_rows(x, rows).map_err(candle_core::Error::wrap)?;
-        Ok((CpuStorage::F32(out), Shape::from([leading, &[n]].concat())))
-    }
-
-    fn bwd(&self, _x: &Tensor, _y: &Tensor, gradient: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        self.input_gradient(gradient).map(Some)
     }
 }

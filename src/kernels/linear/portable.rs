@@ -91,11 +91,11 @@ pub(super) fn sums_nibbles<const P: usize>(
     }
 }
 
-/// See [`super::isa::Kernels::add_bias`]. Inlined into a function per instruction set.
+/// See [`super::isa::Kernels::add`]. Inlined into a function per instruction set.
 #[inline(always)]
-pub(super) fn add_bias(sums: &[f32; BLOCK], bias: &[f32; BLOCK], out: &mut [MaybeUninit<f32>; BLOCK]) {
-    for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
-        out.write(sum + bias);
+pub(super) fn add(a: &[f32; BLOCK], b: &[f32; BLOCK], out: &mut [MaybeUninit<f32>; BLOCK]) {
+    for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+        out.write(a + b);
     }
 }
 

@@ -98,6 +98,37 @@ fn tensors_keep_their_leading_dimensions() {
 }
 
 #[test]
+fn added_onto_is_the_sum_to_the_bit() {
+    for (rows, n) in [(1, 64), (3, 70), (9, 192)] {
+        let shape = LinearShape { n, k: 33 };
+        let x =
+            Tensor::from_vec(activations(6, rows, 33, &[Rows::Random]), (rows, 33), &Device::Cpu).unwrap();
+        let onto =
+            Tensor::from_vec(activations(7, rows + 1, n, &[Rows::Random]), (rows + 1, n), &Device::Cpu)
+                .unwrap();
+        // A view that starts inside its storage.
+        let onto = onto.narrow(0, 1, rows).unwrap();
+        for recipe in RECIPES {
+            let linear = Linear::new(shape, weights(6, shape, recipe), Some(vec![0.25; n]), pool(2)).unwrap();
+            let expected = (&onto + linear.forward(&x).unwrap()).unwrap().to_vec2::<f32>().unwrap();
+            for isa in available() {
+                let linear = linear.clone().with_isa(isa).unwrap();
+                assert_eq!(
+                    linear.forward_onto(&x, &onto).unwrap().to_vec2::<f32>().unwrap(),
+                    expected,
+                    "{isa:?}"
+                );
+            }
+        }
+        let linear = Linear::new(shape, weights(6, shape, Recipe::F32), None, pool(1)).unwrap();
+        let error = linear.forward_onto(&x, &onto.narrow(1, 1, n - 1).unwrap()).unwrap_err();
+        assert!(error.to_string().contains("what they are added to"), "{error}");
+        let turned = onto.t().unwrap().contiguous().unwrap().t().unwrap();
+        assert!(rows == 1 || linear.forward_onto(&x, &turned).is_err());
+    }
+}
+
+#[test]
 fn wrong_tensors_are_refused() {
     let shape = LinearShape { n: 5, k: 4 };
     let linear = Linear::new(shape, weights(4, shape, Recipe::F32), None, pool(1)).unwrap();
