@@ -33,6 +33,10 @@ bench-all *args:
 peers:
     benches/peers/run.sh
 
+# dept beside llama.cpp and OpenVINO on SmolLM2 (builds llama.cpp's server, some minutes)
+decoders *args:
+    benches/peers/decoders.sh {{args}}
+
 smollm2 := justfile_directory() / "target/models/smollm2"
 gemma3 := justfile_directory() / "target/models/gemma3"
 
