@@ -195,13 +195,16 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def measure(engine, seed: int, repeats: int) -> dict[Job, float]:
+def measure(engine, seed: int, tries: int) -> dict[Job, float]:
     """Tokens a second of each job, by the shortest of some tries: what else the machine does only ever costs."""
     rng, found = random.Random(seed), {}
     engine.seconds(JOBS[0].prompts(rng), 1)
+
+    def shortest(job: Job, new: int) -> float:
+        return min(engine.seconds(job.prompts(rng), new) for _ in range(tries))
+
     for job in JOBS:
-        shortest = lambda new: min(engine.seconds(job.prompts(rng), new) for _ in range(repeats))  # noqa: B023, E731
-        found[job] = job.rate(shortest(job.new), shortest(1) if job.new > 1 else 0.0)
+        found[job] = job.rate(shortest(job, job.new), shortest(job, 1) if job.new > 1 else 0.0)
     return found
 
 
@@ -215,15 +218,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="measured ones; one more before them is not counted")
     parser.add_argument("--small", action="store_true", help="one round: to see that it works")
     args = parser.parse_args()
-    rounds, repeats = (1, 1) if args.small else (args.rounds, 3)
+    rounds, tries = (1, 1) if args.small else (args.rounds, 3)
     for model in args.model:
         load = load_average()
-        found = compare(args, model.resolve(), rounds, repeats)
+        found = compare(args, model.resolve(), rounds, tries)
         print(f"{model.name}; tokens/s, median of {rounds} rounds. {describe(args.threads, load)}\n")
         print(table(found) + "\n", flush=True)
 
 
-def compare(args: argparse.Namespace, model: Path, rounds: int, repeats: int) -> list[dict[str, dict[Job, float]]]:
+def compare(args: argparse.Namespace, model: Path, rounds: int, tries: int) -> list[dict[str, dict[Job, float]]]:
     """Every engine's rates, round by round; one more round before them is not counted."""
     with ExitStack() as stack:
         engines = {}
@@ -241,15 +244,15 @@ def compare(args: argparse.Namespace, model: Path, rounds: int, repeats: int) ->
             print(f"{model.name}: round {number} of {rounds}", file=sys.stderr, flush=True)
             # Another one begins every time.
             order = list(engines)[number % len(engines) :] + list(engines)[: number % len(engines)]
-            rates = {name: in_turn(engines[name], number, repeats) for name in order}
+            rates = {name: in_turn(engines[name], number, tries) for name in order}
             found.append({name: rates[name] for name in engines})
         return found[1:]
 
 
-def in_turn(engine, seed: int, repeats: int) -> dict[Job, float]:
+def in_turn(engine, seed: int, tries: int) -> dict[Job, float]:
     os.kill(engine.process.pid, signal.SIGCONT)
     try:
-        return measure(engine, seed, repeats)
+        return measure(engine, seed, tries)
     finally:
         os.kill(engine.process.pid, signal.SIGSTOP)
 
