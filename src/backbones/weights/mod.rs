@@ -3,6 +3,7 @@
 //! Files are mapped, not read: a tensor costs memory when it is asked for. Shapes are the caller's claim
 //! and the file must agree exactly.
 
+mod blocks;
 mod error;
 mod folder;
 mod format;
@@ -10,7 +11,7 @@ mod gguf;
 mod gguf_names;
 mod mapped;
 mod metadata;
-mod nibbles;
+
 mod quantization;
 mod vocabulary;
 
@@ -23,12 +24,12 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
+pub use blocks::{RawBlocks, RawNibbles};
 pub use error::WeightsError;
 pub(crate) use folder::{INDEX, SINGLE, plain_shard_names, shard_names};
 pub use format::Format;
 use mapped::MappedFile;
 pub use metadata::{Metadata, Value};
-pub use nibbles::{RawBlocks, RawNibbles};
 use quantization::Quantization;
 
 use super::digest::hex;
@@ -235,7 +236,7 @@ impl Weights {
         })
     }
 
-    /// The table `{module}.weight`, shape `(n, d)`, in blocks where the file stores it in such as [`RawBlocks`] are exact for.
+    /// The matrix `{module}.weight`, shape `(n, d)`, in blocks of bytes where the file's format is one that those hold exactly.
     ///
     /// # Errors
     /// When it is missing or has another shape.

@@ -1,8 +1,8 @@
+mod blocks;
 mod compressed;
 mod files;
 mod ggufs;
 mod golden;
-mod nibbles;
 mod vocabulary;
 
 use std::{fs, path::Path};

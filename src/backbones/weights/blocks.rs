@@ -1,4 +1,4 @@
-//! Block formats, taken apart: those of 4 bits, GGML's Q4_0, Q4_1 and Q4_K, and for tables what is exact in small numbers.
+//! GGML's block formats, taken apart: 4-bit ones as halves of bytes, and, as bytes, those whose numbers are exact in 16 bits.
 
 use candle_core::quantized::GgmlDType;
 use half::f16;
@@ -14,7 +14,7 @@ pub struct RawNibbles {
     pub offsets: Vec<f16>,
 }
 
-/// The rows of a table in blocks of 32: a value is `level * scale + offset`, to the bit what the file means.
+/// A matrix `(n, d)` in bytes, in blocks of 32 of a row: a value is `level * scale + offset`, to the bit what the file means.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RawBlocks {
     /// `n * d` levels.
