@@ -1,7 +1,7 @@
 """DePT (m = 60, 40, 20) beside prompt tuning of 100 rows at equal numbers of trained parameters: training time and memory,
 latency and throughput through the server, and quality. Prints tables and draws docs/dept-vs-pt.svg.
 
-    python3 benches/dept_vs_pt/run.py --dept target/release/dept [--data DATA] [--models T5-small,…] [--small]
+    python3 benches/dept_vs_pt/run.py --dept target/release/dept [--data DATA] [--models T5-small,…] [--tasks sst2,…] [--small]
 
 Cost is measured on models of random weights in real shapes (speed does not depend on them), quality on the embedded model and
 needs DATA as adapters/README.md describes it. What is compared takes turns. Figures go into --results as they are found, and what
@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--dept", type=Path, required=True, help="the binary")
     parser.add_argument("--data", type=Path, help="without it, cost alone")
     parser.add_argument("--models", default=",".join(SHAPES), help="of the cost; empty for none")
+    parser.add_argument("--tasks", default=",".join(quality.TASKS), help="of the quality")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--results", type=Path, default=ROOT / "target/dept_vs_pt.json")
@@ -38,6 +39,9 @@ def main() -> None:
     args = parser.parse_args()
     dept = args.dept.resolve()
     names = [name for name in args.models.split(",") if name]
+    tasks = [task for task in args.tasks.split(",") if task]
+    if unknown := {*names} - {*SHAPES} | {*tasks} - {*quality.TASKS}:
+        parser.error(f"no model or task is called {', '.join(sorted(unknown))}")
     models, budget, rounds = {name: SHAPES[name] for name in names}, quality.USUAL, args.rounds
     if args.small:
         models, budget, rounds = TINY, quality.SMALL, 1
@@ -59,7 +63,7 @@ def main() -> None:
             load = load_average()
             results["cost"][name] = cost.measure(dept, shape, args.threads, rounds) | {"batch": shape.batch}
             note(name, load)
-    for task in quality.TASKS if args.data else []:
+    for task in tasks if args.data else []:
         found = results["quality"].setdefault(task, {})
         if sum(map(len, found.values())) < budget.seeds * len(cost.METHODS):
             print(f"quality: {task}", file=sys.stderr, flush=True)

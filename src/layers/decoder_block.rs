@@ -114,7 +114,7 @@ impl CausalAttention {
             positions,
             pool: attention.pool,
         };
-        heads.forward(&qkv)
+        heads.forward(qkv)
     }
 
     /// Output map, norm after it, residual. `(rows, hidden), (rows, heads * dim) -> (rows, hidden)`

@@ -46,24 +46,9 @@ impl Epilogue {
     }
 }
 
-/// Turns a block's sums of one row into its outputs, in place and from the front. Inlined into a function per instruction set.
+/// Applies an activation in place. Inlined into a function per instruction set.
 #[inline(always)]
-pub(super) fn finish(epilogue: Epilogue, block: &mut [f32; BLOCK]) {
-    match epilogue {
-        Epilogue::Plain => {}
-        Epilogue::Activated(activation) => activate(activation, block),
-        Epilogue::Gated(activation) => {
-            let (gate, up) = block.split_at_mut(BLOCK / 2);
-            activate(activation, gate);
-            for (gate, up) in gate.iter_mut().zip(up) {
-                *gate *= *up;
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn activate(activation: Activation, values: &mut [f32]) {
+pub(super) fn activate(activation: Activation, values: &mut [f32]) {
     match activation {
         Activation::Relu => values.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x }),
         Activation::GeluTanh => values.iter_mut().for_each(|x| *x = gelu_tanh(*x)),

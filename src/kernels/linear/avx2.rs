@@ -8,24 +8,31 @@ use std::arch::x86_64::{
     _mm256_slli_epi16, _mm256_storeu_ps, _mm256_storeu_si256,
 };
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use half::f16;
 
-use super::activation::Epilogue;
-use super::blocks::{Activations, GROUPS, Step};
-use super::isa::{BLOCK_ROWS, ROWS};
+use super::blocks::{self, Activations, GROUPS, Step};
+use super::finish::Ending;
+use super::isa::ROWS;
 use super::nibbles::{NibbleStep, PAIRS};
-use super::pack::{BLOCK, F32Line, I8Columns, I8Line, LANES, LINES};
-use super::quantise::Group;
-use super::rows::Rows;
+use super::pack::{BLOCK, F32Line, I8Columns, I8Line, LANES, LINES, Sums};
+use super::portable;
+use super::quantise::{self, Group};
+use super::rows::{Columns, Rows};
 use super::weights::ActivationBits;
-use super::{activation, blocks, portable, quantise};
+use crate::kernels::pool::TileMut;
 
 /// See [`super::isa::Kernels::sums_i8`].
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn sums_i8(rows: Rows<'_, Group>, lines: &[I8Line], sums: &mut [[i32; BLOCK]; ROWS]) {
+pub(super) fn sums_i8(
+    rows: Rows<'_, Group>,
+    lines: &[I8Line],
+    _next: &[I8Line],
+    sums: &mut [[i32; BLOCK]; ROWS],
+) {
     for first in (0..rows.count()).step_by(3) {
-        let (rows, sums) = (rows.from(first), &mut sums[first..]);
+        let (rows, sums) = (rows.skip(first), &mut sums[first..]);
         for line in 0..LINES {
             match rows.count() {
                 1 => tile_i8(rows.array::<1>(), lines, line, sums),
@@ -90,13 +97,13 @@ fn widen(bytes: &[i8; 16]) -> __m256i {
 /// See [`super::isa::Kernels::sums_blocks`].
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn sums_blocks<const P: usize>(
-    rows: Rows<'_, Activations<P>>,
+    rows: Columns<'_, Activations<P>>,
     steps: &[Step],
-    sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
+    sums: &mut [Sums],
 ) {
-    for (row, sums) in rows.iter().zip(sums) {
-        for (line, sums) in sums.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            line_blocks(&row[..steps.len()], steps, line, sums);
+    for (row, sums) in sums[..rows.count()].iter_mut().enumerate() {
+        for (line, sums) in sums.0.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            line_blocks(rows.row(row, steps.len()), steps, line, sums);
         }
     }
 }
@@ -104,9 +111,14 @@ pub(super) fn sums_blocks<const P: usize>(
 /// One row by one line, 16 outputs. Activations are put together again to 15 bits, which i16 holds.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn line_blocks<const P: usize>(row: &[Activations<P>], steps: &[Step], line: usize, sums: &mut [f32; LANES]) {
+fn line_blocks<'a, const P: usize>(
+    row: impl Iterator<Item = &'a Activations<P>>,
+    steps: &[Step],
+    line: usize,
+    sums: &mut [f32; LANES],
+) {
     let mut acc = [_mm256_setzero_ps(); 2];
-    for (x, step) in row.iter().zip(steps) {
+    for (x, step) in row.zip(steps) {
         let mut products = [_mm256_setzero_si256(); 4];
         for group in 0..GROUPS {
             let x = integers(x, group);
@@ -132,13 +144,13 @@ fn line_blocks<const P: usize>(row: &[Activations<P>], steps: &[Step], line: usi
 /// See [`super::isa::Kernels::sums_nibbles`].
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn sums_nibbles<const P: usize>(
-    rows: Rows<'_, Activations<P>>,
+    rows: Columns<'_, Activations<P>>,
     steps: &[NibbleStep],
-    sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
+    sums: &mut [Sums],
 ) {
-    for (row, sums) in rows.iter().zip(sums) {
-        for (line, sums) in sums.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            line_nibbles(&row[..steps.len()], steps, line, sums);
+    for (row, sums) in sums[..rows.count()].iter_mut().enumerate() {
+        for (line, sums) in sums.0.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            line_nibbles(rows.row(row, steps.len()), steps, line, sums);
         }
     }
 }
@@ -146,15 +158,15 @@ pub(super) fn sums_nibbles<const P: usize>(
 /// As [`line_blocks`]; a line of half bytes gives two lines of levels.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn line_nibbles<const P: usize>(
-    row: &[Activations<P>],
+fn line_nibbles<'a, const P: usize>(
+    row: impl Iterator<Item = &'a Activations<P>>,
     steps: &[NibbleStep],
     line: usize,
     sums: &mut [f32; LANES],
 ) {
     let low_half = _mm_set1_epi8(15);
     let mut acc = [_mm256_setzero_ps(); 2];
-    for (x, step) in row.iter().zip(steps) {
+    for (x, step) in row.zip(steps) {
         let mut products = [_mm256_setzero_si256(); 4];
         for pair in 0..PAIRS {
             let inputs = [integers(x, pair), integers(x, pair + PAIRS)];
@@ -210,13 +222,17 @@ fn store_line(acc: [__m256; 2], sums: &mut [f32; LANES]) {
 
 /// See [`super::blocks`].
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn quantise_blocks<const P: usize>(x: &[f32], record: &mut [Activations<P>]) {
-    blocks::quantise_blocks(x, record);
+pub(super) fn quantise_step<const P: usize>(
+    rows: Rows<'_, f32>,
+    step: usize,
+    records: &mut [Activations<P>],
+) {
+    blocks::quantise_step(rows, step, records);
 }
 
 /// See [`super::isa::Kernels::sums_f32`].
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn sums_f32(rows: Rows<'_, f32>, lines: &[F32Line], sums: &mut [[f32; BLOCK]; ROWS]) {
+pub(super) fn sums_f32(rows: Rows<'_, f32>, lines: &[F32Line], sums: &mut [Sums]) {
     match rows.count() {
         1 => slices_f32::<1, 8>(rows.array(), lines, sums),
         2 => slices_f32::<2, 4>(rows.array(), lines, sums),
@@ -231,11 +247,7 @@ pub(super) fn sums_f32(rows: Rows<'_, f32>, lines: &[F32Line], sums: &mut [[f32;
 /// The block in slices of V vectors of 8 outputs, so that R x V accumulators fit the registers and hide the latency.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-fn slices_f32<const R: usize, const V: usize>(
-    rows: [&[f32]; R],
-    lines: &[F32Line],
-    sums: &mut [[f32; BLOCK]; ROWS],
-) {
+fn slices_f32<const R: usize, const V: usize>(rows: [&[f32]; R], lines: &[F32Line], sums: &mut [Sums]) {
     let rows = rows.map(|row| &row[..lines.len() / LINES]);
     for first in (0..8).step_by(V) {
         let mut acc = [[_mm256_setzero_ps(); V]; R];
@@ -253,7 +265,7 @@ fn slices_f32<const R: usize, const V: usize>(
         }
         for r in 0..R {
             for v in 0..V {
-                let out: &mut [f32] = &mut sums[r][(first + v) * 8..(first + v + 1) * 8];
+                let out: &mut [f32] = &mut sums[r].0[(first + v) * 8..(first + v + 1) * 8];
                 // SAFETY: `out` is 8 f32, the 32 bytes that are stored; the store asks for no alignment.
                 unsafe { _mm256_storeu_ps(out.as_mut_ptr(), acc[r][v]) };
             }
@@ -272,25 +284,19 @@ fn load_half(line: &F32Line, half: usize) -> __m256 {
 
 /// See [`super::isa::Kernels::scale_i8`].
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn scale_i8(
-    sums: &[[i32; BLOCK]],
-    columns: &I8Columns,
-    scale: f32,
-    out: &mut [MaybeUninit<f32>; BLOCK],
-) {
+pub(super) fn scale_i8(sums: &[[i32; BLOCK]], columns: &I8Columns, scale: f32, out: &mut Sums) {
     portable::scale_i8(sums, columns, scale, out);
 }
 
-/// See [`super::isa::Kernels::add`].
+/// See [`super::finish`].
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn add(a: &[f32; BLOCK], b: &[f32; BLOCK], out: &mut [MaybeUninit<f32>; BLOCK]) {
-    portable::add(a, b, out);
-}
-
-/// See [`super::activation`].
-#[target_feature(enable = "avx2,fma")]
-pub(super) fn finish(epilogue: Epilogue, block: &mut [f32; BLOCK]) {
-    activation::finish(epilogue, block);
+pub(super) fn finish(
+    ending: &Ending<'_>,
+    sums: &mut [Sums],
+    rows: Range<usize>,
+    tile: &mut TileMut<'_, MaybeUninit<f32>>,
+) {
+    portable::finish(ending, sums, rows, tile);
 }
 
 /// See [`super::quantise`].

@@ -9,6 +9,7 @@ use half::f16;
 
 use super::pack::{BLOCK, GROUP, LINES, Order};
 use super::quantise::{Group, ROUND, scale_of};
+use super::rows::Rows;
 use super::weights::{ActivationBits, LinearShape};
 
 /// Inputs that share a scale.
@@ -107,7 +108,7 @@ pub(super) struct Activations<const P: usize> {
 }
 
 impl<const P: usize> Activations<P> {
-    const BITS: ActivationBits = match P {
+    pub(super) const BITS: ActivationBits = match P {
         1 => ActivationBits::Eight,
         2 => ActivationBits::Fifteen,
         _ => panic!("an activation takes one byte or two"),
@@ -127,37 +128,59 @@ impl<const P: usize> Activations<P> {
     }
 }
 
-/// Quantises one row of activations, each 32 by themselves and otherwise as [`super::quantise`] does a row.
+/// Quantises inputs `32 step..32 step + 32` of `rows`, one record a row; otherwise as [`super::quantise`] does a whole row.
+///
+/// Inlined into a function per instruction set, as all that it calls.
 #[inline(always)]
-pub(super) fn quantise_blocks<const P: usize>(x: &[f32], record: &mut [Activations<P>]) {
-    let fill = |values: &[f32; SPAN], block: &mut Activations<P>| {
-        let (scale, inverse) = scale_of(values, Activations::<P>::BITS.limit() as f32);
-        let integer = |value: f32| (value * inverse + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
-        let mut integers = [0; SPAN];
-        if inverse != 0.0 {
-            integers.iter_mut().zip(values).for_each(|(q, &value)| *q = integer(value));
-        }
-        let sum: i32 = integers.iter().sum();
-        (block.scale, block.sum) = (scale, scale * sum as f32);
-        block.correction = if P == 1 { -128 * sum } else { -sum };
-        match block.planes.as_mut_slice() {
-            [high, low] => {
-                let bytes = high.as_flattened_mut().iter_mut().zip(low.as_flattened_mut());
-                for ((high, low), q) in bytes.zip(integers) {
-                    (*high, *low) = ((q >> 7) as u8, (q & 127) as u8);
-                }
+pub(super) fn quantise_step<const P: usize>(
+    rows: Rows<'_, f32>,
+    step: usize,
+    records: &mut [Activations<P>],
+) {
+    quantise_spans(rows, step, records, quantise_span);
+}
+
+/// The same by `quantise`, which does 32 inputs.
+#[inline(always)]
+pub(super) fn quantise_spans<const P: usize>(
+    rows: Rows<'_, f32>,
+    step: usize,
+    records: &mut [Activations<P>],
+    quantise: impl Fn(&[f32; SPAN], &mut Activations<P>),
+) {
+    for (row, record) in rows.iter().zip(records) {
+        let values = &row[step * SPAN..];
+        match values.first_chunk() {
+            Some(values) => quantise(values, record),
+            None => {
+                let mut padded = [0.0; SPAN];
+                padded[..values.len()].copy_from_slice(values);
+                quantise(&padded, record);
             }
-            planes => {
-                let bytes = planes.as_flattened_mut().as_flattened_mut();
-                bytes.iter_mut().zip(integers).for_each(|(byte, q)| *byte = q as u8);
-            }
         }
-    };
-    let (whole, tail) = x.as_chunks::<SPAN>();
-    whole.iter().zip(&mut *record).for_each(|(values, block)| fill(values, block));
-    if !tail.is_empty() {
-        let mut values = [0.0; SPAN];
-        values[..tail.len()].copy_from_slice(tail);
-        fill(&values, &mut record[whole.len()]);
+    }
+}
+
+#[inline(always)]
+fn quantise_span<const P: usize>(values: &[f32; SPAN], record: &mut Activations<P>) {
+    let (scale, inverse) = scale_of(values, Activations::<P>::BITS.limit() as f32);
+    let mut integers = [0; SPAN];
+    if inverse != 0.0 {
+        for (q, value) in integers.iter_mut().zip(values) {
+            *q = (value * inverse + ROUND).to_bits() as i32 - ROUND.to_bits() as i32;
+        }
+    }
+    let sum: i32 = integers.iter().sum();
+    (record.scale, record.sum) = (scale, scale * sum as f32);
+    record.correction = if P == 1 { -128 * sum } else { -sum };
+    for (plane, bytes) in record.planes.iter_mut().enumerate() {
+        let last = plane + 1 == P;
+        for (byte, q) in bytes.as_flattened_mut().iter_mut().zip(integers) {
+            *byte = match (P, last) {
+                (1, _) => q as u8,
+                (_, true) => (q & 127) as u8,
+                (_, false) => (q >> 7) as u8,
+            };
+        }
     }
 }

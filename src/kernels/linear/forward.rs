@@ -7,17 +7,23 @@ use std::thread::LocalKey;
 
 use super::activation::Epilogue;
 use super::blocks::{Activations, PackedSteps, SPAN};
-use super::isa::{BLOCK_ROWS, BLOCK_ROWS_FINE, Kernels, ROWS};
-use super::pack::{BLOCK, Packed, PackedF32, PackedI8};
+use super::finish::Ending;
+use super::isa::{Kernels, ROWS};
+use super::pack::{BLOCK, GROUP, Packed, PackedF32, PackedI8, Sums};
 use super::quantise::{Group, RowLayout};
-use super::rows::Rows;
+use super::rows::{Columns, Rows};
 use super::weights::{ActivationBits, LinearShape};
 use crate::kernels::pool::{ComputePool, TileGrid, TileMut};
 
 /// Weights that make a chunk worth a thread's while: some microseconds of reading or multiplying.
 const CHUNK_WORK: usize = 1 << 17;
-/// Rows that a tile covers at most, so that their activations stay in the second-level cache beside the weights.
-const TILE_ROWS: usize = 32 * ROWS;
+/// Bytes of activations that a tile covers at most, so that they stay in the second-level cache while weights stream by: each
+/// further row of tiles reads all weights again.
+const TILE_BYTES: usize = 1 << 20;
+/// Rows that weights in blocks meet side by side.
+const STEP_ROWS: usize = 8;
+/// Rows that weights in blocks meet in turn: what a step of them reads and writes stays in the nearest cache.
+const PANEL: usize = 6 * STEP_ROWS;
 /// Activations below which one thread quantises them all.
 const QUANTISE_ALONE: usize = 1 << 14;
 
@@ -29,16 +35,11 @@ thread_local! {
     static FINE_BLOCKS: Cell<Vec<Activations<2>>> = const { Cell::new(Vec::new()) };
 }
 
-/// Scaled sums over k of some rows with a block of outputs, see [`Kernels::sums_blocks`].
-type StepKernel<S, const P: usize> =
-    fn(Kernels, Rows<'_, Activations<P>>, &[S], &mut [[f32; BLOCK]; BLOCK_ROWS]);
-
 /// How activations of `P` bytes meet weights in blocks.
 #[derive(Clone, Copy)]
 struct Steps<S, const P: usize> {
-    kernel: StepKernel<S, P>,
-    /// Rows that it takes at once.
-    rows: usize,
+    /// Scaled sums over k of some rows with a block of outputs, see [`Kernels::sums_blocks`].
+    kernel: fn(Kernels, Columns<'_, Activations<P>>, &[S], &mut [Sums]),
     /// Where quantised rows are kept from call to call.
     records: &'static LocalKey<Cell<Vec<Activations<P>>>>,
 }
@@ -59,32 +60,37 @@ pub(super) struct Call<'a> {
 impl Call<'_> {
     /// `x` (rows, k) to (rows, n).
     pub(super) fn forward(self, x: &[f32]) -> Vec<f32> {
-        let grid = self.grid(x.len() / self.shape.k);
+        let rows = x.len() / self.shape.k;
         match self.packed {
             // SAFETY: `tile_f32` writes each row of each block of outputs that lies in its tile.
             Packed::F32(packed) => unsafe {
+                let grid = self.grid(rows, ROWS, 4 * self.shape.k);
                 self.pool.fill_tiles(grid, |tile| self.tile_f32(packed, x, tile))
             },
             Packed::I8(packed) => {
                 let layout = RowLayout::new(self.shape.k, packed.activations);
-                let mut records = RECORDS.take();
-                // Whatever an earlier call left is overwritten whole.
-                records.resize(grid.rows * layout.record(), Group::default());
-                self.quantise(layout, x, &mut records);
-                // SAFETY: as above, and so does `tile_i8`.
-                let out = unsafe {
-                    self.pool.fill_tiles(grid, |tile| self.tile_i8(packed, layout, &records, tile))
-                };
-                RECORDS.set(records);
-                out
+                let grid = self.grid(rows, ROWS, GROUP * layout.record());
+                with_records(&RECORDS, Group::default(), rows * layout.record(), |records| {
+                    self.quantise(layout, x, records);
+                    // SAFETY: as above, and so does `tile_i8`.
+                    unsafe { self.pool.fill_tiles(grid, |tile| self.tile_i8(packed, layout, records, tile)) }
+                })
             }
             Packed::Blocks(packed) => match packed.activations {
-                ActivationBits::Eight => self.steps(packed, x, eight(Kernels::sums_blocks)),
-                ActivationBits::Fifteen => self.steps(packed, x, fifteen(Kernels::sums_blocks)),
+                ActivationBits::Eight => {
+                    self.steps(packed, x, Steps { kernel: Kernels::sums_blocks, records: &BLOCKS })
+                }
+                ActivationBits::Fifteen => {
+                    self.steps(packed, x, Steps { kernel: Kernels::sums_blocks, records: &FINE_BLOCKS })
+                }
             },
             Packed::Nibbles(packed) => match packed.activations {
-                ActivationBits::Eight => self.steps(packed, x, eight(Kernels::sums_nibbles)),
-                ActivationBits::Fifteen => self.steps(packed, x, fifteen(Kernels::sums_nibbles)),
+                ActivationBits::Eight => {
+                    self.steps(packed, x, Steps { kernel: Kernels::sums_nibbles, records: &BLOCKS })
+                }
+                ActivationBits::Fifteen => {
+                    self.steps(packed, x, Steps { kernel: Kernels::sums_nibbles, records: &FINE_BLOCKS })
+                }
             },
         }
     }
@@ -96,30 +102,28 @@ impl Call<'_> {
         x: &[f32],
         steps: Steps<S, P>,
     ) -> Vec<f32> {
-        let grid = self.grid(x.len() / self.shape.k);
-        let len = self.shape.k.div_ceil(SPAN);
-        let mut records = steps.records.take();
-        records.resize(grid.rows * len, Activations::ZERO);
-        self.quantise_blocks(len, x, &mut records);
-        // SAFETY: `tile_steps` writes each row of each block of outputs that lies in its tile.
-        let out =
-            unsafe { self.pool.fill_tiles(grid, |tile| self.tile_steps(packed, &records, steps, tile)) };
-        steps.records.set(records);
-        out
+        let (rows, len) = (x.len() / self.shape.k, self.shape.k.div_ceil(SPAN));
+        let grid = self.grid(rows, STEP_ROWS, len * size_of::<Activations<P>>());
+        with_records(steps.records, Activations::ZERO, rows * len, |records| {
+            self.quantise_steps(rows, x, records);
+            // SAFETY: `tile_steps` writes each row of each block of outputs that lies in its tile.
+            unsafe { self.pool.fill_tiles(grid, |tile| self.tile_steps(packed, records, steps, tile)) }
+        })
     }
 
-    /// How to cut the output: tiles of at most [`TILE_ROWS`] rows, several for a thread where there is work for them.
-    fn grid(self, rows: usize) -> TileGrid {
+    /// How to cut the output: tiles of at most [`TILE_BYTES`] of activations, `row_bytes` a row, several for a thread where there is
+    /// work for them. Their heights are multiples of `unit`.
+    fn grid(self, rows: usize, unit: usize, row_bytes: usize) -> TileGrid {
         let blocks = self.packed.blocks();
         let work = rows.saturating_mul(blocks * BLOCK).saturating_mul(self.shape.k);
         let threads = self.pool.threads();
         let wanted = if threads == 1 { 1 } else { (work / CHUNK_WORK).clamp(1, 4 * threads) };
-        let down = rows.div_ceil(TILE_ROWS).max(wanted.div_ceil(blocks));
+        let down = rows.saturating_mul(row_bytes).div_ceil(TILE_BYTES).max(wanted.div_ceil(blocks));
         let across = wanted.div_ceil(down).min(blocks);
         TileGrid {
             rows,
             columns: self.shape.n,
-            tile_rows: rows.div_ceil(down).next_multiple_of(ROWS).max(ROWS),
+            tile_rows: rows.div_ceil(down).next_multiple_of(unit).max(unit),
             tile_columns: blocks.div_ceil(across) * self.epilogue.block_outputs(),
         }
     }
@@ -138,14 +142,16 @@ impl Call<'_> {
         });
     }
 
-    /// Quantises all rows into `records` of `len` blocks each.
-    fn quantise_blocks<const P: usize>(self, len: usize, x: &[f32], records: &mut [Activations<P>]) {
+    /// Quantises all rows into `records` (k / 32, rows).
+    fn quantise_steps<const P: usize>(self, rows: usize, x: &[f32], records: &mut [Activations<P>]) {
         let k = self.shape.k;
-        let tile_rows = (QUANTISE_ALONE / k).max(1);
-        let grid = TileGrid { rows: x.len() / k, columns: len, tile_rows, tile_columns: len };
+        let len = k.div_ceil(SPAN);
+        let tile_columns = (QUANTISE_ALONE / k).max(1);
+        let grid = TileGrid { rows: len, columns: rows, tile_rows: len, tile_columns };
         self.pool.for_each_tile(records, grid, |mut tile| {
-            for row in tile.rows() {
-                self.kernels.quantise_blocks(&x[row * k..(row + 1) * k], tile.row_mut(row, 0..len));
+            let rows = Rows::packed(x, k, tile.columns());
+            for step in tile.rows() {
+                self.kernels.quantise_step(rows, step, tile.row_mut(step, tile.columns()));
             }
         });
     }
@@ -158,15 +164,14 @@ impl Call<'_> {
         steps: Steps<S, P>,
         mut tile: TileMut<'_, MaybeUninit<f32>>,
     ) {
-        let len = self.shape.k.div_ceil(SPAN);
-        let mut sums = [[0.0; BLOCK]; BLOCK_ROWS];
+        let rows = records.len() / self.shape.k.div_ceil(SPAN);
+        let mut sums = [Sums::ZERO; PANEL];
         for first in tile.columns().step_by(self.epilogue.block_outputs()) {
             let (weights, bias) = packed.block(first / self.epilogue.block_outputs());
-            for rows in even(tile.rows(), steps.rows) {
-                (steps.kernel)(self.kernels, Rows::packed(records, len, rows.clone()), weights, &mut sums);
-                for (row, sums) in rows.zip(&sums) {
-                    self.write_row(&mut tile, row, first, |out| self.kernels.add(sums, bias, out));
-                }
+            for start in tile.rows().step_by(PANEL) {
+                let panel = start..tile.rows().end.min(start + PANEL);
+                (steps.kernel)(self.kernels, Columns::new(records, rows, panel.clone()), weights, &mut sums);
+                self.finish(bias, first, &mut sums, panel, &mut tile);
             }
         }
     }
@@ -180,17 +185,21 @@ impl Call<'_> {
         mut tile: TileMut<'_, MaybeUninit<f32>>,
     ) {
         let planes = layout.bits.planes();
-        let mut sums = [[0; BLOCK]; ROWS];
+        let (mut products, mut sums) = ([[0; BLOCK]; ROWS], [Sums::ZERO; ROWS]);
         for first in tile.columns().step_by(self.epilogue.block_outputs()) {
-            let (lines, columns) = packed.block(first / self.epilogue.block_outputs());
+            let block = first / self.epilogue.block_outputs();
+            let (lines, columns) = packed.block(block);
+            // Each pass over this block has a part of the next one fetched, for memory would stand idle in all passes but the first.
+            let passes = tile.rows().len().div_ceil(ROWS / planes);
+            let mut ahead = packed.next(block).chunks(lines.len().div_ceil(passes));
             for rows in even(tile.rows(), ROWS / planes) {
-                self.kernels.sums_i8(layout.planes(records, rows.clone()), lines, &mut sums);
-                for (row, sums) in rows.zip(sums.chunks_exact(planes)) {
-                    let scale = layout.scale(records, row);
-                    self.write_row(&mut tile, row, first, |out| {
-                        self.kernels.scale_i8(sums, columns, scale, out)
-                    });
+                let next = ahead.next().unwrap_or_default();
+                self.kernels.sums_i8(layout.planes(records, rows.clone()), lines, next, &mut products);
+                let products = products.chunks_exact(planes);
+                for (row, (products, sums)) in rows.clone().zip(products.zip(&mut sums)) {
+                    self.kernels.scale_i8(products, columns, layout.scale(records, row), sums);
                 }
+                self.finish(&columns.bias, first, &mut sums, rows, &mut tile);
             }
         }
     }
@@ -198,62 +207,44 @@ impl Call<'_> {
     /// One tile of outputs from f32 products.
     fn tile_f32(self, packed: &PackedF32, x: &[f32], mut tile: TileMut<'_, MaybeUninit<f32>>) {
         let k = self.shape.k;
-        let mut sums = [[0.0; BLOCK]; ROWS];
+        let mut sums = [Sums::ZERO; ROWS];
         for first in tile.columns().step_by(self.epilogue.block_outputs()) {
             let (lines, bias) = packed.block(first / self.epilogue.block_outputs());
             for rows in even(tile.rows(), ROWS) {
                 self.kernels.sums_f32(Rows::packed(x, k, rows.clone()), lines, &mut sums);
-                for (row, sums) in rows.zip(&sums) {
-                    self.write_row(&mut tile, row, first, |out| self.kernels.add(sums, bias, out));
-                }
+                self.finish(bias, first, &mut sums, rows, &mut tile);
             }
         }
     }
 
-    /// Lets `fill` make a block of one row, which it writes whole, finishes it, and leaves it at the output's column `first`; in
-    /// place where the block is whole and nothing more happens to it.
-    fn write_row(
+    /// Finishes the sums of `rows` with the block of outputs that starts at `first`.
+    fn finish(
         self,
-        tile: &mut TileMut<'_, MaybeUninit<f32>>,
-        row: usize,
+        bias: &[f32; BLOCK],
         first: usize,
-        fill: impl FnOnce(&mut [MaybeUninit<f32>; BLOCK]),
+        sums: &mut [Sums],
+        rows: Range<usize>,
+        tile: &mut TileMut<'_, MaybeUninit<f32>>,
     ) {
-        let end = tile.columns().end.min(first + self.epilogue.block_outputs());
-        let out = tile.row_mut(row, first..end);
-        if self.epilogue == Epilogue::Plain
-            && self.onto.is_none()
-            && let Some(whole) = out.first_chunk_mut()
-        {
-            return fill(whole);
-        }
-        let mut block = [MaybeUninit::new(0.0); BLOCK];
-        fill(&mut block);
-        // SAFETY: every number was set when the block was made.
-        let mut block = block.map(|number| unsafe { number.assume_init() });
-        self.kernels.finish(self.epilogue, &mut block);
-        let Some(onto) = self.onto else {
-            for (out, number) in out.iter_mut().zip(block) {
-                out.write(number);
-            }
-            return;
-        };
-        let onto = &onto[row * self.shape.n..][first..end];
-        if let (Some(onto), Some(out)) = (onto.first_chunk(), out.first_chunk_mut()) {
-            return self.kernels.add(onto, &block, out);
-        }
-        for ((out, onto), number) in out.iter_mut().zip(onto).zip(block) {
-            out.write(onto + number);
-        }
+        let ending = Ending { bias, epilogue: self.epilogue, n: self.shape.n, onto: self.onto, first };
+        self.kernels.finish(&ending, sums, rows, tile);
     }
 }
 
-fn eight<S>(kernel: StepKernel<S, 1>) -> Steps<S, 1> {
-    Steps { kernel, rows: BLOCK_ROWS, records: &BLOCKS }
-}
-
-fn fifteen<S>(kernel: StepKernel<S, 2>) -> Steps<S, 2> {
-    Steps { kernel, rows: BLOCK_ROWS_FINE, records: &FINE_BLOCKS }
+/// Lends `work` the first `len` of the records that a thread keeps. What an earlier call left in them is overwritten whole.
+fn with_records<T: Copy, R>(
+    kept: &'static LocalKey<Cell<Vec<T>>>,
+    empty: T,
+    len: usize,
+    work: impl FnOnce(&mut [T]) -> R,
+) -> R {
+    let mut records = kept.take();
+    if records.len() < len {
+        records.resize(len, empty);
+    }
+    let result = work(&mut records[..len]);
+    kept.set(records);
+    result
 }
 
 /// Cuts `rows` into as few parts of at most `most` as it takes, nearly equal ones: a micro-kernel of few rows waits for

@@ -1,17 +1,19 @@
 //! The instruction sets with micro-kernels of their own, and the choice among them at run time.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
-use super::activation::Epilogue;
 use super::blocks::{Activations, Step};
+use super::finish::Ending;
 use super::nibbles::NibbleStep;
-use super::pack::{BLOCK, F32Line, I8Columns, I8Line};
+use super::pack::{BLOCK, F32Line, I8Columns, I8Line, Sums};
 use super::portable;
 use super::quantise::Group;
-use super::rows::Rows;
+use super::rows::{Columns, Rows};
 use super::weights::ActivationBits;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
+use crate::kernels::pool::TileMut;
 
 /// An instruction set with micro-kernels of its own. All of them give the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,11 +57,6 @@ impl Isa {
 /// Rows of activations that a micro-kernel takes at once; a row of 15 bits counts twice.
 pub(super) const ROWS: usize = 6;
 
-/// Rows of activations that a micro-kernel of block formats takes at once, of one byte each.
-pub(super) const BLOCK_ROWS: usize = 6;
-/// The same of two bytes.
-pub(super) const BLOCK_ROWS_FINE: usize = 4;
-
 /// The micro-kernels of an instruction set that this machine is known to have.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kernels(Isa);
@@ -97,23 +94,29 @@ impl Kernels {
         self.0
     }
 
-    /// Sums over k of at most [`ROWS`] rows of unsigned activations with a block's weights, modulo 2^32.
-    pub(super) fn sums_i8(self, rows: Rows<'_, Group>, lines: &[I8Line], sums: &mut [[i32; BLOCK]; ROWS]) {
-        dispatch!(self, sums_i8(rows, lines, sums));
+    /// Sums over k of at most [`ROWS`] rows of unsigned activations with a block's weights, modulo 2^32. Meanwhile the lines `next` may
+    /// be fetched from memory.
+    pub(super) fn sums_i8(
+        self,
+        rows: Rows<'_, Group>,
+        lines: &[I8Line],
+        next: &[I8Line],
+        sums: &mut [[i32; BLOCK]; ROWS],
+    ) {
+        dispatch!(self, sums_i8(rows, lines, next, sums));
     }
 
     /// Sums over k, in order, of at most [`ROWS`] rows with a block's weights.
-    pub(super) fn sums_f32(self, rows: Rows<'_, f32>, lines: &[F32Line], sums: &mut [[f32; BLOCK]; ROWS]) {
+    pub(super) fn sums_f32(self, rows: Rows<'_, f32>, lines: &[F32Line], sums: &mut [Sums]) {
         dispatch!(self, sums_f32(rows, lines, sums));
     }
 
-    /// Scaled sums over k of at most [`BLOCK_ROWS`] rows, or [`BLOCK_ROWS_FINE`] of two bytes, with a block of outputs, see
-    /// [`super::blocks`].
+    /// Scaled sums over k of any number of rows with a block of outputs, see [`super::blocks`].
     pub(super) fn sums_blocks<const P: usize>(
         self,
-        rows: Rows<'_, Activations<P>>,
+        rows: Columns<'_, Activations<P>>,
         steps: &[Step],
-        sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
+        sums: &mut [Sums],
     ) {
         dispatch!(self, sums_blocks(rows, steps, sums));
     }
@@ -121,41 +124,41 @@ impl Kernels {
     /// The same with 4-bit weights, see [`super::nibbles`].
     pub(super) fn sums_nibbles<const P: usize>(
         self,
-        rows: Rows<'_, Activations<P>>,
+        rows: Columns<'_, Activations<P>>,
         steps: &[NibbleStep],
-        sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
+        sums: &mut [Sums],
     ) {
         dispatch!(self, sums_nibbles(rows, steps, sums));
     }
 
-    /// Quantises one row of activations for weights in blocks.
-    pub(super) fn quantise_blocks<const P: usize>(self, x: &[f32], record: &mut [Activations<P>]) {
-        dispatch!(self, quantise_blocks(x, record));
-    }
-
-    /// Turns the sums of one row's planes into f32 and adds the bias.
-    pub(super) fn scale_i8(
-        self,
-        sums: &[[i32; BLOCK]],
-        columns: &I8Columns,
-        scale: f32,
-        out: &mut [MaybeUninit<f32>; BLOCK],
-    ) {
+    /// Turns the sums of one row's planes into f32.
+    pub(super) fn scale_i8(self, sums: &[[i32; BLOCK]], columns: &I8Columns, scale: f32, out: &mut Sums) {
         dispatch!(self, scale_i8(sums, columns, scale, out));
     }
 
-    /// The sum of two blocks of a row: its sums and the bias, or what they are added to.
-    pub(super) fn add(self, a: &[f32; BLOCK], b: &[f32; BLOCK], out: &mut [MaybeUninit<f32>; BLOCK]) {
-        dispatch!(self, add(a, b, out));
-    }
-
-    /// Applies the last part of a map to a block of one row.
-    pub(super) fn finish(self, epilogue: Epilogue, block: &mut [f32; BLOCK]) {
-        dispatch!(self, finish(epilogue, block));
+    /// Finishes the sums of `rows` and writes them to their tile, see [`super::finish`].
+    pub(super) fn finish(
+        self,
+        ending: &Ending<'_>,
+        sums: &mut [Sums],
+        rows: Range<usize>,
+        tile: &mut TileMut<'_, MaybeUninit<f32>>,
+    ) {
+        dispatch!(self, finish(ending, sums, rows, tile));
     }
 
     /// Quantises one row of activations, see [`super::quantise`].
     pub(super) fn quantise_row(self, x: &[f32], bits: ActivationBits, record: &mut [Group]) {
         dispatch!(self, quantise_row(x, bits, record));
+    }
+
+    /// Quantises a step of some rows for weights in blocks, see [`super::blocks`].
+    pub(super) fn quantise_step<const P: usize>(
+        self,
+        rows: Rows<'_, f32>,
+        step: usize,
+        records: &mut [Activations<P>],
+    ) {
+        dispatch!(self, quantise_step(rows, step, records));
     }
 }

@@ -22,6 +22,7 @@ mod avx512;
 mod backward;
 mod blocks;
 mod dense;
+mod finish;
 mod forward;
 mod gate;
 mod isa;

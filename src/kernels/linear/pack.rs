@@ -66,6 +66,15 @@ pub(super) type I8Line = Line<i8, 64>;
 /// A line of an f32 block: [LANES].
 pub(super) type F32Line = Line<f32, LANES>;
 
+/// Sums of a row with a block of outputs.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(super) struct Sums(pub(super) [f32; BLOCK]);
+
+impl Sums {
+    pub(super) const ZERO: Sums = Sums([0.0; BLOCK]);
+}
+
 /// The packed weights of a linear map.
 #[derive(Debug)]
 pub(super) enum Packed {
@@ -172,5 +181,11 @@ impl PackedI8 {
     pub(super) fn block(&self, block: usize) -> (&[I8Line], &I8Columns) {
         let len = self.lines.len() / self.columns.len();
         (&self.lines[block * len..(block + 1) * len], &self.columns[block])
+    }
+
+    /// The stream of the block behind `block`; empty behind the last.
+    pub(super) fn next(&self, block: usize) -> &[I8Line] {
+        let len = self.lines.len() / self.columns.len();
+        self.lines.get((block + 1) * len..(block + 2) * len).unwrap_or_default()
     }
 }

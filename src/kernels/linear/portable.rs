@@ -1,19 +1,22 @@
 //! The micro-kernels in plain Rust, and the parts that every instruction set compiles for itself.
 
-use std::mem::MaybeUninit;
-
-pub(super) use super::activation::finish;
-pub(super) use super::blocks::quantise_blocks;
+pub(super) use super::blocks::quantise_step;
 use super::blocks::{Activations, GROUPS, Step};
-use super::isa::{BLOCK_ROWS, ROWS};
+pub(super) use super::finish::finish;
+use super::isa::ROWS;
 use super::nibbles::{NibbleStep, PAIRS};
-use super::pack::{BLOCK, F32Line, GROUP, I8Columns, I8Line, LANES, LINES};
+use super::pack::{BLOCK, F32Line, GROUP, I8Columns, I8Line, LANES, LINES, Sums};
 use super::quantise::Group;
 pub(super) use super::quantise::quantise_row;
-use super::rows::Rows;
+use super::rows::{Columns, Rows};
 
 /// See [`super::isa::Kernels::sums_i8`].
-pub(super) fn sums_i8(rows: Rows<'_, Group>, lines: &[I8Line], sums: &mut [[i32; BLOCK]; ROWS]) {
+pub(super) fn sums_i8(
+    rows: Rows<'_, Group>,
+    lines: &[I8Line],
+    _next: &[I8Line],
+    sums: &mut [[i32; BLOCK]; ROWS],
+) {
     for (row, sums) in rows.iter().zip(sums) {
         *sums = [0; BLOCK];
         for (group, step) in row.iter().zip(lines.chunks_exact(LINES)) {
@@ -27,11 +30,11 @@ pub(super) fn sums_i8(rows: Rows<'_, Group>, lines: &[I8Line], sums: &mut [[i32;
 }
 
 /// See [`super::isa::Kernels::sums_f32`].
-pub(super) fn sums_f32(rows: Rows<'_, f32>, lines: &[F32Line], sums: &mut [[f32; BLOCK]; ROWS]) {
+pub(super) fn sums_f32(rows: Rows<'_, f32>, lines: &[F32Line], sums: &mut [Sums]) {
     for (row, sums) in rows.iter().zip(sums) {
-        *sums = [0.0; BLOCK];
+        *sums = Sums::ZERO;
         for (&x, step) in row.iter().zip(lines.chunks_exact(LINES)) {
-            for (sums, line) in sums.chunks_exact_mut(LANES).zip(step) {
+            for (sums, line) in sums.0.chunks_exact_mut(LANES).zip(step) {
                 for (sum, &w) in sums.iter_mut().zip(&line.0) {
                     *sum = x.mul_add(w, *sum);
                 }
@@ -42,13 +45,13 @@ pub(super) fn sums_f32(rows: Rows<'_, f32>, lines: &[F32Line], sums: &mut [[f32;
 
 /// See [`super::isa::Kernels::sums_blocks`].
 pub(super) fn sums_blocks<const P: usize>(
-    rows: Rows<'_, Activations<P>>,
+    rows: Columns<'_, Activations<P>>,
     steps: &[Step],
-    sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
+    sums: &mut [Sums],
 ) {
-    for (row, sums) in rows.iter().zip(sums) {
-        *sums = [0.0; BLOCK];
-        for (x, step) in row.iter().zip(steps) {
+    for (row, sums) in sums[..rows.count()].iter_mut().enumerate() {
+        *sums = Sums::ZERO;
+        for (x, step) in rows.row(row, steps.len()).zip(steps) {
             let mut products = [if P == 1 { x.correction } else { 128 * x.correction }; BLOCK];
             for (group, lines) in step.weights.iter().enumerate() {
                 let integers = x.integers(group);
@@ -57,7 +60,7 @@ pub(super) fn sums_blocks<const P: usize>(
                     *sum += integers.iter().zip(weights).map(|(&x, &w)| x * i32::from(w)).sum::<i32>();
                 }
             }
-            for ((sum, product), scale) in sums.iter_mut().zip(products).zip(step.scales) {
+            for ((sum, product), scale) in sums.0.iter_mut().zip(products).zip(step.scales) {
                 *sum = (product as f32).mul_add(scale.to_f32() * x.scale, *sum);
             }
         }
@@ -66,13 +69,13 @@ pub(super) fn sums_blocks<const P: usize>(
 
 /// See [`super::isa::Kernels::sums_nibbles`].
 pub(super) fn sums_nibbles<const P: usize>(
-    rows: Rows<'_, Activations<P>>,
+    rows: Columns<'_, Activations<P>>,
     steps: &[NibbleStep],
-    sums: &mut [[f32; BLOCK]; BLOCK_ROWS],
+    sums: &mut [Sums],
 ) {
-    for (row, sums) in rows.iter().zip(sums) {
-        *sums = [0.0; BLOCK];
-        for (x, step) in row.iter().zip(steps) {
+    for (row, sums) in sums[..rows.count()].iter_mut().enumerate() {
+        *sums = Sums::ZERO;
+        for (x, step) in rows.row(row, steps.len()).zip(steps) {
             let mut products = [0; BLOCK];
             for group in 0..GROUPS {
                 let shift = group / PAIRS * 4;
@@ -83,19 +86,12 @@ pub(super) fn sums_nibbles<const P: usize>(
                     *sum += integers.iter().zip(levels).map(|(&x, &both)| x * level(both)).sum::<i32>();
                 }
             }
-            for j in 0..BLOCK {
-                sums[j] = (products[j] as f32).mul_add(step.scales[j].to_f32() * x.scale, sums[j]);
-                sums[j] = x.sum.mul_add(step.offsets[j].to_f32(), sums[j]);
+            let numbers = step.scales.iter().zip(&step.offsets);
+            for ((sum, product), (scale, offset)) in sums.0.iter_mut().zip(products).zip(numbers) {
+                *sum = (product as f32).mul_add(scale.to_f32() * x.scale, *sum);
+                *sum = x.sum.mul_add(offset.to_f32(), *sum);
             }
         }
-    }
-}
-
-/// See [`super::isa::Kernels::add`]. Inlined into a function per instruction set.
-#[inline(always)]
-pub(super) fn add(a: &[f32; BLOCK], b: &[f32; BLOCK], out: &mut [MaybeUninit<f32>; BLOCK]) {
-    for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
-        out.write(a + b);
     }
 }
 
@@ -104,24 +100,19 @@ pub(super) fn add(a: &[f32; BLOCK], b: &[f32; BLOCK], out: &mut [MaybeUninit<f32
 /// The sums are exact, so the one rounding on the way to f32 is the same by any route: from i32 at 8 bits, from f64, which
 /// holds `128 * h + l` exactly, at 15.
 #[inline(always)]
-pub(super) fn scale_i8(
-    sums: &[[i32; BLOCK]],
-    columns: &I8Columns,
-    scale: f32,
-    out: &mut [MaybeUninit<f32>; BLOCK],
-) {
-    let I8Columns { correction, scale: weight_scale, bias } = columns;
+pub(super) fn scale_i8(sums: &[[i32; BLOCK]], columns: &I8Columns, scale: f32, out: &mut Sums) {
+    let I8Columns { correction, scale: weight_scale, .. } = columns;
     match sums {
         [high, low] => {
             for j in 0..BLOCK {
                 let sum = f64::from(high[j].wrapping_add(correction[j])) * 128.0 + f64::from(low[j]);
-                out[j].write(sum as f32 * scale * weight_scale[j] + bias[j]);
+                out.0[j] = sum as f32 * scale * weight_scale[j];
             }
         }
         [sums, ..] => {
             for j in 0..BLOCK {
                 let sum = sums[j].wrapping_add(correction[j]) as f32;
-                out[j].write(sum * scale * weight_scale[j] + bias[j]);
+                out.0[j] = sum * scale * weight_scale[j];
             }
         }
         [] => unreachable!("a row has a plane"),

@@ -99,7 +99,12 @@ pub(super) fn quantise_row(x: &[f32], bits: ActivationBits, record: &mut [Group]
 pub(super) fn scale_of(x: &[f32], limit: f32) -> (f32, f32) {
     // Magnitudes order like their bits, and anything not finite comes above all that is.
     let largest = x.iter().fold(0i32, |largest, value| largest.max((value.to_bits() & 0x7fff_ffff) as i32));
-    let largest = f32::from_bits(largest as u32);
+    scale_for(f32::from_bits(largest as u32), limit)
+}
+
+/// [`scale_of`] a row whose largest magnitude is known.
+#[inline(always)]
+pub(super) fn scale_for(largest: f32, limit: f32) -> (f32, f32) {
     let inverse = limit / largest;
     if !largest.is_finite() {
         (f32::NAN, 0.0)

@@ -38,9 +38,9 @@ impl<'a, T> Rows<'a, T> {
         &self.items[index * self.stride..][..self.width]
     }
 
-    /// Those from row `first` on.
-    pub(super) fn from(self, first: usize) -> Rows<'a, T> {
-        Rows { items: &self.items[first * self.stride..], count: self.count - first, ..self }
+    /// Those behind the first `count`.
+    pub(super) fn skip(self, count: usize) -> Rows<'a, T> {
+        Rows { items: &self.items[count * self.stride..], count: self.count - count, ..self }
     }
 
     /// The first R of them.
@@ -53,10 +53,59 @@ impl<'a, T> Rows<'a, T> {
     }
 
     /// All of them.
+    #[inline(always)]
     pub(super) fn iter(self) -> impl Iterator<Item = &'a [T]>
     where
         T: Copy,
     {
         (0..self.count).map(move |index| self.row(index))
+    }
+}
+
+/// Some neighbouring rows that lie column by column: all rows' first items, then all rows' second ones.
+///
+/// A kernel that takes many rows at once then finds what it reads of them side by side.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Columns<'a, T> {
+    /// From the first row on.
+    items: &'a [T],
+    stride: usize,
+    count: usize,
+}
+
+impl<'a, T> Columns<'a, T> {
+    /// Rows `range` of `items`, `rows` in all.
+    pub(super) fn new(items: &'a [T], rows: usize, range: Range<usize>) -> Columns<'a, T> {
+        Columns { items: &items[range.start..], stride: rows, count: range.len() }
+    }
+
+    /// How many rows.
+    #[inline(always)]
+    pub(super) fn count(self) -> usize {
+        self.count
+    }
+
+    /// One item of each row.
+    #[inline(always)]
+    pub(super) fn column(self, index: usize) -> &'a [T] {
+        &self.items[index * self.stride..][..self.count]
+    }
+
+    /// One item of each of the first R rows.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    #[inline(always)]
+    pub(super) fn first<const R: usize>(self, index: usize) -> &'a [T; R] {
+        self.column(index).first_chunk().expect("as many rows as the caller has counted")
+    }
+
+    /// The first `len` items of one row.
+    #[inline(always)]
+    pub(super) fn row(self, row: usize, len: usize) -> impl Iterator<Item = &'a T>
+    where
+        T: Copy,
+    {
+        (0..len).map(move |index| &self.column(index)[row])
     }
 }

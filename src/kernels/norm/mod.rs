@@ -15,7 +15,7 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{mem::MaybeUninit, sync::Arc};
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
@@ -129,11 +129,11 @@ impl Norm {
         x.apply_op1(self.clone())
     }
 
-    /// Normalises the rows of `x` (rows, d) into `out` (rows, d).
+    /// Normalises the rows of `x` (rows, d) to the same shape.
     ///
     /// # Errors
-    /// When a slice's length does not fit.
-    pub fn forward_rows(&self, x: &[f32], out: &mut [f32]) -> Result<(), NormError> {
+    /// When they are not whole rows.
+    pub fn forward_rows(&self, x: &[f32]) -> Result<Vec<f32>, NormError> {
         let width = self.width();
         if !x.len().is_multiple_of(width) {
             return Err(NormError::Length {
@@ -142,29 +142,38 @@ impl Norm {
                 got: x.len() % width,
             });
         }
-        if out.len() != x.len() {
-            return Err(NormError::Length { what: "outputs", expected: x.len(), got: out.len() });
-        }
         let rows = x.len() / width;
         let grid = TileGrid { rows, columns: width, tile_rows: (CHUNK / width).max(1), tile_columns: width };
-        self.pool.for_each_tile(out, grid, |mut tile| {
-            for row in tile.rows() {
-                let out = tile.row_mut(row, 0..width);
-                out.copy_from_slice(&x[row * width..(row + 1) * width]);
-                self.normalise(out);
+        // SAFETY: `normalise` writes every element of a row, and a tile is whole rows.
+        Ok(unsafe {
+            self.pool.fill_tiles(grid, |mut tile| {
+                for row in tile.rows() {
+                    self.normalise(&x[row * width..(row + 1) * width], tile.row_mut(row, 0..width));
+                }
+            })
+        })
+    }
+
+    /// Normalises one row.
+    fn normalise(&self, x: &[f32], out: &mut [MaybeUninit<f32>]) {
+        let (weight, eps) = (&self.weight[..], self.eps);
+        match &self.bias {
+            None => simd::widest!(rms(x: &[f32], weight: &[f32], eps: f32, out: &mut [MaybeUninit<f32>])),
+            Some(bias) => {
+                let bias = &bias[..];
+                simd::widest!(layer(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [MaybeUninit<f32>]));
             }
-        });
-        Ok(())
+        }
     }
 
     /// Normalises one row in place.
-    pub(super) fn normalise(&self, row: &mut [f32]) {
+    pub(super) fn normalise_in_place(&self, row: &mut [f32]) {
         let (weight, eps) = (&self.weight[..], self.eps);
         match &self.bias {
-            None => simd::widest!(rms(row: &mut [f32], weight: &[f32], eps: f32)),
+            None => simd::widest!(rms_in_place(row: &mut [f32], weight: &[f32], eps: f32)),
             Some(bias) => {
                 let bias = &bias[..];
-                simd::widest!(layer(row: &mut [f32], weight: &[f32], bias: &[f32], eps: f32));
+                simd::widest!(layer_in_place(row: &mut [f32], weight: &[f32], bias: &[f32], eps: f32));
             }
         }
     }
@@ -184,21 +193,48 @@ fn check(what: &str, values: &[f32], eps: f32) -> Result<(), NormError> {
 }
 
 #[inline(always)]
-fn rms(row: &mut [f32], weight: &[f32], eps: f32) {
-    let inverse = 1.0 / (sum_of(row, |x| x * x) / row.len() as f32 + eps).sqrt();
+fn rms(x: &[f32], weight: &[f32], eps: f32, out: &mut [MaybeUninit<f32>]) {
+    let inverse = inverse_rms(x, eps);
+    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+        out.write(x * inverse * weight);
+    }
+}
+
+#[inline(always)]
+fn rms_in_place(row: &mut [f32], weight: &[f32], eps: f32) {
+    let inverse = inverse_rms(row, eps);
     for (x, weight) in row.iter_mut().zip(weight) {
         *x = *x * inverse * weight;
     }
 }
 
 #[inline(always)]
-fn layer(row: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
-    let mean = sum_of(row, |x| x) / row.len() as f32;
-    let variance = sum_of(row, |x| (x - mean) * (x - mean)) / row.len() as f32;
-    let inverse = 1.0 / (variance + eps).sqrt();
+fn inverse_rms(x: &[f32], eps: f32) -> f32 {
+    1.0 / (sum_of(x, |x| x * x) / x.len() as f32 + eps).sqrt()
+}
+
+#[inline(always)]
+fn layer(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [MaybeUninit<f32>]) {
+    let (mean, inverse) = moments(x, eps);
+    for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
+        out.write((x - mean) * inverse * weight + bias);
+    }
+}
+
+#[inline(always)]
+fn layer_in_place(row: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
+    let (mean, inverse) = moments(row, eps);
     for ((x, weight), bias) in row.iter_mut().zip(weight).zip(bias) {
         *x = (*x - mean) * inverse * weight + bias;
     }
+}
+
+/// The mean, and the inverse of the standard deviation.
+#[inline(always)]
+fn moments(x: &[f32], eps: f32) -> (f32, f32) {
+    let mean = sum_of(x, |x| x) / x.len() as f32;
+    let variance = sum_of(x, |x| (x - mean) * (x - mean)) / x.len() as f32;
+    (mean, 1.0 / (variance + eps).sqrt())
 }
 
 /// The sum of `term` over a row, in the order that the module's documentation fixes.
@@ -241,8 +277,7 @@ impl CustomOp1 for Norm {
             );
         }
         let x = &storage.as_slice::<f32>()?[start..end];
-        let mut out = vec![0.0; x.len()];
-        self.forward_rows(x, &mut out).map_err(candle_core::Error::wrap)?;
+        let out = self.forward_rows(x).map_err(candle_core::Error::wrap)?;
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 

@@ -51,6 +51,26 @@ impl ComputePool {
         out
     }
 
+    /// As [`ComputePool::fill_tiles`], cut into bands.
+    ///
+    /// # Safety
+    /// `work` writes every element of the tile that it gets.
+    ///
+    /// # Panics
+    /// When the bands are not in order, or a tile has no columns.
+    pub unsafe fn fill_bands<T: Send>(
+        &self,
+        bands: &Bands<'_>,
+        work: impl Fn(usize, TileMut<'_, MaybeUninit<T>>) + Sync,
+    ) -> Vec<T> {
+        let len = bands.ends.last().copied().unwrap_or(0) * bands.columns;
+        let mut out = Vec::with_capacity(len);
+        self.for_each_band(&mut out.spare_capacity_mut()[..len], bands, work);
+        // SAFETY: the capacity is at least `len`, and the tiles, which `work` has written whole, cover the matrix.
+        unsafe { out.set_len(len) };
+        out
+    }
+
     /// Cuts `out`, a row-major matrix, into the tiles of `bands` and calls `work` with a band's index once for each of them.
     ///
     /// # Panics

@@ -6,64 +6,91 @@ use std::arch::x86_64::{
     _mm512_shuffle_f32x4, _mm512_shuffle_ps, _mm512_storeu_ps, _mm512_unpackhi_pd, _mm512_unpacklo_pd,
 };
 
-use super::cpu::{KEYS, QUERIES, RowStarts, WeighedSum};
+use super::cpu::{KEYS, PAIR, QUERIES, RowStarts, WeighedSum};
 
 /// Numbers in a vector.
 const LANES: usize = 16;
 
-/// The dot products of `q` with the keys in `rows` of `keys`.
+/// The dot products of one or two queries with the keys in `rows` of `keys`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
-pub(super) fn scores(q: &[f32], keys: &[f32], rows: &RowStarts<'_>) -> [f32; KEYS] {
-    // Heads that models have, in whole vectors, so that the query stays in registers.
-    match q.len() {
-        32 => scores_of::<2>(q, keys, rows),
-        64 => scores_of::<4>(q, keys, rows),
-        80 => scores_of::<5>(q, keys, rows),
-        96 => scores_of::<6>(q, keys, rows),
-        128 => scores_of::<8>(q, keys, rows),
-        _ => scores_of::<0>(q, keys, rows),
+pub(super) fn scores(queries: &[&[f32]], keys: &[f32], rows: &RowStarts<'_>) -> [[f32; KEYS]; PAIR] {
+    match *queries {
+        [one] => [scores_of_any([one], keys, rows)[0], [0.0; KEYS]],
+        [one, other] => scores_of_any([one, other], keys, rows),
+        _ => unreachable!("a kernel takes 1 to {PAIR} queries"),
     }
 }
 
-/// C is the number of vectors in `q`, or 0 for any size.
+/// R queries of equal length.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+fn scores_of_any<const R: usize>(
+    queries: [&[f32]; R],
+    keys: &[f32],
+    rows: &RowStarts<'_>,
+) -> [[f32; KEYS]; R] {
+    // Heads that models have, in whole vectors, so that the queries stay in registers.
+    match queries[0].len() {
+        32 => scores_of::<R, 2>(queries, keys, rows),
+        64 => scores_of::<R, 4>(queries, keys, rows),
+        80 => scores_of::<R, 5>(queries, keys, rows),
+        96 => scores_of::<R, 6>(queries, keys, rows),
+        128 => scores_of::<R, 8>(queries, keys, rows),
+        _ => scores_of::<R, 0>(queries, keys, rows),
+    }
+}
+
+/// C is the number of vectors in a query, or 0 for any size.
 ///
 /// Four keys at a time keep 16 running sums each, and all are folded together: halves are added, then quarters, and so on,
 /// so that the sums of 16 keys end up side by side.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
-fn scores_of<const C: usize>(q: &[f32], keys: &[f32], rows: &RowStarts<'_>) -> [f32; KEYS] {
+fn scores_of<const R: usize, const C: usize>(
+    queries: [&[f32]; R],
+    keys: &[f32],
+    rows: &RowStarts<'_>,
+) -> [[f32; KEYS]; R] {
     let starts: &[usize; KEYS] = rows.starts.try_into().expect("a tile of keys is whole");
-    assert!(rows.last + q.len() <= keys.len(), "the keys lie inside of their matrix");
-    let mut whole = [_mm512_setzero_ps(); C];
-    for (q, chunk) in whole.iter_mut().zip(q.as_chunks::<LANES>().0) {
-        // SAFETY: the chunk is 16 elements; the load asks for no alignment.
-        *q = unsafe { _mm512_loadu_ps(chunk.as_ptr()) };
+    let dim = queries[0].len();
+    assert!(rows.last + dim <= keys.len(), "the keys lie inside of their matrix");
+    assert!(queries.iter().all(|q| q.len() == dim), "queries are of one length");
+    let mut whole = [[_mm512_setzero_ps(); C]; R];
+    for (whole, q) in whole.iter_mut().zip(queries) {
+        for (whole, chunk) in whole.iter_mut().zip(q.as_chunks::<LANES>().0) {
+            // SAFETY: the chunk is 16 elements; the load asks for no alignment.
+            *whole = unsafe { _mm512_loadu_ps(chunk.as_ptr()) };
+        }
     }
-    let mut folded = [_mm512_setzero_ps(); 4];
-    for (key, folded) in folded.iter_mut().enumerate() {
+    let mut folded = [[_mm512_setzero_ps(); 4]; R];
+    for key in 0..4 {
         // Their sums come out at the places `key`, `key + 4`, `key + 8` and `key + 12`.
-        let mut sums = [_mm512_setzero_ps(); 4];
+        let mut sums = [[_mm512_setzero_ps(); R]; 4];
         for (place, sums) in sums.iter_mut().enumerate() {
             let start = starts[key + 4 * place];
-            // SAFETY: each of `starts` is at most `last`, from where on `keys` has `q.len()` elements, as asserted; and
-            // where C is not 0, `q` has C vectors.
+            // SAFETY: each of `starts` is at most `last`, from where on `keys` has `dim` elements, as asserted; and
+            // where C is not 0, a query has C vectors.
             *sums = unsafe {
                 let at = keys.as_ptr().add(start);
-                if C > 0 { products(&whole, at) } else { products_of_any(q, at) }
+                if C > 0 { products(&whole, at) } else { queries.map(|q| products_of_any(q, at)) }
             };
         }
-        let pairs = [halves(sums[0], sums[1]), halves(sums[2], sums[3])];
-        let even = _mm512_shuffle_f32x4::<0b10_00_10_00>(pairs[0], pairs[1]);
-        let odd = _mm512_shuffle_f32x4::<0b11_01_11_01>(pairs[0], pairs[1]);
-        *folded = _mm512_add_ps(even, odd); // a quarter of a vector for each of the four
+        for (r, folded) in folded.iter_mut().enumerate() {
+            let pairs = [halves(sums[0][r], sums[1][r]), halves(sums[2][r], sums[3][r])];
+            let even = _mm512_shuffle_f32x4::<0b10_00_10_00>(pairs[0], pairs[1]);
+            let odd = _mm512_shuffle_f32x4::<0b11_01_11_01>(pairs[0], pairs[1]);
+            folded[key] = _mm512_add_ps(even, odd); // a quarter of a vector for each of the four
+        }
     }
-    let eighths = [eighths(folded[0], folded[1]), eighths(folded[2], folded[3])];
-    let even = _mm512_shuffle_ps::<0b10_00_10_00>(eighths[0], eighths[1]);
-    let odd = _mm512_shuffle_ps::<0b11_01_11_01>(eighths[0], eighths[1]);
-    let mut scores = [0.0; KEYS];
-    // SAFETY: the array is the 64 bytes that are stored; the store asks for no alignment.
-    unsafe { _mm512_storeu_ps(scores.as_mut_ptr(), _mm512_add_ps(even, odd)) };
+    let mut scores = [[0.0; KEYS]; R];
+    for (folded, scores) in folded.iter().zip(&mut scores) {
+        let eighths = [eighths(folded[0], folded[1]), eighths(folded[2], folded[3])];
+        let even = _mm512_shuffle_ps::<0b10_00_10_00>(eighths[0], eighths[1]);
+        let odd = _mm512_shuffle_ps::<0b11_01_11_01>(eighths[0], eighths[1]);
+        // SAFETY: the array is the 64 bytes that are stored; the store asks for no alignment.
+        unsafe { _mm512_storeu_ps(scores.as_mut_ptr(), _mm512_add_ps(even, odd)) };
+    }
     scores
 }
 
@@ -73,11 +100,17 @@ fn scores_of<const C: usize>(q: &[f32], keys: &[f32], rows: &RowStarts<'_>) -> [
 /// `key` points to C readable vectors.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
-unsafe fn products<const C: usize>(q: &[__m512; C], key: *const f32) -> __m512 {
-    let mut sums = _mm512_setzero_ps();
-    for (chunk, &q) in q.iter().enumerate() {
+unsafe fn products<const R: usize, const C: usize>(
+    queries: &[[__m512; C]; R],
+    key: *const f32,
+) -> [__m512; R] {
+    let mut sums = [_mm512_setzero_ps(); R];
+    for chunk in 0..C {
         // SAFETY: within C vectors; the load asks for no alignment.
-        sums = unsafe { _mm512_fmadd_ps(q, _mm512_loadu_ps(key.add(chunk * LANES)), sums) };
+        let key = unsafe { _mm512_loadu_ps(key.add(chunk * LANES)) };
+        for r in 0..R {
+            sums[r] = _mm512_fmadd_ps(queries[r][chunk], key, sums[r]);
+        }
     }
     sums
 }

@@ -4,7 +4,7 @@
 //! [`simd::dot`]'s sum, the weights of a row are summed from its first visible key in [`simd::sum`]'s lanes, and values are
 //! added key by key in order of position, one fused multiply-add each.
 
-use std::{cell::RefCell, ops::Range};
+use std::{cell::RefCell, mem::MaybeUninit, ops::Range};
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
@@ -16,6 +16,8 @@ use crate::kernels::{
 
 /// Keys whose scores a kernel makes at once.
 pub(super) const KEYS: usize = 16;
+/// Queries whose scores a kernel makes at once, so that a key is read once for both.
+pub(super) const PAIR: usize = 2;
 /// Queries whose values a kernel sums at once.
 pub(super) const QUERIES: usize = 6;
 /// Queries a task of many rows: they read the same keys, which then are in the nearest cache.
@@ -36,15 +38,6 @@ pub(super) struct Rows<'a> {
     pub values: &'a [f32],
     pub stride: usize,
     pub offset: usize,
-}
-
-impl<'a> Rows<'a> {
-    /// Columns `[start, start + count)` of this part, in row `row`.
-    #[inline(always)]
-    fn part(&self, row: usize, start: usize, count: usize) -> &'a [f32] {
-        let first = row * self.stride + self.offset + start;
-        &self.values[first..first + count]
-    }
 }
 
 /// Keys and values, row by row: two parts of one matrix.
@@ -95,6 +88,8 @@ pub(super) struct WeighedSum<'a> {
 struct Memory {
     /// Where the rows of the keys start, in order of position; whole tiles of [`KEYS`], the last row repeated.
     starts: Vec<usize>,
+    /// Where the queries start.
+    queries: Vec<usize>,
     /// What each query sees, counted from the first key that any of them sees.
     visible: Vec<Range<usize>>,
     /// Scores, then weights. `(queries, starts)`
@@ -105,7 +100,13 @@ struct Memory {
 
 impl Memory {
     const fn new() -> Memory {
-        Memory { starts: Vec::new(), visible: Vec::new(), scores: Vec::new(), sums: Vec::new() }
+        Memory {
+            starts: Vec::new(),
+            queries: Vec::new(),
+            visible: Vec::new(),
+            scores: Vec::new(),
+            sums: Vec::new(),
+        }
     }
 }
 
@@ -123,20 +124,19 @@ struct Task<'a> {
     seen: Range<usize>,
 }
 
-/// Attention of checked spans. `out` is `(rows, heads * dim)`.
+/// Attention of checked spans: `(rows, heads * dim)`.
 pub(super) fn attend(
     attention: &Attention<'_>,
     width: Width,
     (q, kv): (Rows<'_>, KeyValues<'_>),
-    out: &mut [f32],
-) {
+) -> Vec<f32> {
     let Plan { ends, spans, groups, serial } = Plan::new(attention);
     let heads = attention.heads;
     let group_columns = heads.heads / heads.kv_heads * heads.dim;
     let bands = Bands { ends: &ends, columns: heads.query_width(), tile_columns: groups * group_columns };
     let alone = ComputePool::serial();
     let pool = if serial { &alone } else { attention.pool };
-    pool.for_each_band(out, &bands, |band, tile| {
+    let work = |band: usize, tile: TileMut<'_, MaybeUninit<f32>>| {
         let (span, rows) = (&attention.spans[spans[band]], tile.rows());
         let first = span.visible(rows.start, attention.window);
         let last = span.visible(rows.end - 1, attention.window);
@@ -151,7 +151,9 @@ pub(super) fn attend(
             Width::Avx2 => unsafe { run_avx2(&task, memory, tile) },
             _ => task.run(memory, tile, portable::scores, portable::weigh),
         });
-    });
+    };
+    // SAFETY: a task writes each of its rows in each of its heads, the columns of its tile.
+    unsafe { pool.fill_bands(&bands, work) }
 }
 
 /// How a call is cut into tasks.
@@ -196,11 +198,11 @@ impl Plan {
 /// [`Task::run`] compiled for AVX-512, with kernels of its own.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-fn run_avx512(task: &Task<'_>, memory: &mut Memory, tile: TileMut<'_, f32>) {
+fn run_avx512(task: &Task<'_>, memory: &mut Memory, tile: TileMut<'_, MaybeUninit<f32>>) {
     task.run(
         memory,
         tile,
-        |q, keys, rows| avx512::scores(q, keys, rows),
+        |queries, keys, rows| avx512::scores(queries, keys, rows),
         |call, out| avx512::weigh(call, out),
     );
 }
@@ -208,7 +210,7 @@ fn run_avx512(task: &Task<'_>, memory: &mut Memory, tile: TileMut<'_, f32>) {
 /// [`Task::run`] compiled for AVX2.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn run_avx2(task: &Task<'_>, memory: &mut Memory, tile: TileMut<'_, f32>) {
+fn run_avx2(task: &Task<'_>, memory: &mut Memory, tile: TileMut<'_, MaybeUninit<f32>>) {
     task.run(memory, tile, portable::scores, portable::weigh);
 }
 
@@ -218,11 +220,12 @@ impl Task<'_> {
     fn run(
         &self,
         memory: &mut Memory,
-        mut tile: TileMut<'_, f32>,
-        scores: impl Fn(&[f32], &[f32], &RowStarts<'_>) -> [f32; KEYS],
+        mut tile: TileMut<'_, MaybeUninit<f32>>,
+        scores: impl Fn(&[&[f32]], &[f32], &RowStarts<'_>) -> [[f32; KEYS]; PAIR],
         weigh: impl Fn(&WeighedSum<'_>, &mut [f32]),
     ) {
         self.find_rows(&mut memory.starts);
+        self.find_queries(&mut memory.queries);
         self.find_visible(&mut memory.visible);
         let queries = self.rows.len() * self.group() * self.groups.len();
         memory.scores.resize(queries * memory.starts.len(), 0.0);
@@ -258,6 +261,17 @@ impl Task<'_> {
         }
     }
 
+    fn find_queries(&self, queries: &mut Vec<usize>) {
+        queries.clear();
+        let heads = self.group() * self.attention.heads.dim;
+        for kv_head in self.groups.clone() {
+            for row in self.rows.clone() {
+                let first = row * self.q.stride + self.q.offset + kv_head * heads;
+                queries.extend((first..first + heads).step_by(self.attention.heads.dim));
+            }
+        }
+    }
+
     fn find_rows(&self, starts: &mut Vec<usize>) {
         starts.clear();
         for (first, length) in self.span.keys.runs(self.seen.clone()) {
@@ -269,21 +283,34 @@ impl Task<'_> {
 
     /// The scores of all queries, a tile of keys at a time: what a tile holds comes from memory once.
     #[inline(always)]
-    fn score(&self, memory: &mut Memory, scores: impl Fn(&[f32], &[f32], &RowStarts<'_>) -> [f32; KEYS]) {
-        let (dim, group) = (self.attention.heads.dim, self.group());
-        let count = memory.starts.len();
+    fn score(
+        &self,
+        memory: &mut Memory,
+        scores: impl Fn(&[&[f32]], &[f32], &RowStarts<'_>) -> [[f32; KEYS]; PAIR],
+    ) {
+        let dim = self.attention.heads.dim;
+        let (count, a_group) = (memory.starts.len(), self.rows.len() * self.group());
+        let q = |start: usize| &self.q.values[start..start + dim];
         for (tile, starts) in memory.starts.chunks_exact(KEYS).enumerate() {
             let (rows, first) = (RowStarts::new(starts), tile * KEYS);
-            let mut out = memory.scores.chunks_exact_mut(count).zip(&memory.visible);
-            for kv_head in self.groups.clone() {
+            let in_sight = |visible: &Range<usize>| visible.start < first + KEYS && visible.end > first;
+            let groups = memory.queries.chunks(a_group).zip(memory.visible.chunks(a_group));
+            let groups = groups.zip(memory.scores.chunks_mut(a_group * count));
+            for (kv_head, ((queries, visible), out)) in self.groups.clone().zip(groups) {
                 let keys = &self.kv.keys.values[self.kv.keys.offset + kv_head * dim..];
-                for row in self.rows.clone() {
-                    let q = self.q.part(row, kv_head * group * dim, group * dim);
-                    for (q, (out, visible)) in q.chunks_exact(dim).zip(&mut out) {
-                        if visible.start < first + KEYS && visible.end > first {
-                            let found = scores(q, keys, &rows).map(|dot| self.attention.scale * dot);
-                            out[first..first + KEYS].copy_from_slice(&found);
-                        }
+                let pairs = queries.chunks(PAIR).zip(visible.chunks(PAIR));
+                for ((queries, visible), out) in pairs.zip(out.chunks_mut(PAIR * count)) {
+                    if !visible.iter().any(in_sight) {
+                        continue;
+                    }
+                    let found = match *queries {
+                        [one] => scores(&[q(one)], keys, &rows),
+                        [one, other] => scores(&[q(one), q(other)], keys, &rows),
+                        _ => unreachable!("a chunk is one or two"),
+                    };
+                    for (out, found) in out.chunks_exact_mut(count).zip(found) {
+                        let out = &mut out[first..first + KEYS];
+                        out.copy_from_slice(&found.map(|dot| self.attention.scale * dot));
                     }
                 }
             }
@@ -339,7 +366,7 @@ impl Task<'_> {
 
     /// Divides a query's sums by its weights' sum, into its place.
     #[inline(always)]
-    fn finish(&self, memory: &Memory, query: usize, tile: &mut TileMut<'_, f32>) {
+    fn finish(&self, memory: &Memory, query: usize, tile: &mut TileMut<'_, MaybeUninit<f32>>) {
         let (row, head) = self.place(query);
         let (dim, count) = (self.attention.heads.dim, memory.starts.len());
         let weights = &memory.scores[query * count..(query + 1) * count][memory.visible[query].clone()];
@@ -348,7 +375,7 @@ impl Task<'_> {
         let share = if total > 0.0 { 1.0 / total } else { 0.0 };
         let sums = &memory.sums[query * dim..(query + 1) * dim];
         let out = tile.row_mut(row, head * dim..(head + 1) * dim);
-        out.iter_mut().zip(sums).for_each(|(out, sum)| *out = share * sum);
+        out.iter_mut().zip(sums).for_each(|(out, sum)| _ = out.write(share * sum));
     }
 }
 

@@ -280,8 +280,7 @@ impl Attention<'_> {
     ) -> candle_core::Result<(CpuStorage, Shape)> {
         self.check(rows, kv.rows()).map_err(candle_core::Error::wrap)?;
         let width = self.heads.query_width();
-        let mut out = vec![0f32; rows * width]; // (rows, heads * dim)
-        cpu::attend(self, simd::width(), (q, kv), &mut out);
+        let out = cpu::attend(self, simd::width(), (q, kv)); // (rows, heads * dim)
         Ok((CpuStorage::F32(out), Shape::from((rows, width))))
     }
 }

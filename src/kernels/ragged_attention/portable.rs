@@ -1,14 +1,16 @@
 //! The kernels in plain Rust, compiled for whatever vectors their caller has.
 
-use super::cpu::{KEYS, RowStarts, WeighedSum};
+use super::cpu::{KEYS, PAIR, RowStarts, WeighedSum};
 use crate::kernels::simd;
 
-/// The dot products of `q` with the keys in `rows` of `keys`.
+/// The dot products of at most [`PAIR`] queries with the keys in `rows` of `keys`.
 #[inline(always)]
-pub(super) fn scores(q: &[f32], keys: &[f32], rows: &RowStarts<'_>) -> [f32; KEYS] {
-    let mut scores = [0.0; KEYS];
-    for (score, &start) in scores.iter_mut().zip(rows.starts) {
-        *score = simd::dot(q, &keys[start..start + q.len()]);
+pub(super) fn scores(queries: &[&[f32]], keys: &[f32], rows: &RowStarts<'_>) -> [[f32; KEYS]; PAIR] {
+    let mut scores = [[0.0; KEYS]; PAIR];
+    for (q, scores) in queries.iter().zip(&mut scores) {
+        for (score, &start) in scores.iter_mut().zip(rows.starts) {
+            *score = simd::dot(q, &keys[start..start + q.len()]);
+        }
     }
     scores
 }

@@ -74,11 +74,8 @@ proptest! {
         let (q, slab) = (noise(rows * q_width, 2), noise(slots * 2 * kv_width, 3));
         let part = |offset| cpu::Rows { values: &slab, stride: 2 * kv_width, offset };
         let kv = cpu::KeyValues { keys: part(0), values: part(kv_width) };
-        let run = |width| {
-            let mut out = vec![f32::NAN; rows * q_width];
-            cpu::attend(&attention, width, (cpu::Rows { values: &q, stride: q_width, offset: 0 }, kv), &mut out);
-            out
-        };
+        let q_rows = cpu::Rows { values: &q, stride: q_width, offset: 0 };
+        let run = |width| cpu::attend(&attention, width, (q_rows, kv));
         let plain = run(simd::Width::Portable);
         for &width in simd::widths() {
             let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();

@@ -46,7 +46,7 @@ fn heads_have_the_cpu_kernels_bits() {
             pool,
         };
         let tensor = Tensor::from_slice(&x, (rows, width), &Device::Cpu).unwrap();
-        let expected = prepare.forward(&tensor).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let expected = prepare.forward(tensor).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
 
         let bits: Vec<u16> = x.iter().map(|&x| bf16::from_f32(x).to_bits()).collect();
         let mut device = HostDevice::default();

@@ -4,9 +4,9 @@
 //! Element `i` of a head turns together with element `i + dim / 2`, the pairing of Hugging Face checkpoints. Files that pair
 //! neighbours (llama.cpp's for Llama) are brought into this order when they are read.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, InplaceOp1, Layout, Shape, Tensor};
 
 use super::{
     Place, RowIndices,
@@ -133,12 +133,20 @@ pub struct PrepareHeads<'a> {
 }
 
 impl PrepareHeads<'_> {
-    /// Norms and turns the heads of q and k: `(rows, (heads + 2 kv_heads) * dim)` to the same.
+    /// Norms and turns the heads of q and k: `(rows, (heads + 2 kv_heads) * dim)` to the same. On the CPU, where no gradients are
+    /// wanted, this happens in place: whoever shares the tensor's memory sees it.
     ///
     /// # Errors
     /// When a position lies beyond the table or a width does not fit.
-    pub fn forward(&self, qkv: &Tensor) -> candle_core::Result<Tensor> {
-        if qkv.track_op() { self.forward_tracked(qkv) } else { qkv.apply_op1_no_bwd(self) }
+    pub fn forward(&self, qkv: Tensor) -> candle_core::Result<Tensor> {
+        if qkv.track_op() {
+            self.forward_tracked(&qkv)
+        } else if qkv.device().is_cpu() {
+            qkv.inplace_op1(self)?;
+            Ok(qkv)
+        } else {
+            qkv.apply_op1_no_bwd(self)
+        }
     }
 
     fn check(&self, rows: usize, width: usize) -> Result<(), RopeError> {
@@ -163,6 +171,26 @@ impl PrepareHeads<'_> {
         }
     }
 
+    /// The rows and columns of contiguous rows that fit.
+    fn checked(&self, layout: &Layout) -> candle_core::Result<(usize, usize, Range<usize>)> {
+        let (rows, width) = layout.shape().dims2()?;
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            candle_core::bail!("prepare-heads takes contiguous rows, found {layout:?}")
+        };
+        self.check(rows, width).map_err(candle_core::Error::wrap)?;
+        Ok((rows, width, start..end))
+    }
+
+    /// All rows, in place.
+    fn prepare_rows(&self, rows: usize, width: usize, values: &mut [f32]) {
+        let grid = TileGrid { rows, columns: width, tile_rows: (CHUNK / width).max(1), tile_columns: width };
+        self.pool.for_each_tile(values, grid, |mut tile| {
+            for row in tile.rows() {
+                self.prepare(tile.row_mut(row, 0..width), self.positions[row]);
+            }
+        });
+    }
+
     /// One row, in place.
     fn prepare(&self, row: &mut [f32], position: u32) {
         let (cos, sin) = self.rope.turn(position);
@@ -172,7 +200,7 @@ impl PrepareHeads<'_> {
             [(q, self.norms.map(|norms| &norms.query)), (k, self.norms.map(|norms| &norms.key))]
         {
             if let Some(norm) = norm {
-                part.chunks_exact_mut(self.heads.dim).for_each(|head| norm.normalise(head));
+                part.chunks_exact_mut(self.heads.dim).for_each(|head| norm.normalise_in_place(head));
             }
             simd::widest!(turn(part: &mut [f32], cos: &[f32], sin: &[f32]));
         }
@@ -196,21 +224,9 @@ impl CustomOp1 for PrepareHeads<'_> {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (rows, width) = layout.shape().dims2()?;
-        let Some((start, end)) = layout.contiguous_offsets() else {
-            candle_core::bail!("prepare-heads takes contiguous rows, found {layout:?}")
-        };
-        self.check(rows, width).map_err(candle_core::Error::wrap)?;
-        let x = &storage.as_slice::<f32>()?[start..end];
-        let mut out = vec![0f32; x.len()]; // (rows, [q; k; v])
-        let grid = TileGrid { rows, columns: width, tile_rows: (CHUNK / width).max(1), tile_columns: width };
-        self.pool.for_each_tile(&mut out, grid, |mut tile| {
-            for row in tile.rows() {
-                let out = tile.row_mut(row, 0..width);
-                out.copy_from_slice(&x[row * width..(row + 1) * width]);
-                self.prepare(out, self.positions[row]);
-            }
-        });
+        let (rows, width, part) = self.checked(layout)?;
+        let mut out = storage.as_slice::<f32>()?[part].to_vec(); // (rows, [q; k; v])
+        self.prepare_rows(rows, width, &mut out);
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 
@@ -221,5 +237,18 @@ impl CustomOp1 for PrepareHeads<'_> {
         layout: &Layout,
     ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
         cuda::forward(self, storage, layout)
+    }
+}
+
+impl InplaceOp1 for PrepareHeads<'_> {
+    fn name(&self) -> &'static str {
+        "prepare-heads"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let (rows, width, part) = self.checked(layout)?;
+        let CpuStorage::F32(values) = storage else { candle_core::bail!("prepare-heads takes rows of f32") };
+        self.prepare_rows(rows, width, &mut values[part]);
+        Ok(())
     }
 }

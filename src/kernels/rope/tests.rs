@@ -40,7 +40,7 @@ proptest! {
             let positions = &positions.to_vec().into();
             let op = PrepareHeads { heads, norms: norms.as_ref(), rope: &rope, positions, pool };
             let qkv = Tensor::from_slice(rows, (rows.len() / width, width), &Device::Cpu).unwrap();
-            op.forward(&qkv).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+            op.forward(qkv).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
         };
         let width = heads.query_width() + 2 * heads.kv_width();
         let rows = noise(positions.len() * width, 3);

@@ -1,0 +1,356 @@
+//! Block formats on AVX-512 with VNNI, in two ways.
+//!
+//! Few rows keep their sums in registers while the weights stream by, for weights are what a step of few rows waits for. Many rows
+//! keep weights in registers, a line of 16 outputs by 32 inputs, and their sums in the nearest cache: half bytes are then taken
+//! apart once for all rows, and an accumulator is read and written once for eight products.
+
+use std::arch::x86_64::{
+    __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm_storeu_si128, _mm256_loadu_si256, _mm512_add_epi32,
+    _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps,
+    _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_load_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_max_epi32, _mm512_mul_ps, _mm512_reduce_add_epi32, _mm512_reduce_max_epi32,
+    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_slli_epi32, _mm512_srai_epi32, _mm512_srli_epi16, _mm512_store_ps, _mm512_sub_epi32,
+};
+
+use half::f16;
+
+use super::super::blocks::{self, Activations, GROUPS, SPAN, Step};
+use super::super::nibbles::{NibbleStep, PAIRS};
+use super::super::pack::{BLOCK, LANES, LINES, Sums};
+use super::super::quantise::{ROUND, scale_for};
+use super::super::rows::{Columns, Rows};
+
+/// Steps that weights are asked for ahead of their turn. Processors guess too, but leave a third of the time on the table.
+const AHEAD: usize = 8;
+
+/// See [`super::super::isa::Kernels::sums_blocks`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(in super::super) fn sums_blocks<const P: usize>(
+    rows: Columns<'_, Activations<P>>,
+    steps: &[Step],
+    sums: &mut [Sums],
+) {
+    match rows.count() {
+        1 => few_blocks::<P, 1, 4>(rows, steps, sums),
+        2 => few_blocks::<P, 2, 4>(rows, steps, sums),
+        3 => few_blocks::<P, 3, 2>(rows, steps, sums),
+        4 => few_blocks::<P, 4, 2>(rows, steps, sums),
+        5 if P == 1 => few_blocks::<P, 5, 2>(rows, steps, sums),
+        6 if P == 1 => few_blocks::<P, 6, 2>(rows, steps, sums),
+        _ => many::<P, _>(rows, steps, sums, |step, line| HeldLine {
+            weights: std::array::from_fn(|group| load_bytes(&step.weights[group][line])),
+            scales: load_f16(&step.scales, line),
+            offsets: None,
+        }),
+    }
+}
+
+/// R rows by L lines of 16 outputs at a time: as many running sums, and P times as many sums of the block at hand.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+#[expect(clippy::needless_range_loop, reason = "rows, lines and bytes are walked together, by their numbers")]
+fn few_blocks<const P: usize, const R: usize, const L: usize>(
+    rows: Columns<'_, Activations<P>>,
+    steps: &[Step],
+    sums: &mut [Sums],
+) {
+    for first in (0..LINES).step_by(L) {
+        let mut acc = [[_mm512_setzero_ps(); L]; R];
+        for (index, step) in steps.iter().enumerate() {
+            if first == 0 {
+                prefetch(steps, index + AHEAD);
+            }
+            let x: &[_; R] = rows.first(index);
+            let mut products = [[[_mm512_setzero_si512(); L]; R]; P];
+            for r in 0..R {
+                products[0][r] = [_mm512_set1_epi32(x[r].correction); L];
+            }
+            for group in 0..GROUPS {
+                for l in 0..L {
+                    let weights = load_bytes(&step.weights[group][first + l]);
+                    for r in 0..R {
+                        for p in 0..P {
+                            let x = broadcast(x[r].planes[p][group]);
+                            products[p][r][l] = _mm512_dpbusd_epi32(products[p][r][l], weights, x);
+                        }
+                    }
+                }
+            }
+            for l in 0..L {
+                let scales = load_f16(&step.scales, first + l);
+                for r in 0..R {
+                    let sum =
+                        _mm512_cvtepi32_ps(joined(std::array::from_fn::<_, P, _>(|p| products[p][r][l])));
+                    let scale = _mm512_mul_ps(scales, _mm512_set1_ps(x[r].scale));
+                    acc[r][l] = _mm512_fmadd_ps(sum, scale, acc[r][l]);
+                }
+            }
+        }
+        store_lines(&acc, first, sums);
+    }
+}
+
+/// See [`super::super::isa::Kernels::sums_nibbles`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(in super::super) fn sums_nibbles<const P: usize>(
+    rows: Columns<'_, Activations<P>>,
+    steps: &[NibbleStep],
+    sums: &mut [Sums],
+) {
+    match rows.count() {
+        1 => few_nibbles::<P, 1, 4>(rows, steps, sums),
+        2 => few_nibbles::<P, 2, 4>(rows, steps, sums),
+        3 => few_nibbles::<P, 3, 2>(rows, steps, sums),
+        4 => few_nibbles::<P, 4, 2>(rows, steps, sums),
+        5 if P == 1 => few_nibbles::<P, 5, 2>(rows, steps, sums),
+        6 if P == 1 => few_nibbles::<P, 6, 2>(rows, steps, sums),
+        _ => many::<P, _>(rows, steps, sums, |step, line| HeldLine {
+            weights: std::array::from_fn(|group| {
+                halves(load_bytes(&step.levels[group % PAIRS][line]))[group / PAIRS]
+            }),
+            scales: load_f16(&step.scales, line),
+            offsets: Some(load_f16(&step.offsets, line)),
+        }),
+    }
+}
+
+/// As [`few_blocks`]; a line of half bytes gives two lines of levels.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+#[expect(clippy::needless_range_loop, reason = "rows, lines and bytes are walked together, by their numbers")]
+fn few_nibbles<const P: usize, const R: usize, const L: usize>(
+    rows: Columns<'_, Activations<P>>,
+    steps: &[NibbleStep],
+    sums: &mut [Sums],
+) {
+    for first in (0..LINES).step_by(L) {
+        let mut acc = [[_mm512_setzero_ps(); L]; R];
+        for (index, step) in steps.iter().enumerate() {
+            if first == 0 {
+                prefetch(steps, index + AHEAD);
+            }
+            let x: &[_; R] = rows.first(index);
+            let mut products = [[[_mm512_setzero_si512(); L]; R]; P];
+            for pair in 0..PAIRS {
+                for l in 0..L {
+                    let levels = halves(load_bytes(&step.levels[pair][first + l]));
+                    for r in 0..R {
+                        for (half, levels) in levels.into_iter().enumerate() {
+                            for p in 0..P {
+                                let x = broadcast(x[r].planes[p][pair + half * PAIRS]);
+                                products[p][r][l] = _mm512_dpbusd_epi32(products[p][r][l], levels, x);
+                            }
+                        }
+                    }
+                }
+            }
+            for l in 0..L {
+                let scales = load_f16(&step.scales, first + l);
+                let offsets = load_f16(&step.offsets, first + l);
+                for r in 0..R {
+                    let sum =
+                        _mm512_cvtepi32_ps(joined(std::array::from_fn::<_, P, _>(|p| products[p][r][l])));
+                    let scale = _mm512_mul_ps(scales, _mm512_set1_ps(x[r].scale));
+                    let scaled = _mm512_fmadd_ps(sum, scale, acc[r][l]);
+                    acc[r][l] = _mm512_fmadd_ps(_mm512_set1_ps(x[r].sum), offsets, scaled);
+                }
+            }
+        }
+        store_lines(&acc, first, sums);
+    }
+}
+
+/// The weights of 16 outputs by 32 inputs, in registers.
+struct HeldLine {
+    /// By group of inputs, bytes without a sign.
+    weights: [__m512i; GROUPS],
+    scales: __m512,
+    /// Where there is none, bytes are 128 too large.
+    offsets: Option<__m512>,
+}
+
+/// Many rows; `load` takes a line of outputs out of a step.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn many<const P: usize, S>(
+    rows: Columns<'_, Activations<P>>,
+    steps: &[S],
+    sums: &mut [Sums],
+    load: impl Fn(&S, usize) -> HeldLine,
+) {
+    // Rows whose products run side by side, so that none waits for its own: as even as it goes, at most 8 with a byte each.
+    let side_by_side = rows.count().div_ceil(rows.count().div_ceil(8 / P));
+    let sums = &mut sums[..rows.count()];
+    sums.fill(Sums::ZERO);
+    for (index, step) in steps.iter().enumerate() {
+        prefetch(steps, index + AHEAD);
+        for line in 0..LINES {
+            let held = load(step, line);
+            let rows = rows.column(index).chunks(side_by_side);
+            for (x, sums) in rows.zip(sums.chunks_mut(side_by_side)) {
+                match x.len() {
+                    1 => add_step::<P, 1>(&held, line, x, sums),
+                    2 => add_step::<P, 2>(&held, line, x, sums),
+                    3 => add_step::<P, 3>(&held, line, x, sums),
+                    4 => add_step::<P, 4>(&held, line, x, sums),
+                    5 if P == 1 => add_step::<P, 5>(&held, line, x, sums),
+                    6 if P == 1 => add_step::<P, 6>(&held, line, x, sums),
+                    7 if P == 1 => add_step::<P, 7>(&held, line, x, sums),
+                    8 if P == 1 => add_step::<P, 8>(&held, line, x, sums),
+                    _ => unreachable!("at most {side_by_side} rows run side by side"),
+                }
+            }
+        }
+    }
+}
+
+/// Adds what a step gives of R rows with a line of outputs.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+#[expect(clippy::needless_range_loop, reason = "rows and bytes are walked together, by their numbers")]
+fn add_step<const P: usize, const R: usize>(
+    held: &HeldLine,
+    line: usize,
+    x: &[Activations<P>],
+    sums: &mut [Sums],
+) {
+    let (Some(x), Some(sums)) = (x.first_chunk::<R>(), sums.first_chunk_mut::<R>()) else {
+        unreachable!("{R} rows were counted")
+    };
+    let mut products = [[_mm512_setzero_si512(); P]; R];
+    if held.offsets.is_none() {
+        for r in 0..R {
+            products[r][0] = _mm512_set1_epi32(x[r].correction);
+        }
+    }
+    for group in 0..GROUPS {
+        for r in 0..R {
+            for p in 0..P {
+                let x = broadcast(x[r].planes[p][group]);
+                products[r][p] = _mm512_dpbusd_epi32(products[r][p], held.weights[group], x);
+            }
+        }
+    }
+    for r in 0..R {
+        let out: &mut [f32] = &mut sums[r].0[line * LANES..][..LANES];
+        // SAFETY: `out` is 16 f32, the 64 bytes that are loaded, at a multiple of 64 in a row that is aligned to 64.
+        let before = unsafe { _mm512_load_ps(out.as_ptr()) };
+        let scale = _mm512_mul_ps(held.scales, _mm512_set1_ps(x[r].scale));
+        let mut sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(joined(products[r])), scale, before);
+        if let Some(offsets) = held.offsets {
+            sum = _mm512_fmadd_ps(_mm512_set1_ps(x[r].sum), offsets, sum);
+        }
+        // SAFETY: as above, stored.
+        unsafe { _mm512_store_ps(out.as_mut_ptr(), sum) };
+    }
+}
+
+/// See [`super::super::blocks`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(in super::super) fn quantise_step<const P: usize>(
+    rows: Rows<'_, f32>,
+    step: usize,
+    records: &mut [Activations<P>],
+) {
+    blocks::quantise_spans(rows, step, records, |values, record| quantise_span(values, record));
+}
+
+/// As the plain version, whose sums a compiler takes apart into single numbers.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn quantise_span<const P: usize>(values: &[f32; SPAN], record: &mut Activations<P>) {
+    let (first, second) = values.split_at(LANES);
+    // SAFETY: each half is 16 f32, the 64 bytes that are loaded; the loads ask for no alignment.
+    let x = unsafe { [_mm512_loadu_ps(first.as_ptr()), _mm512_loadu_ps(second.as_ptr())] };
+    let magnitudes = x.map(|x| _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fff_ffff)));
+    let largest = _mm512_reduce_max_epi32(_mm512_max_epi32(magnitudes[0], magnitudes[1]));
+    let limit = Activations::<P>::BITS.limit() as f32;
+    let (scale, inverse) = scale_for(f32::from_bits(largest as u32), limit);
+    let mut integers = [_mm512_setzero_si512(); 2];
+    if inverse != 0.0 {
+        let round = _mm512_set1_ps(ROUND);
+        integers = x.map(|x| {
+            let rounded = _mm512_add_ps(_mm512_mul_ps(x, _mm512_set1_ps(inverse)), round);
+            _mm512_sub_epi32(_mm512_castps_si512(rounded), _mm512_castps_si512(round))
+        });
+    }
+    let sum = _mm512_reduce_add_epi32(_mm512_add_epi32(integers[0], integers[1]));
+    (record.scale, record.sum) = (scale, scale * sum as f32);
+    record.correction = if P == 1 { -128 * sum } else { -sum };
+    for (plane, bytes) in record.planes.iter_mut().enumerate() {
+        let bytes = bytes.as_flattened_mut().as_chunks_mut::<LANES>().0;
+        for (bytes, &q) in bytes.iter_mut().zip(&integers) {
+            let q = match (P, plane + 1 == P) {
+                (1, _) => q,
+                (_, true) => _mm512_and_si512(q, _mm512_set1_epi32(127)),
+                (_, false) => _mm512_srai_epi32::<7>(q),
+            };
+            // SAFETY: `bytes` is the 16 bytes that are stored; the store asks for no alignment.
+            unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(q)) };
+        }
+    }
+}
+
+/// Asks for a step's weights. Behind the last step lie those of the next block of outputs, whose turn comes next; an address that
+/// may not be read is left alone.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn prefetch<S>(steps: &[S], index: usize) {
+    let step = steps.as_ptr().wrapping_add(index).cast::<i8>();
+    for line in (0..size_of::<S>()).step_by(64) {
+        _mm_prefetch::<_MM_HINT_T0>(step.wrapping_add(line));
+    }
+}
+
+/// The exact sums of a row and a line of outputs, from those of each byte of the activations.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn joined<const P: usize>(products: [__m512i; P]) -> __m512i {
+    let [first, rest @ ..] = products.as_slice() else { unreachable!("an activation has a byte") };
+    rest.iter().fold(*first, |sum, next| _mm512_add_epi32(_mm512_slli_epi32::<7>(sum), *next))
+}
+
+/// Four activations, for each of 16 outputs.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn broadcast(group: [u8; 4]) -> __m512i {
+    _mm512_set1_epi32(i32::from_ne_bytes(group))
+}
+
+/// The lower half of each byte, and the upper one.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn halves(bytes: __m512i) -> [__m512i; 2] {
+    let low_half = _mm512_set1_epi8(15);
+    [_mm512_and_si512(bytes, low_half), _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), low_half)]
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn load_bytes(line: &[u8; 64]) -> __m512i {
+    // SAFETY: a line is the 64 bytes that are loaded; the load asks for no alignment.
+    unsafe { _mm512_loadu_si512(line.as_ptr().cast()) }
+}
+
+/// The numbers of a line of outputs.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn load_f16(columns: &[f16; BLOCK], line: usize) -> __m512 {
+    let numbers: &[f16] = &columns[line * LANES..][..LANES];
+    // SAFETY: `numbers` is 16 numbers of 2 bytes, the 32 bytes that are loaded; the load asks for no alignment.
+    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(numbers.as_ptr().cast()) })
+}
+
+/// Stores the sums of R rows by L lines of outputs, from line `first`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+fn store_lines<const R: usize, const L: usize>(acc: &[[__m512; L]; R], first: usize, sums: &mut [Sums]) {
+    for (acc, sums) in acc.iter().zip(sums) {
+        for (l, acc) in acc.iter().enumerate() {
+            let out: &mut [f32] = &mut sums.0[(first + l) * LANES..][..LANES];
+            // SAFETY: `out` is 16 f32, the 64 bytes that are stored, at a multiple of 64 in a row that is aligned to 64.
+            unsafe { _mm512_store_ps(out.as_mut_ptr(), *acc) };
+        }
+    }
+}

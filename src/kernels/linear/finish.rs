@@ -1,0 +1,57 @@
+//! From the sums of a block of outputs to the outputs: bias, activation or gate, and what they are added to.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use super::activation::{Epilogue, activate};
+use super::pack::{BLOCK, Sums};
+use crate::kernels::pool::TileMut;
+
+/// What happens to the sums of a block of outputs on their way out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ending<'a> {
+    pub(super) bias: &'a [f32; BLOCK],
+    pub(super) epilogue: Epilogue,
+    /// The map's outputs a row.
+    pub(super) n: usize,
+    /// What the outputs are added to, (rows, n).
+    pub(super) onto: Option<&'a [f32]>,
+    /// The block's first output.
+    pub(super) first: usize,
+}
+
+/// Finishes the sums of `rows`, one after the other, and writes them to their place in `tile`.
+///
+/// Inlined into a function per instruction set.
+#[inline(always)]
+pub(super) fn finish(
+    ending: &Ending<'_>,
+    sums: &mut [Sums],
+    rows: Range<usize>,
+    tile: &mut TileMut<'_, MaybeUninit<f32>>,
+) {
+    let Ending { bias, epilogue, n, onto, first } = *ending;
+    let columns = first..tile.columns().end.min(first + epilogue.block_outputs());
+    for (row, Sums(sums)) in rows.zip(sums) {
+        for (sum, bias) in sums.iter_mut().zip(bias) {
+            *sum += bias;
+        }
+        match epilogue {
+            Epilogue::Plain => {}
+            Epilogue::Activated(activation) => activate(activation, sums),
+            Epilogue::Gated(activation) => {
+                let (gate, up) = sums.split_at_mut(BLOCK / 2);
+                activate(activation, gate);
+                gate.iter_mut().zip(up).for_each(|(gate, up)| *gate *= *up);
+            }
+        }
+        let out = tile.row_mut(row, columns.clone());
+        match onto {
+            None => out.iter_mut().zip(sums).for_each(|(out, sum)| _ = out.write(*sum)),
+            Some(onto) => {
+                let onto = onto[row * n..][columns.clone()].iter();
+                out.iter_mut().zip(sums).zip(onto).for_each(|((out, sum), onto)| _ = out.write(onto + *sum));
+            }
+        }
+    }
+}
