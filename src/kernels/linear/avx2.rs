@@ -264,10 +264,10 @@ fn slices_f32<const R: usize, const V: usize>(rows: [&[f32]; R], lines: &[F32Lin
             }
         }
         for r in 0..R {
-            for v in 0..V {
+            for (v, acc) in acc[r].iter().enumerate() {
                 let out: &mut [f32] = &mut sums[r].0[(first + v) * 8..(first + v + 1) * 8];
                 // SAFETY: `out` is 8 f32, the 32 bytes that are stored; the store asks for no alignment.
-                unsafe { _mm256_storeu_ps(out.as_mut_ptr(), acc[r][v]) };
+                unsafe { _mm256_storeu_ps(out.as_mut_ptr(), *acc) };
             }
         }
     }

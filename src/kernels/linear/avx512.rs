@@ -104,10 +104,10 @@ fn tile_f32<const R: usize>(rows: [&[f32]; R], lines: &[F32Line], sums: &mut [Su
         }
     }
     for r in 0..R {
-        for p in 0..LINES {
+        for (p, acc) in acc[r].iter().enumerate() {
             let out: &mut [f32] = &mut sums[r].0[p * LANES..(p + 1) * LANES];
             // SAFETY: `out` is 16 f32, the 64 bytes that are stored; the store asks for no alignment.
-            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), acc[r][p]) };
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), *acc) };
         }
     }
 }

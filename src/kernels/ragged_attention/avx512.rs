@@ -100,6 +100,7 @@ fn scores_of<const R: usize, const C: usize>(
 /// `key` points to C readable vectors.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
+#[expect(clippy::needless_range_loop, reason = "queries and vectors are walked together, by their numbers")]
 unsafe fn products<const R: usize, const C: usize>(
     queries: &[[__m512; C]; R],
     key: *const f32,

@@ -26,6 +26,7 @@ mod plan;
 mod portable;
 mod slab;
 mod tables;
+mod task;
 
 pub mod reference;
 
