@@ -1,8 +1,8 @@
 //! The parallel version: a task is some heads of a few neighbouring query rows of one sequence.
 //!
 //! What a row gives is fixed, however rows are cut into tasks and whatever vectors do the work: a score is
-//! [`simd::dot`](crate::kernels::simd::dot)'s sum, the weights of a row are summed from its first visible key in [`simd::sum`](crate::kernels::simd::sum)'s lanes, and values are
-//! added key by key in order of position, one fused multiply-add each.
+//! [`dot`](crate::kernels::simd::dot)'s sum, the weights of a row are summed from its first visible key in the lanes of
+//! [`sum`](crate::kernels::simd::sum), and values are added key by key in order of position, one fused multiply-add each.
 
 use std::{cell::RefCell, mem::MaybeUninit};
 
