@@ -2,6 +2,9 @@
 //!
 //! A function passed to [`widest!`] is compiled once for each instruction set and picked at run time. Every loop here
 //! fixes its own order of sums and uses fused multiply-adds by name, so all versions give the same bits.
+//!
+//! Where such a function takes another one, pass a closure: a closure is compiled for the vectors of the function around it, a function
+//! passed by its name is called as the plain machine would.
 
 /// Calls an `#[inline(always)]` function in a copy compiled for the machine's widest vectors.
 /// Arguments are names of local variables with their types.

@@ -227,7 +227,8 @@ pub(super) fn quantise_step<const P: usize>(
     step: usize,
     records: &mut [Activations<P>],
 ) {
-    blocks::quantise_step(rows, step, records);
+    // A closure, which is compiled for this function's vectors: a function by its name would not be.
+    blocks::quantise_spans(rows, step, records, |values, record| blocks::quantise_span(values, record));
 }
 
 /// See [`super::isa::Kernels::sums_f32`].

@@ -162,7 +162,7 @@ pub(super) fn quantise_spans<const P: usize>(
 }
 
 #[inline(always)]
-fn quantise_span<const P: usize>(values: &[f32; SPAN], record: &mut Activations<P>) {
+pub(super) fn quantise_span<const P: usize>(values: &[f32; SPAN], record: &mut Activations<P>) {
     let (scale, inverse) = scale_of(values, Activations::<P>::BITS.limit() as f32);
     let mut integers = [0; SPAN];
     if inverse != 0.0 {

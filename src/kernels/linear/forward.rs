@@ -8,7 +8,7 @@ use std::thread::LocalKey;
 use super::activation::Epilogue;
 use super::blocks::{Activations, PackedSteps, SPAN};
 use super::finish::Ending;
-use super::isa::{Kernels, ROWS};
+use super::isa::{Kernels, ROWS, STEP_ROWS};
 use super::pack::{BLOCK, GROUP, Packed, PackedF32, PackedI8, Sums};
 use super::quantise::{Group, RowLayout};
 use super::rows::{Columns, Rows};
@@ -17,11 +17,9 @@ use crate::kernels::pool::{ComputePool, TileGrid, TileMut};
 
 /// Weights that make a chunk worth a thread's while: some microseconds of reading or multiplying.
 const CHUNK_WORK: usize = 1 << 17;
-/// Bytes of activations that a tile covers at most, so that they stay in the second-level cache while weights stream by: each
+/// Bytes of activations that a tile covers, about, so that they stay in the second-level cache while weights stream by: each
 /// further row of tiles reads all weights again.
 const TILE_BYTES: usize = 1 << 20;
-/// Rows that weights in blocks meet side by side.
-const STEP_ROWS: usize = 8;
 /// Rows that weights in blocks meet in turn: what a step of them reads and writes stays in the nearest cache.
 const PANEL: usize = 6 * STEP_ROWS;
 /// Activations below which one thread quantises them all.
@@ -111,7 +109,7 @@ impl Call<'_> {
         })
     }
 
-    /// How to cut the output: tiles of at most [`TILE_BYTES`] of activations, `row_bytes` a row, several for a thread where there is
+    /// How to cut the output: tiles of about [`TILE_BYTES`] of activations, `row_bytes` a row, several for a thread where there is
     /// work for them. Their heights are multiples of `unit`.
     fn grid(self, rows: usize, unit: usize, row_bytes: usize) -> TileGrid {
         let blocks = self.packed.blocks();
@@ -145,9 +143,10 @@ impl Call<'_> {
     /// Quantises all rows into `records` (k / 32, rows).
     fn quantise_steps<const P: usize>(self, rows: usize, x: &[f32], records: &mut [Activations<P>]) {
         let k = self.shape.k;
-        let len = k.div_ceil(SPAN);
-        let tile_columns = (QUANTISE_ALONE / k).max(1);
-        let grid = TileGrid { rows: len, columns: rows, tile_rows: len, tile_columns };
+        // Few rows of many inputs are cut by steps: rows beside each other share cache lines, which threads should not.
+        let tile_columns = (QUANTISE_ALONE / k).max(2 * STEP_ROWS).min(rows.max(1));
+        let tile_rows = (QUANTISE_ALONE / (SPAN * tile_columns)).max(1);
+        let grid = TileGrid { rows: k.div_ceil(SPAN), columns: rows, tile_rows, tile_columns };
         self.pool.for_each_tile(records, grid, |mut tile| {
             let rows = Rows::packed(x, k, tile.columns());
             for step in tile.rows() {
@@ -191,7 +190,9 @@ impl Call<'_> {
             let (lines, columns) = packed.block(block);
             // Each pass over this block has a part of the next one fetched, for memory would stand idle in all passes but the first.
             let passes = tile.rows().len().div_ceil(ROWS / planes);
-            let mut ahead = packed.next(block).chunks(lines.len().div_ceil(passes));
+            let last = first + self.epilogue.block_outputs() >= tile.columns().end;
+            let ahead = if last { &[] } else { packed.next(block) };
+            let mut ahead = ahead.chunks(lines.len().div_ceil(passes));
             for rows in even(tile.rows(), ROWS / planes) {
                 let next = ahead.next().unwrap_or_default();
                 self.kernels.sums_i8(layout.planes(records, rows.clone()), lines, next, &mut products);

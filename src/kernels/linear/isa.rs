@@ -54,8 +54,11 @@ impl Isa {
     }
 }
 
-/// Rows of activations that a micro-kernel takes at once; a row of 15 bits counts twice.
+/// Rows of activations that a micro-kernel of int8 or f32 weights takes at once; a row of 15 bits counts twice.
 pub(super) const ROWS: usize = 6;
+
+/// Rows of one byte an activation that weights in blocks meet side by side; these kernels take any number in turn.
+pub(super) const STEP_ROWS: usize = 8;
 
 /// The micro-kernels of an instruction set that this machine is known to have.
 #[derive(Clone, Copy, Debug)]

@@ -84,7 +84,7 @@ pub(super) struct WeighedSum<'a> {
     pub dim: usize,
 }
 
-/// Attention of checked spans: `(rows, heads * dim)`.
+/// Attention of checked heads and spans: `(rows, heads * dim)`.
 pub(super) fn attend(
     attention: &Attention<'_>,
     width: Width,
@@ -112,7 +112,7 @@ pub(super) fn attend(
             _ => task.run(memory, tile, portable::scores, portable::weigh),
         });
     };
-    // SAFETY: a task writes each of its rows in each of its heads, the columns of its tile.
+    // SAFETY: a task writes each of its rows in each of its heads, which are the columns of its tile: groups are whole, as was checked.
     unsafe { pool.fill_bands(&bands, work) }
 }
 
@@ -171,5 +171,11 @@ fn run_avx512(task: &Task<'_>, memory: &mut Memory, tile: TileMut<'_, MaybeUnini
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn run_avx2(task: &Task<'_>, memory: &mut Memory, tile: TileMut<'_, MaybeUninit<f32>>) {
-    task.run(memory, tile, portable::scores, portable::weigh);
+    // Closures, which are compiled for this function's vectors: a function by its name would not be.
+    task.run(
+        memory,
+        tile,
+        |queries, keys, rows| portable::scores(queries, keys, rows),
+        |call, out| portable::weigh(call, out),
+    );
 }

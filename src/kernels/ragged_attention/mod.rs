@@ -176,6 +176,14 @@ pub enum AttentionError {
         /// Query rows in all.
         rows: usize,
     },
+    /// Query heads that can't be shared out among the heads of keys and values.
+    #[error("{heads} query heads over {kv_heads} heads of keys: the first must be a multiple of the second")]
+    Groups {
+        /// Query heads.
+        heads: usize,
+        /// Key and value heads.
+        kv_heads: usize,
+    },
     /// A span's keys reach beyond the tensor or its block table.
     #[error("span {span} wants {context} keys, which lie outside of the {available} rows at hand")]
     Keys {
@@ -250,6 +258,10 @@ impl Attention<'_> {
     }
 
     fn check(&self, rows: usize, key_rows: usize) -> Result<(), AttentionError> {
+        let HeadShape { heads, kv_heads, .. } = self.heads;
+        if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+            return Err(AttentionError::Groups { heads, kv_heads });
+        }
         let mut expected = 0;
         for (index, span) in self.spans.iter().enumerate() {
             let found = span.queries.clone();

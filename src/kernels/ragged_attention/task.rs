@@ -101,11 +101,11 @@ impl Task<'_> {
 
     fn find_queries(&self, queries: &mut Vec<usize>) {
         queries.clear();
-        let heads = self.group() * self.attention.heads.dim;
+        let group_width = self.group() * self.attention.heads.dim;
         for kv_head in self.groups.clone() {
             for row in self.rows.clone() {
-                let first = row * self.q.stride + self.q.offset + kv_head * heads;
-                queries.extend((first..first + heads).step_by(self.attention.heads.dim));
+                let first = row * self.q.stride + self.q.offset + kv_head * group_width;
+                queries.extend((first..first + group_width).step_by(self.attention.heads.dim));
             }
         }
     }

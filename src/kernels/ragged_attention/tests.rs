@@ -217,7 +217,43 @@ fn what_does_not_fit_is_an_error() {
     assert!(run(Span { context: 7, ..good.clone() }, None).is_err(), "the table is too short");
     let outside = Keys::Blocks { blocks: &[1, 2].map(BlockId::new), block_size: 3 };
     assert!(run(Span { keys: outside, ..good.clone() }, None).is_err(), "a block beyond the slab");
-    assert!(run(good, Some(&relative(1, Direction::Past, 3))).is_err(), "beyond the bias table");
+    assert!(run(good.clone(), Some(&relative(1, Direction::Past, 3))).is_err(), "beyond the bias table");
+
+    let heads = HeadShape { heads: 3, kv_heads: 2, dim: 1 };
+    let q = Tensor::zeros((2, 3), DType::F32, &Device::Cpu).unwrap();
+    let spans = [good];
+    let uneven =
+        Attention { heads, scale: 1.0, bias: None, window: None, spans: &spans, pool: &pool, tables: None };
+    let error = uneven.over_slab(&q, &slab).unwrap_err().to_string();
+    assert!(error.contains("3 query heads over 2 heads of keys"), "{error}");
+}
+
+#[test]
+fn a_row_that_sees_no_key_is_zero() {
+    let pool = ComputePool::serial();
+    let heads = HeadShape { heads: 4, kv_heads: 2, dim: 20 };
+    let (q, kv) = (noise(4 * 80, 2), noise(3 * 80, 3));
+    let keys = Keys::Rows { start: 0 };
+    // The first has no keys at all; of the second, three rows stand so far behind the keys that their window holds none.
+    let spans = [
+        Span { queries: 0..1, first_position: 0, context: 0, keys, causal: true },
+        Span { queries: 1..4, first_position: 4, context: 3, keys, causal: false },
+    ];
+    let attention = Attention {
+        heads,
+        scale: 0.3,
+        bias: None,
+        window: Some(2),
+        spans: &spans,
+        pool: &pool,
+        tables: None,
+    };
+    let part = |offset| cpu::Rows { values: &kv, stride: 80, offset };
+    let key_values = cpu::KeyValues { keys: part(0), values: part(40) };
+    for &width in simd::widths() {
+        let q = cpu::Rows { values: &q, stride: 80, offset: 0 };
+        assert_eq!(cpu::attend(&attention, width, (q, key_values)), [0.0; 4 * 80], "{width:?}");
+    }
 }
 
 #[test]

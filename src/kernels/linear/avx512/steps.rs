@@ -16,6 +16,7 @@ use std::arch::x86_64::{
 use half::f16;
 
 use super::super::blocks::{self, Activations, GROUPS, SPAN, Step};
+use super::super::isa::STEP_ROWS;
 use super::super::nibbles::{NibbleStep, PAIRS};
 use super::super::pack::{BLOCK, LANES, LINES, Sums};
 use super::super::quantise::{ROUND, scale_for};
@@ -179,8 +180,8 @@ fn many<const P: usize, S>(
     sums: &mut [Sums],
     load: impl Fn(&S, usize) -> HeldLine,
 ) {
-    // Rows whose products run side by side, so that none waits for its own: as even as it goes, at most 8 with a byte each.
-    let side_by_side = rows.count().div_ceil(rows.count().div_ceil(8 / P));
+    // So that none waits for its own products: as even as it goes, and half as many where each takes two.
+    let side_by_side = rows.count().div_ceil(rows.count().div_ceil(STEP_ROWS / P));
     let sums = &mut sums[..rows.count()];
     sums.fill(Sums::ZERO);
     for (index, step) in steps.iter().enumerate() {
@@ -256,7 +257,7 @@ pub(in super::super) fn quantise_step<const P: usize>(
     blocks::quantise_spans(rows, step, records, |values, record| quantise_span(values, record));
 }
 
-/// As the plain version, whose sums a compiler takes apart into single numbers.
+/// As the plain version, by hand: of that one's sums the compiler makes scalar code.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
 fn quantise_span<const P: usize>(values: &[f32; SPAN], record: &mut Activations<P>) {
@@ -292,8 +293,8 @@ fn quantise_span<const P: usize>(values: &[f32; SPAN], record: &mut Activations<
     }
 }
 
-/// Asks for a step's weights. Behind the last step lie those of the next block of outputs, whose turn comes next; an address that
-/// may not be read is left alone.
+/// Asks for a step's weights. Behind the last step lie those of the next block of outputs, whose turn often comes next; an address
+/// that may not be read is left alone.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
 fn prefetch<S>(steps: &[S], index: usize) {
