@@ -222,12 +222,15 @@ fn store_line(acc: [__m256; 2], sums: &mut [f32; LANES]) {
 
 /// See [`super::blocks`].
 #[target_feature(enable = "avx2,fma")]
+#[expect(
+    clippy::redundant_closure,
+    reason = "a function passed by its name would not be compiled for these vectors"
+)]
 pub(super) fn quantise_step<const P: usize>(
     rows: Rows<'_, f32>,
     step: usize,
     records: &mut [Activations<P>],
 ) {
-    // A closure, which is compiled for this function's vectors: a function by its name would not be.
     blocks::quantise_spans(rows, step, records, |values, record| blocks::quantise_span(values, record));
 }
 

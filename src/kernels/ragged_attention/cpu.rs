@@ -170,8 +170,11 @@ fn run_avx512(task: &Task<'_>, memory: &mut Memory, tile: TileMut<'_, MaybeUnini
 /// [`Task::run`] compiled for AVX2.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
+#[expect(
+    clippy::redundant_closure,
+    reason = "a function passed by its name would not be compiled for these vectors"
+)]
 fn run_avx2(task: &Task<'_>, memory: &mut Memory, tile: TileMut<'_, MaybeUninit<f32>>) {
-    // Closures, which are compiled for this function's vectors: a function by its name would not be.
     task.run(
         memory,
         tile,
