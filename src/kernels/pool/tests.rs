@@ -54,7 +54,18 @@ fn bands_cover_the_matrix_once() {
             }
         });
         let band_of = |row: usize| ends.iter().position(|&end| row < end).unwrap() + 1;
-        assert_eq!(out, (0..rows * columns).map(|cell| band_of(cell / columns)).collect::<Vec<_>>());
+        let expected: Vec<usize> = (0..rows * columns).map(|cell| band_of(cell / columns)).collect();
+        assert_eq!(out, expected);
+        // SAFETY: every row of the tile is written in all of its columns.
+        let filled = unsafe {
+            pool(2).fill_bands(&Bands { ends, columns, tile_columns }, |band, mut tile| {
+                for row in tile.rows() {
+                    let columns = tile.columns();
+                    tile.row_mut(row, columns).iter_mut().for_each(|cell| _ = cell.write(band + 1));
+                }
+            })
+        };
+        assert_eq!(filled, expected);
     }
 }
 

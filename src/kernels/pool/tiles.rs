@@ -75,7 +75,7 @@ impl ComputePool {
     ///
     /// # Panics
     /// When the bands do not cover the rows of `out` in order, or a tile has no columns.
-    pub fn for_each_band<T: Send>(
+    pub(super) fn for_each_band<T: Send>(
         &self,
         out: &mut [T],
         bands: &Bands<'_>,

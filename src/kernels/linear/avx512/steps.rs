@@ -22,7 +22,7 @@ use super::super::pack::{BLOCK, LANES, LINES, Sums};
 use super::super::quantise::{ROUND, scale_for};
 use super::super::rows::{Columns, Rows};
 
-/// Steps that weights are asked for ahead of their turn. Processors guess too, but leave a third of the time on the table.
+/// Steps that weights are asked for ahead of their turn: processors guess what comes next, but too late for many rows a step.
 const AHEAD: usize = 8;
 
 /// See [`super::super::isa::Kernels::sums_blocks`].
