@@ -37,7 +37,7 @@ def panel(title, unit, *queries, kind="timeseries", width=8, height=8, about="",
     }
     if kind == "timeseries":
         made["options"] = {
-            "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
+            "legend": {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": True},
             "tooltip": {"mode": "multi", "sort": "desc"},
         }
     if kind == "stat":
@@ -190,7 +190,7 @@ def laid_out(rows):
 def dashboard(uid, title, about, rows, tenants=False):
     variables = [
         {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus",
-         "current": {}, "includeAll": False, "multi": False},
+         "includeAll": False, "multi": False},
         variable("job", "label_values(dept_build_info, job)", "Job"),
         variable("instance", 'label_values(dept_build_info{job=~"$job"}, instance)', "Instance"),
     ]

@@ -3,12 +3,14 @@
 
     tests/deploy/dashboards.py target/release/dept
 
-Fails when a panel is empty or a rule does not evaluate. Needs `prometheus` and `promtool` (Debian: prometheus) and nothing else.
+Fails when a panel is empty, a variable has nothing to choose from or a rule does not evaluate. Needs `prometheus` and `promtool` (Debian:
+prometheus) and nothing else.
 """
 import json
 import math
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -94,17 +96,38 @@ class Prometheus:
         found = self.get("/api/v1/query?" + urllib.parse.urlencode({"query": expression}))["result"]
         return [one for one in found if not math.isnan(float(one["value"][1]))]
 
+    def label_values(self, query):
+        """What Grafana offers for a variable: it asks for a label's values, it does not evaluate."""
+        asked = re.fullmatch(r"label_values\((.+), *(\w+)\)", query)
+        if not asked:
+            sys.exit(f"not a query for a label's values: {query}")
+        return self.get(f"/api/v1/label/{asked[2]}/values?" + urllib.parse.urlencode({"match[]": asked[1]}))
+
+    def answers(self, query):
+        return self.label_values(query) if query.startswith("label_values(") else self.query(query)
+
+
+def filled(query):
+    """A query with the variables put in."""
+    for name, value in (("$__rate_interval", "20s"), ("$__range", "1m"), ("$job", "dept"), ("$instance", ".+"), ("$tenant", ".+")):
+        query = query.replace(name, value)
+    return query
+
 
 def panels():
-    """Dashboard, panel and query of every target, variables put in."""
+    """Dashboard, panel and query of every target."""
     for file in sorted((ROOT / "deploy/grafana").glob("*.json")):
         for panel in json.loads(file.read_text())["panels"]:
             for target in panel.get("targets", []):
-                expression = target["expr"]
-                for name, value in (("$__rate_interval", "20s"), ("$__range", "1m"), ("$job", "dept"), ("$instance", ".+"),
-                                    ("$tenant", ".+")):
-                    expression = expression.replace(name, value)
-                yield file.stem, panel["title"], expression
+                yield file.stem, panel["title"], filled(target["expr"])
+
+
+def variables():
+    """Dashboard, variable and query of every variable that is asked for."""
+    for file in sorted((ROOT / "deploy/grafana").glob("*.json")):
+        for variable in json.loads(file.read_text())["templating"]["list"]:
+            if variable["type"] == "query":
+                yield file.stem, f"${variable['name']}", filled(variable["query"]["query"])
 
 
 def main():
@@ -131,11 +154,12 @@ def main():
         prometheus = Prometheus(work, ports["admin"])
         running.append(prometheus.process)
         load = Load(ports["http"])
-        wanted = list(panels())
+        shown, offered = list(panels()), list(variables())
+        wanted = shown + offered
         silent = wanted
         for _ in range(60):  # a rate needs some scrapes, a preemption some luck
             time.sleep(1)
-            silent = [one for one in silent if not prometheus.query(one[2])]
+            silent = [one for one in silent if not prometheus.answers(one[2])]
             if not silent:
                 break
         rules = [rule for group in prometheus.get("/api/v1/rules")["groups"] for rule in group["rules"]]
@@ -145,9 +169,9 @@ def main():
             print(f"EMPTY {board} / {title}: {expression}")
         for rule in broken:
             print(f"BROKEN {rule['name']}: {rule.get('lastError')}")
-        if silent or broken or not rules:
+        if silent or broken or not rules or not offered:
             sys.exit(1)
-        print(f"ok  {len(wanted)} queries of the dashboards have an answer, {len(rules)} rules evaluate")
+        print(f"ok  {len(shown)} queries of the dashboards have an answer, {len(offered)} variables have values, {len(rules)} rules evaluate")
     finally:
         for process in running:
             process.terminate()

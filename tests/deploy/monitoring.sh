@@ -11,4 +11,5 @@ command -v promtool >/dev/null && command -v prometheus >/dev/null || {
 promtool check rules deploy/prometheus/dept.rules.yml
 promtool test rules deploy/prometheus/dept.rules.test.yml
 python3 deploy/grafana/make.py --check
+tests/deploy/boards.sh
 python3 tests/deploy/dashboards.py "$dept"

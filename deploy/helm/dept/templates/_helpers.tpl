@@ -38,4 +38,12 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- fail "several replicas need one store that all of them see: adapters.store: bucket, or a claim that is ReadWriteMany" -}}
 {{- end -}}
 {{- end -}}
+{{- range .Values.extraEnv -}}
+{{- if eq .name "DEPT_WEIGHTS_CACHE" -}}
+{{- fail "extraEnv has DEPT_WEIGHTS_CACHE, which weightsCache sets: say weightsCache.enabled: false for none" -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.inferencePool.enabled .Values.networkPolicy.enabled .Values.networkPolicy.monitoring (not .Values.inferencePool.endpointPicker.podLabels) -}}
+{{- fail "networkPolicy.monitoring names who may scrape, and the endpoint picker has to: give inferencePool.endpointPicker.podLabels, the labels of its pods" -}}
+{{- end -}}
 {{- end -}}
