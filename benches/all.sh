@@ -1,5 +1,5 @@
 #!/bin/sh
-# Every figure of benches/README.md on this machine, as Markdown on standard output; progress goes to standard error.
+# Every figure of benches/README.md but training's, which needs data, on this machine, as Markdown on standard output; progress goes to standard error.
 #
 #   benches/all.sh [--small]
 #
@@ -11,7 +11,7 @@ if [ -z "${DEPT_BIN:-}" ]; then
     DEPT_BIN=${CARGO_TARGET_DIR:-target}/release/dept
 fi
 export DEPT_BIN
-cargo bench --locked --quiet --no-run --bench engine --bench doors --bench dept_and_pt
+cargo bench --locked --quiet --no-run --bench engine --bench doors --bench dept_and_pt --bench linear
 
 section() { printf '\n### %s\n\n' "$1"; printf '%s (%s)\n' "$1" "$(date +%T)" >&2; }
 
@@ -29,5 +29,9 @@ section "Mixed load on the uncut flan-t5-small"
 benches/peers/run.sh --uncut "$@"
 section "Decoders beside peers"
 benches/peers/decoders.sh "$@"
+section "Start"
+python3 benches/start.py --dept "$DEPT_BIN" models/flan-t5-small-en target/models/flan-t5-small target/models/smollm2/*.gguf "$@"
+# Criterion's, which knows no --small.
+[ $# -gt 0 ] || { section "Linear maps"; cargo bench --locked --quiet --bench linear; }
 section "The embedded model beside transformers"
 benches/peers/run.sh "$@"

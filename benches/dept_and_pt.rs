@@ -25,7 +25,7 @@ use dept::{
     },
     domain::{SamplingParams, Scoring, TenantId},
     kernels::{Place, pool::ComputePool},
-    layers::{Loader, Recipe},
+    layers::{Loader, PackedParts, Recipe},
     runner::{CausalRunner, Runner, RunnerConfig, StepOutput, T5Runner},
     sampling::Sampler,
     scheduler::{NewSequence, PromptPath, Scheduler, SchedulerConfig, SequenceId, StepPlan},
@@ -199,6 +199,7 @@ impl Machine {
             recipe: Recipe::Stored,
             pool: ComputePool::new(threads)?,
             gradients: false,
+            packed: PackedParts::Fresh,
         };
         let memory = RunnerConfig { adapter_bytes: 0, num_blocks: NUM_BLOCKS, block_size: BLOCK_SIZE };
         let (runner, prompts, vocab): (Box<dyn Runner>, _, _) = match shape {

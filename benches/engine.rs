@@ -24,7 +24,7 @@ use dept::{
     domain::{ContextWindow, ModelKind, ModelProfile, SamplingParams, Scoring, TenantId, TokenEvent},
     engine::{Engine, EngineHandle, EngineParts, QueueLimits, Submission},
     kernels::{Place, pool::ComputePool},
-    layers::{Loader, Recipe},
+    layers::{Loader, PackedParts, Recipe},
     runner::{Runner, RunnerConfig, StepError, StepOutput, T5Runner},
     scheduler::{PromptPath, Scheduler, SchedulerConfig, Sequences, StepPlan},
     telemetry::Metrics,
@@ -150,6 +150,7 @@ fn start(threads: NonZeroUsize, log: Log) -> Outcome<EngineHandle> {
         recipe: Recipe::Stored,
         pool: ComputePool::new(threads)?,
         gradients: false,
+        packed: PackedParts::Fresh,
     };
     let model = T5::load(&loader, config.clone(), REACH)?;
     let profile = ModelProfile {

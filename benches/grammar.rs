@@ -23,7 +23,7 @@ use dept::{
     domain::{Grammar, Pattern, RawSampling, SamplingParams, Schema, Scoring, TenantId},
     grammar::{Compiled, Grammars, Guide, Progress},
     kernels::{Place, pool::ComputePool},
-    layers::{Loader, Recipe},
+    layers::{Loader, PackedParts, Recipe},
     runner::{CausalRunner, Runner, RunnerConfig, StepOutput, T5Runner},
     sampling::Sampler,
     scheduler::{NewSequence, PromptPath, Scheduler, SchedulerConfig, SequenceId, StepPlan},
@@ -69,6 +69,7 @@ impl Subject {
             recipe: Recipe::Stored,
             pool: ComputePool::new(threads())?,
             gradients: false,
+            packed: PackedParts::Fresh,
         };
         let model = T5::load(&loader, config.clone(), Reach { prompt: 128, new_tokens: 128 })?;
         let prompts = PromptPath::Encoder { layers: config.encoder_layers };
@@ -86,6 +87,7 @@ impl Subject {
             recipe: Recipe::I8,
             pool: ComputePool::new(threads())?,
             gradients: false,
+            packed: PackedParts::Fresh,
         };
         let runner = Box::new(CausalRunner::new(Decoder::load(&loader, config, 512)?, memory())?);
         Self::new("SmolLM2-135M", &weights, (runner, PromptPath::Decoder), (eos, vocab))

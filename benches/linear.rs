@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput};
-use dept::kernels::linear::{Activation, ActivationBits, Linear, LinearPart, LinearShape, LinearWeights};
+use dept::kernels::linear::{
+    Activation, ActivationBits, Epilogue, Linear, LinearPart, LinearShape, LinearWeights,
+};
 use dept::kernels::pool::ComputePool;
 use half::f16;
 use limits::Peak;
@@ -176,7 +178,7 @@ fn our_maps(values: &[f32], map: &Map, pool: &ComputePool) -> [Linear; 5] {
         let built = if map.gated {
             let (gate, up) = values.split_at(values.len() / 2);
             let (gate, up) = (part(gate, map.n / 2, kind), part(up, map.n / 2, kind));
-            Linear::gated(gate, up, Activation::GeluTanh, pool.clone())
+            Linear::pack(vec![gate, up], Epilogue::Gated(Activation::GeluTanh), pool.clone())
         } else {
             Linear::concat(vec![part(values, map.n, kind)], pool.clone())
         };

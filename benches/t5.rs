@@ -29,7 +29,7 @@ use dept::{
         pool::ComputePool,
         ragged_attention::{Keys, Span},
     },
-    layers::{Loader, Recipe},
+    layers::{Loader, PackedParts, Recipe},
     runner::{Runner, RunnerConfig, StepOutput, T5Runner},
     sampling::Sampler,
     scheduler::{NewSequence, PromptPath, Scheduler, SchedulerConfig, SequenceId, StepPlan},
@@ -64,6 +64,7 @@ fn main() -> Outcome<()> {
             recipe,
             pool: ComputePool::new(threads)?,
             gradients: false,
+            packed: PackedParts::Fresh,
         };
         let config = T5Config::read(&weights)?;
         let model = T5::load(&loader, config, Reach { prompt: 512, new_tokens: 2 * NEW_TOKENS })?;

@@ -10,6 +10,7 @@ mod tls;
 mod traces;
 mod trainable;
 mod watch;
+mod weights_cache;
 
 use std::{
     net::SocketAddr,

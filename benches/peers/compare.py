@@ -1,8 +1,8 @@
 """Measures dept and its peers in turn, round by round, and prints one Markdown table of medians.
 
 Without more: the embedded model with its adapter sst2, beside transformers. With --uncut DIR, which `dept model fetch
-flan-t5-small` made: the whole model, 32 requests at once over 16 adapters of random weights and over one, and a single
-stream, beside transformers in bf16 and CTranslate2 in int8.
+flan-t5-small` made: the whole model, 32 requests at once over 16 adapters of random weights and over one, and one and eight
+streams, beside transformers in bf16 and CTranslate2 in int8.
 
 All get the same prompts. Peers are called in their own process, all prompts of a batch at once; dept is asked over HTTP,
 streaming, by as many clients as the batch has prompts, and its load generator runs on the same cores.
@@ -28,12 +28,10 @@ from server import Server
 from tasks import MODEL, ROOT, SENTENCES, Measured, Task, requests
 
 SST2 = ("sst2",)
-# Rows of a random adapter's soft prompt.
-PROMPT_LENGTH = 20
 ADAPTERS = 16
 # Per round. A batch of 32 is one call for a peer; dept's clients go on, so that few of them run alone at the end.
-PEER_REQUESTS = {1: 8, 32: 64}
-DEPT_REQUESTS = {1: 32, 32: 256}
+PEER_REQUESTS = {1: 8, 8: 16, 32: 64}
+DEPT_REQUESTS = {1: 32, 8: 64, 32: 256}
 MEASURES = [("requests/s", "requests_per_s"), ("tokens/s", "tokens_per_s"), ("first token, ms", "first_token")]
 
 Cell = tuple[Task, int]
@@ -55,6 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dept", type=Path, required=True, help="the binary")
     parser.add_argument("--uncut", type=Path, help="the folder of the whole flan-t5-small")
+    parser.add_argument("--prompt-length", type=int, default=20, help="m of the uncut model's random adapters")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5, help="measured ones; one more before them is not counted")
     parser.add_argument("--small", action="store_true", help="one round of few requests: to see that it works")
@@ -97,18 +96,19 @@ def embedded(args: argparse.Namespace, stack: ExitStack) -> Suite:
 
 MIXED = Task("16 adapters, 2 to 8 new tokens", (), 2, 8, drawn=True)
 ALIKE = Task("1 adapter, 2 to 8 new tokens", (), 2, 8, drawn=True)
+SHORT = Task("2 new tokens", (), 2, 2)
 STREAM = Task("32 new tokens", (), 32, 32)
 
 
 def uncut(args: argparse.Namespace, stack: ExitStack) -> Suite:
     from ctranslate import CTranslate
 
-    model = args.uncut.resolve()
+    model, m = args.uncut.resolve(), args.prompt_length
     adapters = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    names = tuple(write_many(adapters, ADAPTERS, m=PROMPT_LENGTH))
+    names = tuple(write_many(adapters, ADAPTERS, m=m))
     peers = {
         "transformers bf16": Peer(torch.bfloat16, args.threads, model, adapters),
-        "CTranslate2 int8": CTranslate(args.threads, model, PROMPT_LENGTH),
+        "CTranslate2 int8": CTranslate(args.threads, model, m),
     }
     server = stack.enter_context(Server(args.dept.resolve(), args.threads, model, adapters))
     exact = Peer(torch.float32, args.threads, model, adapters)
@@ -117,9 +117,10 @@ def uncut(args: argparse.Namespace, stack: ExitStack) -> Suite:
     cells = [
         (replace(MIXED, adapters=names), 32),
         (replace(ALIKE, adapters=names[:1]), 32),
-        (replace(STREAM, adapters=names[:1]), 1),
+        (replace(SHORT, adapters=names[:1]), 32),
+        *((replace(STREAM, adapters=names[:1]), at_once) for at_once in (1, 8)),
     ]
-    shape = f"m = {PROMPT_LENGTH}, r = {equal_budget_rank(PROMPT_LENGTH, 512)}, s = 256"
+    shape = f"m = {m}, r = {equal_budget_rank(m, 512)}, s = 256"
     return Suite(f"flan-t5-small uncut, adapters of random weights ({shape})", cells, peers, server, agreement)
 
 

@@ -9,7 +9,10 @@ use std::{
 
 use candle_core::DType;
 
-use super::backbone::{Backbone, Dimensions};
+use super::{
+    backbone::{Backbone, Dimensions},
+    weights_cache::{Unkept, WeightsCache},
+};
 use crate::{
     backbones::{
         decoder,
@@ -25,7 +28,7 @@ use crate::{
         CardError, Place,
         pool::{ComputePool, PoolError},
     },
-    layers::{LoadError, Loader, Recipe},
+    layers::{LoadError, Loader, PackedParts, Recipe},
     runner::{RunnerConfig, RunnerError},
     scheduler::{Scheduler, SchedulerConfig},
     telemetry::Metrics,
@@ -121,6 +124,8 @@ pub struct LoadedModel {
     pub profile: Arc<ModelProfile>,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
+    /// Its packed weights, where they are to be kept for the next start.
+    pub unkept: Option<Unkept>,
     model: Backbone,
 }
 
@@ -135,15 +140,25 @@ pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> 
     let dimensions = Dimensions::read(&weights)?;
     let context = dimensions.context(config.max_model_len);
     let threads = NonZeroUsize::new(config.threads).unwrap_or(NonZeroUsize::MIN);
-    let loader =
-        Loader { weights: &weights, place, recipe, pool: ComputePool::new(threads)?, gradients: false };
-    // Reading the vocabulary, hashing the file and packing it take about as long, and none needs the other.
-    let (model, tokenizer) = std::thread::scope(|scope| {
+    let pool = ComputePool::new(threads)?;
+    let folder = config.weights_cache.as_deref().filter(|_| matches!(place, Place::Cpu));
+    // The vocabulary takes about as long to read as the weights take to hash or pack, and neither needs the other.
+    let (model, tokenizer, unkept) = std::thread::scope(|scope| {
         let aside = scope.spawn(|| {
+            let tokenizer = read_tokenizer(&path, &weights);
             weights.fingerprint();
-            read_tokenizer(&path, &weights)
+            tokenizer
         });
-        (dimensions.load(&loader, context), aside.join())
+        let cache = folder.map(|folder| WeightsCache { folder, weights: &weights, recipe });
+        let packed = cache.as_ref().map_or(PackedParts::Fresh, WeightsCache::open);
+        let loader = Loader { weights: &weights, place, recipe, pool, gradients: false, packed };
+        let model = dimensions.load(&loader, context);
+        let tokenizer = aside.join();
+        let unkept = match (&model, cache, loader.packed) {
+            (Ok(_), Some(cache), PackedParts::Remembered(parts)) => Some(cache.unkept(parts.into_inner())),
+            _ => None,
+        };
+        (model, tokenizer, unkept)
     });
     let model = model?;
     let tokenizer = tokenizer.unwrap_or_else(|_| read_tokenizer(&path, &weights))?;
@@ -156,7 +171,7 @@ pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> 
         eos: model.eos().first().copied(),
         context,
     };
-    Ok(LoadedModel { profile: Arc::new(profile), tokenizer, model })
+    Ok(LoadedModel { profile: Arc::new(profile), tokenizer, unkept, model })
 }
 
 /// Where and how a model computes: on the GPU that was asked for, on the first one that can be used, else on the CPU.
@@ -233,7 +248,7 @@ impl LoadedModel {
     ) -> Result<(EngineHandle, JoinHandle<()>), LoadModelError> {
         let num_blocks = self.num_blocks(config.kv_cache_bytes)?;
         let vocab = self.sayable();
-        let Self { profile, tokenizer, model } = self;
+        let Self { profile, tokenizer, model, unkept: _ } = self;
         let queue = QueueLimits { sequences: config.queue_requests, tokens: config.queue_tokens };
         let (handle, inbox) = EngineHandle::channel(profile, queue);
         let handle = handle.with_pool(num_blocks as usize, BLOCK_SIZE);

@@ -10,6 +10,7 @@ use futures::{
 use super::{
     AppError,
     load::{LoadedModel, load_model},
+    weights_cache::{Keeping, Unkept},
 };
 use crate::{
     adapter::{BackboneShape, Catalogue, CatalogueConfig, Task, catalogue::ScanFailure},
@@ -28,6 +29,8 @@ pub struct Resident {
     engine: EngineHandle,
     /// Ends when the engine's thread does; whether it ended in good order.
     ended: Shared<BoxFuture<'static, bool>>,
+    /// Waited for at the end.
+    _keeping: Option<Keeping>,
 }
 
 impl Resident {
@@ -46,10 +49,11 @@ impl Resident {
             let model = load_model(&engine_config)?;
             start_engine(model, &engine_config, counted)
         };
-        let (engine, thread, tokenizer, grammars) =
+        let (engine, thread, tokenizer, grammars, unkept) =
             tokio::task::spawn_blocking(load).await.map_err(std::io::Error::other)??;
         let catalogue = open_catalogue(&config, engine.model(), &metrics).await?;
         warm_up(&engine).await?;
+        let keeping = unkept.map(Unkept::keep);
         let (engines, max_sequences) = (vec![engine.clone()], config.queue_requests);
         let service = Service {
             engines,
@@ -63,7 +67,7 @@ impl Resident {
         };
         let joined = tokio::task::spawn_blocking(move || thread.join().is_ok());
         let ended = joined.map(|joined| joined.unwrap_or(false)).boxed().shared();
-        Ok(Self { service: Arc::new(service), engine, ended })
+        Ok(Self { service: Arc::new(service), engine, ended, _keeping: keeping })
     }
 
     /// The same, which logs prompts and answers where `logs_texts`.
@@ -97,16 +101,16 @@ impl Resident {
     }
 }
 
-type Started = (EngineHandle, JoinHandle<()>, crate::tokenizer::Tokenizer, Grammars);
+type Started = (EngineHandle, JoinHandle<()>, crate::tokenizer::Tokenizer, Grammars, Option<Unkept>);
 
 fn start_engine(
-    model: LoadedModel,
+    mut model: LoadedModel,
     config: &EngineConfig,
     metrics: Arc<Metrics>,
 ) -> Result<Started, AppError> {
-    let (tokenizer, grammars) = (model.tokenizer.clone(), model.grammars());
+    let (tokenizer, grammars, unkept) = (model.tokenizer.clone(), model.grammars(), model.unkept.take());
     let (engine, thread) = model.start(config, metrics)?;
-    Ok((engine, thread, tokenizer, grammars))
+    Ok((engine, thread, tokenizer, grammars, unkept))
 }
 
 /// The adapters of the configured place. Unsound folders are logged and left out.

@@ -11,7 +11,7 @@ use crate::{
     config::{Device, Dtype, EngineConfig},
     domain::ContextWindow,
     kernels::{Place, pool::ComputePool},
-    layers::Loader,
+    layers::{Loader, PackedParts},
     tokenizer::Tokenizer,
     training,
 };
@@ -71,8 +71,14 @@ impl Trainable {
         new_tokens: usize,
     ) -> Result<training::Backbone, LoadModelError> {
         let pool = ComputePool::new(self.threads)?;
-        let loader =
-            Loader { weights: &self.weights, place: Place::Cpu, recipe: dtype.into(), pool, gradients: true };
+        let loader = Loader {
+            weights: &self.weights,
+            place: Place::Cpu,
+            recipe: dtype.into(),
+            pool,
+            gradients: true,
+            packed: PackedParts::Fresh,
+        };
         let context = match self.is_seq2seq() {
             true => ContextWindow::Apart { prompt_rows, new_tokens },
             false => ContextWindow::Shared { rows: prompt_rows + new_tokens },

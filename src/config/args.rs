@@ -4,7 +4,7 @@ use clap::{Args, builder::BoolishValueParser};
 
 use super::{
     otlp::{Endpoint, share},
-    units::{Device, Door, Dtype, bytes, count, duration, origin},
+    units::{Device, Door, Dtype, Shelf, bytes, count, duration, origin},
 };
 use crate::telemetry::LogFormat;
 
@@ -184,6 +184,12 @@ pub struct EngineArgs {
         default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true
     )]
     pub batch_invariant: bool,
+
+    /// Where packed weights are kept for the next start, which then maps them and packs nothing: a folder, or off. Without it,
+    /// `dept/weights` in `$XDG_CACHE_HOME` or `$HOME/.cache`. Each file is named by what is in the model's file; those that nobody
+    /// has used for 30 days go.
+    #[arg(long, env = "DEPT_WEIGHTS_CACHE", value_name = "DIR|off")]
+    pub weights_cache: Option<Shelf>,
 
     /// Threads that compute; 0 takes every core. More threads than cores make every step slower.
     #[arg(long, env = "DEPT_THREADS", value_name = "N", default_value = "0")]

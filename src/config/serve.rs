@@ -151,6 +151,8 @@ pub struct EngineConfig {
     pub adapter_device_bytes: u64,
     /// How the weights are held.
     pub dtype: Dtype,
+    /// The folder in which packed weights are kept for the next start; `None` packs them at every start.
+    pub weights_cache: Option<PathBuf>,
     /// Threads that compute, at least 1.
     pub threads: usize,
     /// Most rows of a prompt and most tokens of an answer, at least 1.
@@ -200,6 +202,10 @@ impl EngineConfig {
             batch_invariant: args.batch_invariant,
             adapter_device_bytes: args.adapter_device_bytes,
             dtype: args.dtype,
+            weights_cache: match args.weights_cache {
+                Some(shelf) => shelf.folder(),
+                None => places.cache().map(|cache| cache.join("weights")),
+            },
             threads: if args.threads == 0 { cores() } else { args.threads },
             max_model_len: args.max_model_len,
             max_num_seqs: args.max_num_seqs,

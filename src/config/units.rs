@@ -1,4 +1,4 @@
-use std::{net::SocketAddr, str::FromStr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 /// Where the model computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +53,37 @@ impl FromStr for Door {
         match text {
             "off" => Ok(Self::Off),
             _ => text.parse().map(Self::At).map_err(|_| "write an address with its port, or off".into()),
+        }
+    }
+}
+
+/// A folder that may be done without.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shelf {
+    /// It is used, and made where it is not there.
+    In(PathBuf),
+    /// There is none.
+    Off,
+}
+
+impl Shelf {
+    /// The folder, where there is one.
+    pub fn folder(self) -> Option<PathBuf> {
+        match self {
+            Self::In(folder) => Some(folder),
+            Self::Off => None,
+        }
+    }
+}
+
+impl FromStr for Shelf {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Err("write a folder, or off".into()),
+            "off" => Ok(Self::Off),
+            folder => Ok(Self::In(folder.into())),
         }
     }
 }

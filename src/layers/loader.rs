@@ -1,17 +1,18 @@
 use candle_core::Tensor;
 
 use super::{
-    MlpShape,
+    MlpShape, PackedParts,
+    packed_parts::Wanted,
     recipe::{Recipe, bytes, nibbles, same_recipe},
     stored::{Stored, transpose},
 };
 use crate::{
-    backbones::weights::{RawBlocks, RawLinear, RawNibbles, Weights, WeightsError},
+    backbones::weights::{RawBytes, RawLinear, RawNibbles, Weights, WeightsError},
     kernels::{
-        DensePlace, Place,
+        Place,
         dept_embed::TableError,
         linear::{
-            ActivationBits, Dense, Gate, Linear, LinearError, LinearMap, LinearPart, LinearShape,
+            ActivationBits, Dense, Epilogue, Gate, Linear, LinearError, LinearMap, LinearPart, LinearShape,
             LinearWeights,
         },
         norm::{Norm, NormError},
@@ -104,6 +105,29 @@ pub struct Loader<'a> {
     pub pool: ComputePool,
     /// Whether gradients go back through the layers, for training: linear maps then take twice the memory.
     pub gradients: bool,
+    /// Where the CPU's packed maps come from. Those that gradients go back through are always packed.
+    pub packed: PackedParts,
+}
+
+/// Maps of one input that are packed together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Group<'a> {
+    /// What the names of all parts begin with.
+    pub prefix: &'a str,
+    pub parts: &'a [Part<'a>],
+    /// Inputs.
+    pub k: usize,
+    /// Of block formats.
+    pub activations: ActivationBits,
+}
+
+impl Group<'_> {
+    fn wanted(&self, epilogue: Epilogue) -> Wanted {
+        let names: Vec<&str> = self.parts.iter().map(|part| part.name).collect();
+        let n = self.parts.iter().map(|part| part.n).sum();
+        let name = format!("{}{} {epilogue:?}", self.prefix, names.join("+"));
+        Wanted { name, shape: LinearShape { n, k: self.k }, epilogue }
+    }
 }
 
 impl Loader<'_> {
@@ -121,17 +145,7 @@ impl Loader<'_> {
     /// # Errors
     /// When one is missing, has another shape or is not finite.
     pub fn packed(&self, prefix: &str, parts: &[Part<'_>], k: usize) -> Result<LinearMap, LoadError> {
-        self.concat(self.parts(prefix, parts, k, ActivationBits::Eight)?)
-            .map_err(|source| LoadError::Linear { module: prefix.to_owned(), source })
-    }
-
-    pub(super) fn concat(&self, parts: Vec<LinearPart>) -> Result<LinearMap, LinearError> {
-        let pool = self.pool.clone();
-        Ok(match &self.place {
-            Place::Dense(place) => LinearMap::Dense(Dense::concat(parts, place)?),
-            Place::Cpu if self.gradients => Linear::differentiable(parts, pool)?.into(),
-            Place::Cpu => Linear::concat(parts, pool)?.into(),
-        })
+        self.group(Group { prefix, parts, k, activations: ActivationBits::Eight }, Epilogue::Plain)
     }
 
     /// The inner map of an MLP: one part, or gate and up where the shape is gated. Its activation is part of it, but where
@@ -146,53 +160,49 @@ impl Loader<'_> {
         k: usize,
         shape: MlpShape,
     ) -> Result<(LinearMap, Option<Gate>), LoadError> {
-        let parts = self.parts(prefix, parts, k, ActivationBits::Eight)?;
-        let inner = match &self.place {
-            Place::Cpu => self.packed_inner(parts, shape),
-            Place::Dense(place) => {
-                dense_inner(parts, shape, place).map(|dense| (LinearMap::Dense(dense), None))
-            }
-        };
-        inner.map_err(|source| LoadError::Linear { module: prefix.to_owned(), source })
-    }
-
-    fn packed_inner(
-        &self,
-        parts: Vec<LinearPart>,
-        shape: MlpShape,
-    ) -> Result<(LinearMap, Option<Gate>), LinearError> {
-        let pool = self.pool.clone();
-        let mut parts = parts.into_iter();
-        match (shape, parts.next(), parts.next()) {
-            (MlpShape::Plain(activation), Some(part), None) if self.gradients => {
-                self.concat(vec![part]).map(|map| (map, Some(Gate::activation(activation, pool))))
-            }
-            (MlpShape::Gated(activation), Some(gate), Some(up)) if self.gradients => {
-                self.concat(vec![gate, up]).map(|map| (map, Some(Gate::gated(activation, pool))))
-            }
-            (MlpShape::Plain(activation), Some(part), None) => {
-                Linear::activated(part, activation, pool).map(|linear| (linear.into(), None))
-            }
-            (MlpShape::Gated(activation), Some(gate), Some(up)) => {
-                Linear::gated(gate, up, activation, pool).map(|linear| (linear.into(), None))
-            }
-            _ => Err(LinearError::NoParts),
+        if self.gradients {
+            return Ok((self.packed(prefix, parts, k)?, Some(shape.gate(self.pool.clone()))));
         }
+        let group = Group { prefix, parts, k, activations: ActivationBits::Eight };
+        Ok((self.group(group, shape.epilogue())?, None))
     }
 
-    pub(super) fn parts(
+    /// The maps of a group as one.
+    pub(super) fn group(&self, group: Group<'_>, epilogue: Epilogue) -> Result<LinearMap, LoadError> {
+        self.map(group.prefix, group.wanted(epilogue), || self.parts(group))
+    }
+
+    /// The map that is wanted, as it is kept or as `parts` make it; `module` is what errors call it.
+    pub(super) fn map(
         &self,
-        prefix: &str,
-        parts: &[Part<'_>],
-        k: usize,
-        bits: ActivationBits,
-    ) -> Result<Vec<LinearPart>, LoadError> {
+        module: &str,
+        wanted: Wanted,
+        parts: impl FnOnce() -> Result<Vec<LinearPart>, LoadError>,
+    ) -> Result<LinearMap, LoadError> {
+        let failed = |source| LoadError::Linear { module: module.to_owned(), source };
+        let (epilogue, pool) = (wanted.epilogue, self.pool.clone());
+        Ok(match &self.place {
+            Place::Dense(place) => LinearMap::Dense(Dense::pack(parts()?, epilogue, place).map_err(failed)?),
+            Place::Cpu if self.gradients => Linear::differentiable(parts()?, pool).map_err(failed)?.into(),
+            Place::Cpu => {
+                let pack = || {
+                    let linear = Linear::pack(parts()?, epilogue, pool).map_err(failed);
+                    self.weights.release();
+                    linear
+                };
+                self.packed.map(wanted, &self.pool, pack)?.into()
+            }
+        })
+    }
+
+    fn parts(&self, group: Group<'_>) -> Result<Vec<LinearPart>, LoadError> {
+        let Group { prefix, parts, k, activations } = group;
         let read = |part: &Part<'_>| {
             let module = format!("{prefix}{}", part.name);
             let shape = LinearShape { n: part.n, k };
             let bias = part.bias.then(|| self.weights.tensor_f32(&format!("{module}.bias"), &[part.n]));
             let bias = bias.transpose()?.map(|bias| part.stored.bias(bias));
-            Ok(LinearPart { shape, weights: self.part_weights(&module, part, k, bits)?, bias })
+            Ok(LinearPart { shape, weights: self.part_weights(&module, part, k, activations)?, bias })
         };
         let parts = parts.iter().map(read).collect::<Result<Vec<_>, LoadError>>()?;
         same_recipe(parts).map_err(|source| LoadError::Linear { module: prefix.to_owned(), source })
@@ -236,12 +246,9 @@ impl Loader<'_> {
     }
 
     /// The weights of bytes in blocks, likewise.
-    pub(super) fn bytes(&self, module: &str, shape: LinearShape) -> Result<Option<RawBlocks>, LoadError> {
+    pub(super) fn bytes(&self, module: &str, shape: LinearShape) -> Result<Option<RawBytes>, LoadError> {
         match self.recipe {
-            Recipe::Stored | Recipe::Fine => {
-                let blocks = self.weights.blocks(module, shape.n, shape.k)?;
-                Ok(blocks.filter(|blocks| blocks.offsets.is_none()))
-            }
+            Recipe::Stored | Recipe::Fine => Ok(self.weights.blocks_of_bytes(module, shape.n, shape.k)?),
             Recipe::F32 | Recipe::I8 => Ok(None),
         }
     }
@@ -299,15 +306,5 @@ impl Loader<'_> {
 
     pub(super) fn placed<T>(&self, module: &str, placed: candle_core::Result<T>) -> Result<T, LoadError> {
         placed.map_err(|why| LoadError::Device { module: module.to_owned(), why: Box::new(why) })
-    }
-}
-
-/// The inner map of an MLP as a matrix, its activation included.
-fn dense_inner(parts: Vec<LinearPart>, shape: MlpShape, place: &DensePlace) -> Result<Dense, LinearError> {
-    let mut parts = parts.into_iter();
-    match (shape, parts.next(), parts.next()) {
-        (MlpShape::Plain(activation), Some(part), None) => Dense::activated(part, activation, place),
-        (MlpShape::Gated(activation), Some(gate), Some(up)) => Dense::gated((gate, up), activation, place),
-        _ => Err(LinearError::NoParts),
     }
 }

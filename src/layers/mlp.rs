@@ -2,8 +2,9 @@ use candle_core::{Result, Tensor};
 
 use super::residual::add;
 use crate::kernels::{
-    linear::{Activation, Gate, LinearMap},
+    linear::{Activation, Epilogue, Gate, LinearMap},
     norm::Norm,
+    pool::ComputePool,
 };
 
 /// How the inner layer of an MLP is made.
@@ -13,6 +14,24 @@ pub enum MlpShape {
     Plain(Activation),
     /// `activation(x Wg) * (x Wu)`.
     Gated(Activation),
+}
+
+impl MlpShape {
+    /// What the inner map's outputs go through in one call with it.
+    pub(super) fn epilogue(self) -> Epilogue {
+        match self {
+            MlpShape::Plain(activation) => Epilogue::Activated(activation),
+            MlpShape::Gated(activation) => Epilogue::Gated(activation),
+        }
+    }
+
+    /// The same as an op of its own.
+    pub(super) fn gate(self, pool: ComputePool) -> Gate {
+        match self {
+            MlpShape::Plain(activation) => Gate::activation(activation, pool),
+            MlpShape::Gated(activation) => Gate::gated(activation, pool),
+        }
+    }
 }
 
 /// Norm, one or two maps and their activation in one call, output map, a norm after it in some models, residual.

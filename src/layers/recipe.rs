@@ -1,7 +1,7 @@
 //! The arithmetic that a stored weight gets.
 
 use crate::{
-    backbones::weights::{RawBlocks, RawLinear, RawNibbles},
+    backbones::weights::{RawBytes, RawLinear, RawNibbles},
     kernels::linear::{ActivationBits, LinearError, LinearPart, LinearShape, LinearWeights},
 };
 
@@ -59,7 +59,7 @@ pub(super) fn nibbles(raw: RawNibbles, activations: ActivationBits) -> LinearWei
 }
 
 /// Weights of bytes in blocks as they are.
-pub(super) fn bytes(raw: RawBlocks, activations: ActivationBits) -> LinearWeights {
+pub(super) fn bytes(raw: RawBytes, activations: ActivationBits) -> LinearWeights {
     LinearWeights::Blocks { values: raw.levels, scales: raw.scales, activations }
 }
 

@@ -1,6 +1,6 @@
 //! The orders in which checkpoints store a dense layer, and the way from each to an output a row.
 
-use crate::backbones::weights::{RawBlocks, RawLinear, RawNibbles};
+use crate::backbones::weights::{RawBytes, RawLinear, RawNibbles};
 
 /// How a checkpoint stores one of the maps that are packed together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,14 +44,10 @@ impl Stored {
     }
 
     /// The same for bytes in blocks.
-    pub(super) fn ordered_bytes(self, raw: RawBlocks, k: usize) -> RawBlocks {
+    pub(super) fn ordered_bytes(self, raw: RawBytes, k: usize) -> RawBytes {
         let Stored::NeighbourPairs { dim } = self else { return raw };
         let blocks = k / RawNibbles::SPAN;
-        RawBlocks {
-            levels: part_pairs(&raw.levels, k, dim),
-            scales: part_pairs(&raw.scales, blocks, dim),
-            offsets: raw.offsets.map(|offsets| part_pairs(&offsets, blocks, dim)),
-        }
+        RawBytes { levels: part_pairs(&raw.levels, k, dim), scales: part_pairs(&raw.scales, blocks, dim) }
     }
 
     /// A bias as this order means it.
@@ -113,9 +109,9 @@ mod tests {
         }
         assert_eq!(Stored::Rows.ordered_nibbles(raw.clone(), 64), raw);
         let levels = raw.levels.iter().map(|&level| level.cast_signed()).collect();
-        let raw = RawBlocks { levels, scales: raw.scales, offsets: None };
+        let raw = RawBytes { levels, scales: raw.scales };
         let bytes = Stored::NeighbourPairs { dim: 4 }.ordered_bytes(raw, 64);
         assert_eq!(bytes.levels, found.levels.iter().map(|&level| level.cast_signed()).collect::<Vec<_>>());
-        assert_eq!((bytes.scales, bytes.offsets), (found.scales, None));
+        assert_eq!(bytes.scales, found.scales);
     }
 }

@@ -1,15 +1,18 @@
 //! The two ends of a model: its table of word embeddings, and the map that makes logits, which may be the same matrix.
 
+use bytes::Bytes;
+
 use super::{
-    loader::{LoadError, Loader, Part},
+    loader::{Group, LoadError, Loader, Part},
+    packed_parts::{TableBlocks, Wanted},
     recipe::{bytes, nibbles},
     stored::Stored,
 };
 use crate::{
-    backbones::weights::{RawBlocks, RawEmbedding, RawLinear, WeightsError},
+    backbones::weights::{RawEmbedding, RawLinear, WeightsError},
     kernels::{
         dept_embed::{EmbeddingTable, PlacedTable, TableError},
-        linear::{ActivationBits, LinearMap, LinearPart, LinearShape},
+        linear::{ActivationBits, Epilogue, LinearMap, LinearPart, LinearShape, LinearWeights},
     },
 };
 
@@ -39,8 +42,9 @@ impl Loader<'_> {
         module: &str,
         (vocab, d): (usize, usize),
     ) -> Result<Result<EmbeddingTable, TableError>, WeightsError> {
-        if let Some(RawBlocks { levels, scales, offsets }) = self.weights.blocks(module, vocab, d)? {
-            return Ok(EmbeddingTable::blocks(vocab, d, levels, scales, offsets));
+        if let Some((format, bytes)) = self.weights.rows(module, vocab, d)? {
+            let read = || Bytes::copy_from_slice(bytes);
+            return Ok(self.packed.table(module, TableBlocks { format, vocab, hidden: d }, read));
         }
         Ok(match self.weights.embedding(module, vocab, d)? {
             RawEmbedding::F32 { values } | RawEmbedding::Blocks { values } => {
@@ -56,22 +60,28 @@ impl Loader<'_> {
     /// When the table is missing, has another shape or is not finite.
     pub fn tied_head(&self, module: &str, vocab: usize, d: usize) -> Result<LinearMap, LoadError> {
         let shape = LinearShape { n: vocab, k: d };
-        let part = |weights| vec![LinearPart { shape, weights, bias: None }];
-        let as_it_is = match self.nibbles(module, shape)? {
-            Some(raw) => Some(nibbles(raw, LOGITS)),
-            None => self.bytes(module, shape)?.map(|raw| bytes(raw, LOGITS)),
-        };
-        if let Some(weights) = as_it_is {
-            let linear = self.concat(part(weights));
-            return linear.map_err(|source| LoadError::Linear { module: module.to_owned(), source });
+        // A checkpoint may have logits of its own too, or read the table in both ways.
+        let wanted = Wanted { name: format!("{module} as logits"), shape, epilogue: Epilogue::Plain };
+        self.map(module, wanted, || {
+            let weights = self.tied_weights(module, shape)?;
+            Ok(vec![LinearPart { shape, weights, bias: None }])
+        })
+    }
+
+    fn tied_weights(&self, module: &str, shape: LinearShape) -> Result<LinearWeights, LoadError> {
+        if let Some(raw) = self.nibbles(module, shape)? {
+            return Ok(nibbles(raw, LOGITS));
         }
-        let raw = match self.weights.embedding(module, vocab, d)? {
+        if let Some(raw) = self.bytes(module, shape)? {
+            return Ok(bytes(raw, LOGITS));
+        }
+        let raw = match self.weights.embedding(module, shape.n, shape.k)? {
             RawEmbedding::F32 { values } => RawLinear::F32 { values },
             RawEmbedding::Blocks { values } => RawLinear::Blocks { values },
             RawEmbedding::I8 { values, scales } => RawLinear::I8 { values, scales, activation_bits: 15 },
         };
-        let linear = self.recipe.weights(raw, shape, LOGITS).and_then(|weights| self.concat(part(weights)));
-        linear.map_err(|source| LoadError::Linear { module: module.to_owned(), source })
+        let weights = self.recipe.weights(raw, shape, LOGITS);
+        weights.map_err(|source| LoadError::Linear { module: module.to_owned(), source })
     }
 
     /// The output map `module` of `vocab` outputs.
@@ -80,7 +90,7 @@ impl Loader<'_> {
     /// When it is missing, has another shape or is not finite.
     pub fn head(&self, module: &str, vocab: usize, d: usize) -> Result<LinearMap, LoadError> {
         let part = Part { name: module, n: vocab, bias: false, stored: Stored::Rows };
-        self.concat(self.parts("", &[part], d, LOGITS)?)
-            .map_err(|source| LoadError::Linear { module: module.to_owned(), source })
+        let group = Group { prefix: "", parts: &[part], k: d, activations: LOGITS };
+        self.group(group, Epilogue::Plain)
     }
 }

@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use super::{data::DataError, init::InitError};
 use crate::adapter::{card::CardError, tensor::MatrixError, weights::WeightsError};
@@ -49,19 +49,19 @@ pub enum TrainError {
         /// The sum.
         needed: usize,
     },
-    /// A loss or a gradient is no number.
+    /// A loss, a gradient or what a step made of the adapter is no number.
     #[error(
-        "step {step}: the {what} is {value}; nothing of this step was kept, and '{}' holds the best adapter so far. Lower --lr-prompt or --lr-lowrank", out.display()
+        "step {step}: the {what} is {value}, so what gave it is not kept; {kept}. Lower --lr-prompt or --lr-lowrank and add --restart"
     )]
     NotFinite {
         /// The step, from 1.
         step: u64,
-        /// Loss or gradient.
+        /// Loss, gradient or adapter.
         what: &'static str,
         /// The value.
         value: f64,
-        /// The output folder.
-        out: PathBuf,
+        /// What there is.
+        kept: Kept,
     },
     /// A file can't be written.
     #[error("can't write '{}': {source}; what was there before is whole", path.display())]
@@ -104,4 +104,23 @@ pub enum TrainError {
     /// The adapter can't be evaluated.
     #[error("the evaluation failed: {0}")]
     Judge(String),
+}
+
+/// What an output folder holds of a run that broke off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The folder.
+    pub out: PathBuf,
+    /// The step of the adapter that was written last; none where none was.
+    pub step: Option<u64>,
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let out = self.out.display();
+        match self.step {
+            Some(step) => write!(f, "'{out}' holds the adapter of step {step}"),
+            None => write!(f, "no adapter has been written to '{out}' since this start"),
+        }
+    }
 }

@@ -23,7 +23,7 @@ pub use adamw::Optimiser;
 pub use backbone::Backbone;
 pub use checkpoint::{Best, Checkpoint, State};
 pub use data::{DataError, Example, Form, few_shot, read_examples};
-pub use error::TrainError;
+pub use error::{Kept, TrainError};
 pub use files::write_whole;
 pub use init::{InitError, Start, start};
 pub use journal::{Entry, Journal, read_journal};

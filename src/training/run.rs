@@ -6,7 +6,7 @@ use super::{
     adamw::Optimiser,
     backbone::Backbone,
     checkpoint::{Best, Checkpoint, State},
-    error::TrainError,
+    error::{Kept, TrainError},
     journal::{Entry, Journal},
     order::Order,
     output::Output,
@@ -98,6 +98,22 @@ pub struct Run<'a> {
     parameters: Parameters,
     optimiser: Optimiser,
     state: State,
+    /// Of the next step, where they were wanted before it.
+    ahead: Option<Batch>,
+    /// The step whose adapter this sitting, or one before it, has kept.
+    kept: Option<u64>,
+}
+
+/// What the examples of a step say of the adapter as it is.
+struct Batch {
+    /// Mean loss a target token.
+    loss: f64,
+    gradients: Gradients,
+    /// The gradients' length.
+    norm: f64,
+    tokens: u64,
+    /// To compute it.
+    seconds: f64,
 }
 
 impl<'a> Run<'a> {
@@ -131,7 +147,8 @@ impl<'a> Run<'a> {
             }
         };
         let parameters = Parameters { shape: parameters.shape, values };
-        Ok(Self { backbone, examples, output, card, parameters, optimiser, state })
+        let kept = state.best.map(|best| best.step);
+        Ok(Self { backbone, examples, output, card, parameters, optimiser, state, ahead: None, kept })
     }
 
     /// Steps done in earlier sittings.
@@ -143,7 +160,7 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// When a loss is no number, a file can't be written or the evaluation fails; the last checkpoint and the best adapter
-    /// stay.
+    /// stay, and of neither has a loss been no number.
     pub fn finish(
         mut self,
         mut judge: Option<&mut dyn Judge>,
@@ -155,16 +172,19 @@ impl<'a> Run<'a> {
         while self.state.step < steps && !self.is_stale() {
             let entry = self.step(&mut order, observer)?;
             journal.write(&entry)?;
-            let last = self.state.step == steps;
-            if last || is_due(self.state.step, self.state.settings.eval_every) {
-                match &mut judge {
-                    Some(judge) => self.evaluate(&mut **judge, observer, &mut journal)?,
-                    None => drop(self.output.save(&self.parameters, &self.card_with(Vec::new()))?),
-                }
-                self.save()?;
-            } else if is_due(self.state.step, self.state.settings.checkpoint_every) {
-                self.save()?;
+            let step = self.state.step;
+            let evaluated = step == steps || is_due(step, self.state.settings.eval_every);
+            if !evaluated && !is_due(step, self.state.settings.checkpoint_every) {
+                continue;
             }
+            // What is kept has been seen to give a loss.
+            self.ahead = Some(self.batch(&mut order)?);
+            match &mut judge {
+                Some(judge) if evaluated => self.evaluate(&mut **judge, observer, &mut journal)?,
+                None if evaluated => self.keep(Vec::new())?,
+                _ => {}
+            }
+            self.save()?;
         }
         Ok(Outcome {
             steps: self.state.step,
@@ -181,23 +201,23 @@ impl<'a> Run<'a> {
     }
 
     fn step(&mut self, order: &mut Order, observer: &mut dyn Observer) -> Result<Entry, TrainError> {
-        let began = Instant::now();
         let (step, rates) = (self.state.step + 1, self.state.settings.rates(self.state.step));
-        let (loss, mut gradients, tokens) = self.gradients(order)?;
-        let norm = gradients.norm();
-        for (what, value) in [("loss", loss), ("gradient", norm)] {
-            if !value.is_finite() {
-                let out = self.output.folder.clone();
-                return Err(TrainError::NotFinite { step, what, value, out });
-            }
-        }
+        let batch = match self.ahead.take() {
+            Some(batch) => batch,
+            None => self.batch(order)?,
+        };
+        let Batch { loss, mut gradients, norm, tokens, seconds } = batch;
+        let began = Instant::now();
         let clip = self.state.settings.clip;
         if clip > 0.0 {
             gradients.scale((clip / (norm + 1e-6)).min(1.0) as f32);
         }
         self.optimiser.step(&mut self.parameters.values, &gradients, rates);
+        let made = self.parameters.values.named();
+        let numbers = made.iter().flat_map(|(_, values)| values.iter());
+        self.check(numbers.map(|&value| ("adapter", f64::from(value))))?;
         self.state.step = step;
-        let seconds = began.elapsed().as_secs_f64();
+        let seconds = seconds + began.elapsed().as_secs_f64();
         self.state.seconds += seconds;
         observer.stepped(&Progress { step, steps: self.state.settings.steps, loss, tokens, seconds });
         Ok(Entry {
@@ -210,6 +230,26 @@ impl<'a> Run<'a> {
             seconds: Some(seconds),
             ..Entry::default()
         })
+    }
+
+    /// What the next step's examples say of the adapter as it is.
+    fn batch(&self, order: &mut Order) -> Result<Batch, TrainError> {
+        let began = Instant::now();
+        let (loss, gradients, tokens) = self.gradients(order)?;
+        let norm = gradients.norm();
+        self.check([("loss", loss), ("gradient", norm)])?;
+        Ok(Batch { loss, gradients, norm, tokens, seconds: began.elapsed().as_secs_f64() })
+    }
+
+    /// Checks that numbers of the next step are some, each with what it is.
+    fn check(&self, numbers: impl IntoIterator<Item = (&'static str, f64)>) -> Result<(), TrainError> {
+        match numbers.into_iter().find(|(_, value)| !value.is_finite()) {
+            None => Ok(()),
+            Some((what, value)) => {
+                let kept = Kept { out: self.output.folder.clone(), step: self.kept };
+                Err(TrainError::NotFinite { step: self.state.step + 1, what, value, kept })
+            }
+        }
     }
 
     /// Mean loss and gradients over all batches of a step, every target token with the same weight; and its tokens.
@@ -245,7 +285,7 @@ impl<'a> Run<'a> {
         let better = self.state.best.is_none_or(|best| verdict.value > best.value);
         let step = self.state.step;
         if better {
-            self.output.save(&self.parameters, &self.card_with(vec![verdict.measurement.clone()]))?;
+            self.keep(vec![verdict.measurement.clone()])?;
             self.state.best = Some(Best { step, value: verdict.value });
         }
         self.state.since_best = if better { 0 } else { self.state.since_best + 1 };
@@ -257,6 +297,13 @@ impl<'a> Run<'a> {
             best: Some(better),
             ..Entry::default()
         })
+    }
+
+    /// Writes the adapter as it is now, with what was measured of it.
+    fn keep(&mut self, results: Vec<Measurement>) -> Result<(), TrainError> {
+        self.output.save(&self.parameters, &self.card_with(results))?;
+        self.kept = Some(self.state.step);
+        Ok(())
     }
 
     /// The card of the adapter as it is now.

@@ -18,7 +18,7 @@ pub fn dept(args: &[&str]) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("DEPT_")) {
         command.env_remove(name);
     }
-    command.env("DEPT_HOME", repo("")).env("NO_COLOR", "1").args(args);
+    command.env("DEPT_HOME", repo("")).env("DEPT_WEIGHTS_CACHE", "off").env("NO_COLOR", "1").args(args);
     command
 }
 

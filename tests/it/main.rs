@@ -7,6 +7,7 @@ mod degraded;
 mod dense;
 mod embedded;
 mod exactness;
+mod kept;
 mod logs;
 mod misconfigured;
 mod mixes;

@@ -1,4 +1,4 @@
-//! GGML's block formats, taken apart: 4-bit ones as halves of bytes, and, as bytes, those whose numbers are exact in 16 bits.
+//! GGML's block formats, taken apart: 4-bit ones as levels of half a byte, Q8_0 as bytes.
 
 use candle_core::quantized::GgmlDType;
 use half::f16;
@@ -14,35 +14,25 @@ pub struct RawNibbles {
     pub offsets: Vec<f16>,
 }
 
-/// A matrix `(n, d)` in bytes, in blocks of 32 of a row: a value is `level * scale + offset`, to the bit what the file means.
+/// A matrix `(n, k)` in bytes, in blocks of 32 of a row: a value is `level * scale`, to the bit what the file means.
 #[derive(Debug, Clone, PartialEq)]
-pub struct RawBlocks {
-    /// `n * d` levels.
+pub struct RawBytes {
+    /// `n * k` levels.
     pub levels: Vec<i8>,
-    /// `n * d / 32` scales.
+    /// `n * k / 32` scales.
     pub scales: Vec<f16>,
-    /// `n * d / 32` offsets; none where all are zero.
-    pub offsets: Option<Vec<f16>>,
 }
 
-impl RawBlocks {
-    /// Takes the blocks of `kind` apart; `None` where that isn't one of GGML's Q4_0, Q4_1 and Q8_0. `bytes` are whole blocks.
-    pub(super) fn parse(kind: GgmlDType, bytes: &[u8]) -> Option<RawBlocks> {
-        match kind {
-            GgmlDType::Q8_0 => {
-                let blocks = bytes.as_chunks::<34>().0;
-                let levels = blocks.iter().flat_map(|block| block[2..].iter().map(|byte| byte.cast_signed()));
-                let scales = blocks.iter().map(|block| half(block, 0)).collect();
-                Some(RawBlocks { levels: levels.collect(), scales, offsets: None })
-            }
-            GgmlDType::Q4_0 | GgmlDType::Q4_1 => {
-                let RawNibbles { levels, scales, offsets } = RawNibbles::parse(kind, bytes)?;
-                let levels = levels.into_iter().map(u8::cast_signed).collect();
-                Some(RawBlocks { levels, scales, offsets: Some(offsets) })
-            }
-            // Q4_K's numbers have more bits than these hold.
-            _ => None,
+impl RawBytes {
+    /// Takes the blocks of `kind` apart; `None` where that isn't Q8_0. `bytes` are whole blocks.
+    pub(super) fn parse(kind: GgmlDType, bytes: &[u8]) -> Option<RawBytes> {
+        if kind != GgmlDType::Q8_0 {
+            return None;
         }
+        let blocks = bytes.as_chunks::<34>().0;
+        let mut levels = Vec::with_capacity(blocks.len() * RawNibbles::SPAN);
+        blocks.iter().for_each(|block| levels.extend_from_slice(bytemuck::cast_slice(&block[2..])));
+        Some(RawBytes { levels, scales: blocks.iter().map(|block| half(block, 0)).collect() })
     }
 }
 

@@ -22,17 +22,20 @@ use std::{
     sync::OnceLock,
 };
 
+use candle_core::quantized::GgmlDType;
 use sha2::{Digest, Sha256};
 
-pub use blocks::{RawBlocks, RawNibbles};
+pub use blocks::{RawBytes, RawNibbles};
 pub use error::WeightsError;
 pub(crate) use folder::{INDEX, SINGLE, plain_shard_names, shard_names};
 pub use format::Format;
 use mapped::MappedFile;
+pub(crate) use mapped::map_file;
 pub use metadata::{Metadata, Value};
 use quantization::Quantization;
 
 use super::digest::hex;
+use crate::kernels::dept_embed::BlockFormat;
 
 #[cfg(test)]
 mod tests;
@@ -236,14 +239,39 @@ impl Weights {
         })
     }
 
-    /// The matrix `{module}.weight`, shape `(n, d)`, in blocks of bytes where the file's format is one that those hold exactly.
+    /// The dense layer `{module}.weight`, shape `(n, k)`, as bytes and scales of blocks where the file stores it so.
     ///
     /// # Errors
     /// When it is missing or has another shape.
-    pub fn blocks(&self, module: &str, n: usize, d: usize) -> Result<Option<RawBlocks>, WeightsError> {
+    pub fn blocks_of_bytes(
+        &self,
+        module: &str,
+        n: usize,
+        k: usize,
+    ) -> Result<Option<RawBytes>, WeightsError> {
+        let (entry, bytes) = self.shaped(&format!("{module}.weight"), &[n, k])?;
+        Ok(match entry.format {
+            Format::Ggml(kind) => RawBytes::parse(kind, bytes),
+            _ => None,
+        })
+    }
+
+    /// The table `{module}.weight`, shape `(n, d)`, as the blocks that the file has, where it is in blocks that a table is read in.
+    ///
+    /// # Errors
+    /// When it is missing or has another shape.
+    pub fn rows(
+        &self,
+        module: &str,
+        n: usize,
+        d: usize,
+    ) -> Result<Option<(BlockFormat, &[u8])>, WeightsError> {
         let (entry, bytes) = self.shaped(&format!("{module}.weight"), &[n, d])?;
         Ok(match entry.format {
-            Format::Ggml(kind) => RawBlocks::parse(kind, bytes),
+            Format::Ggml(GgmlDType::Q8_0) => Some((BlockFormat::Q8_0, bytes)),
+            Format::Ggml(GgmlDType::Q4_0) => Some((BlockFormat::Q4_0, bytes)),
+            Format::Ggml(GgmlDType::Q4_1) => Some((BlockFormat::Q4_1, bytes)),
+            // K-quants have blocks of 256, others are rare.
             _ => None,
         })
     }
@@ -265,11 +293,10 @@ impl Weights {
     }
 
     /// SHA-256 of the weights in hexadecimal: the file's own digest, or for shards the digest of their
-    /// digests in order of file names. Reads every byte on the first call (about 0.2 s for 60 MB) and
-    /// remembers; call it off the start-up path where that matters.
+    /// digests in order of file names. Reads every byte on the first call and remembers.
     pub fn fingerprint(&self) -> &str {
         self.fingerprint.get_or_init(|| {
-            let mut digests = self.files.iter().map(|file| Sha256::digest(file.bytes()));
+            let mut digests = self.files.iter().map(MappedFile::digest);
             match (digests.next(), digests.len()) {
                 (Some(only), 0) => hex(&only),
                 (first, _) => {
@@ -279,6 +306,11 @@ impl Weights {
                 }
             }
         })
+    }
+
+    /// Lets go of the files' pages that were read: a model that is packed does not need its files in memory beside.
+    pub fn release(&self) {
+        self.files.iter().for_each(MappedFile::release_all);
     }
 
     fn bytes_and_scales(

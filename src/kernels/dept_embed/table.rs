@@ -1,7 +1,9 @@
 #[cfg(feature = "cuda")]
 use std::borrow::Cow;
 
-use half::f16;
+use bytes::Bytes;
+
+use super::row_blocks::{BlockFormat, RowBlocks, SPAN};
 
 /// Why numbers do not make an embedding table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,9 +18,6 @@ pub struct TableError {
     /// Scales that the format asks for.
     needed: usize,
 }
-
-/// Elements of a row that share a scale where a table is in blocks.
-const SPAN: usize = 32;
 
 /// The frozen word embeddings E `(vocab, d)`, in the format that they are stored in.
 #[derive(Debug, Clone)]
@@ -36,31 +35,7 @@ enum Storage {
         values: Vec<i8>,
         scales: Vec<f32>,
     },
-    Blocks(Blocks),
-}
-
-/// Blocks of 32 elements of a row: `(level * scale + offset) * factor`, rounded at each step.
-#[derive(Debug, Clone)]
-struct Blocks {
-    levels: Vec<i8>,
-    scales: Vec<f16>,
-    /// None where all are zero.
-    offsets: Option<Vec<f16>>,
-    factor: f32,
-}
-
-impl Blocks {
-    fn copy_row(&self, token: usize, out: &mut [f32]) {
-        let first = token * (out.len() / SPAN);
-        for (at, out) in out.chunks_exact_mut(SPAN).enumerate() {
-            let block = first + at;
-            let scale = self.scales[block].to_f32();
-            let offset = self.offsets.as_ref().map_or(0.0, |offsets| offsets[block].to_f32());
-            for (out, &level) in out.iter_mut().zip(&self.levels[block * SPAN..][..SPAN]) {
-                *out = (f32::from(level) * scale + offset) * self.factor;
-            }
-        }
-    }
+    Blocks(RowBlocks),
 }
 
 /// The size of a table.
@@ -97,24 +72,24 @@ impl EmbeddingTable {
         Self { vocab, hidden, storage: Storage::I8 { values, scales } }.checked(found)
     }
 
-    /// A table of `levels` `(vocab, hidden)` in blocks of 32 elements with a scale each, and an offset where there are such.
+    /// A table `(vocab, hidden)` in blocks, whose `bytes` stay where they are.
     ///
     /// # Errors
-    /// When a count is another one, or a row isn't whole blocks.
+    /// When they are not as many as the shape asks for, or a row isn't whole blocks.
     pub fn blocks(
         vocab: usize,
         hidden: usize,
-        levels: Vec<i8>,
-        scales: Vec<f16>,
-        offsets: Option<Vec<f16>>,
+        format: BlockFormat,
+        bytes: Bytes,
     ) -> Result<Self, TableError> {
-        let needed = vocab.saturating_mul(hidden) / SPAN;
-        let found = TableError { vocab, hidden, values: levels.len(), scales: scales.len(), needed };
-        if !hidden.is_multiple_of(SPAN) || offsets.as_ref().is_some_and(|offsets| offsets.len() != needed) {
+        let blocks = bytes.len() / format.block_bytes();
+        let (values, needed) = (blocks * SPAN, vocab.saturating_mul(hidden) / SPAN);
+        let found = TableError { vocab, hidden, values, scales: blocks, needed };
+        if !hidden.is_multiple_of(SPAN) || !bytes.len().is_multiple_of(format.block_bytes()) {
             return Err(found);
         }
-        let blocks = Blocks { levels, scales, offsets, factor: 1.0 };
-        Self { vocab, hidden, storage: Storage::Blocks(blocks) }.checked(found)
+        Self { vocab, hidden, storage: Storage::Blocks(RowBlocks { format, bytes, factor: 1.0 }) }
+            .checked(found)
     }
 
     fn checked(self, found: TableError) -> Result<Self, TableError> {
@@ -166,9 +141,7 @@ impl EmbeddingTable {
         match &self.storage {
             Storage::F32(values) => values.len() * 4,
             Storage::I8 { values, scales } => values.len() + scales.len() * 4,
-            Storage::Blocks(Blocks { levels, scales, offsets, .. }) => {
-                levels.len() + 2 * (scales.len() + offsets.as_ref().map_or(0, Vec::len))
-            }
+            Storage::Blocks(blocks) => blocks.bytes.len(),
         }
     }
 

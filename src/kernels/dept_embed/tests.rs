@@ -183,30 +183,54 @@ fn a_table_of_another_size_is_an_error() {
     assert!(EmbeddingTable::f32(2, 3, vec![0.0; 5]).is_err());
     assert!(EmbeddingTable::i8(2, 3, vec![0; 6], vec![0.0; 1]).is_err());
     assert!(EmbeddingTable::f32(0, 0, vec![]).is_err());
-    let halves = |count| vec![f16::ONE; count];
-    assert!(EmbeddingTable::blocks(2, 64, vec![0; 128], halves(4), Some(halves(4))).is_ok());
-    assert!(EmbeddingTable::blocks(2, 64, vec![0; 128], halves(3), None).is_err());
-    assert!(EmbeddingTable::blocks(2, 64, vec![0; 128], halves(4), Some(halves(3))).is_err());
-    assert!(EmbeddingTable::blocks(2, 64, vec![0; 127], halves(4), None).is_err());
-    assert!(EmbeddingTable::blocks(4, 24, vec![0; 96], halves(3), None).is_err());
+    let blocks = |vocab, hidden, bytes| {
+        EmbeddingTable::blocks(vocab, hidden, BlockFormat::Q8_0, vec![0; bytes].into())
+    };
+    assert!(blocks(2, 64, 4 * 34).is_ok());
+    for (vocab, hidden, bytes) in
+        [(2, 64, 3 * 34), (2, 64, 4 * 34 - 1), (2, 64, 5 * 34), (4, 24, 3 * 34), (1, 0, 0)]
+    {
+        assert!(blocks(vocab, hidden, bytes).is_err(), "{vocab} x {hidden} in {bytes} bytes");
+    }
 }
 
 #[test]
 fn each_row_of_a_table_in_blocks_has_its_own_numbers() {
     // Three rows of two blocks, whose numbers say which they are.
-    let levels: Vec<i8> = (0..192).map(|at| (at % 16) as i8 - 8).collect();
-    let numbers = |first: f32| (0..6).map(|block| f16::from_f32(first + block as f32)).collect::<Vec<_>>();
-    for offsets in [None, Some(numbers(10.0))] {
-        let table = EmbeddingTable::blocks(3, 64, levels.clone(), numbers(1.0), offsets.clone()).unwrap();
+    for format in [BlockFormat::Q8_0, BlockFormat::Q4_0, BlockFormat::Q4_1] {
+        let scale = |block: usize| 1.0 + block as f32;
+        let block = |block: usize| {
+            let mut bytes = f16::from_f32(scale(block)).to_le_bytes().to_vec();
+            if format == BlockFormat::Q4_1 {
+                bytes.extend(f16::from_f32(10.0 + block as f32).to_le_bytes());
+            }
+            let levels = format.block_bytes() - bytes.len();
+            bytes.extend((0..levels).map(|at| {
+                if levels == 32 { (at as u8).wrapping_sub(16) } else { at as u8 | (15 - at as u8) << 4 }
+            }));
+            bytes
+        };
+        let expected = |block: usize, at: usize| match format {
+            BlockFormat::Q8_0 => (at as f32 - 16.0) * scale(block),
+            _ => {
+                let level = if at < 16 { at } else { 31 - at } as f32;
+                let offset =
+                    if format == BlockFormat::Q4_1 { 10.0 + block as f32 } else { -8.0 * scale(block) };
+                level * scale(block) + offset
+            }
+        };
+        let bytes: Vec<u8> = (0..6).flat_map(block).collect();
+        let table = EmbeddingTable::blocks(3, 64, format, bytes.into()).unwrap();
         for (factor, table) in [(1.0, table.clone()), (3.0, table.scaled(3.0))] {
             for token in 0..3 {
                 let mut row = [0.0; 64];
                 table.copy_row(token, &mut row);
                 for (at, value) in row.into_iter().enumerate() {
-                    let block = 2 * token + at / 32;
-                    let offset = if offsets.is_some() { 10.0 + block as f32 } else { 0.0 };
-                    let level = f32::from(levels[64 * token + at]);
-                    assert_eq!(value, (level * (1.0 + block as f32) + offset) * factor, "{token} {at}");
+                    assert_eq!(
+                        value,
+                        expected(2 * token + at / 32, at % 32) * factor,
+                        "{format:?} {token} {at}"
+                    );
                 }
             }
         }

@@ -21,8 +21,10 @@ pub enum Activation {
 
 /// The last part of a linear map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Epilogue {
+pub enum Epilogue {
+    /// Outputs as they are.
     Plain,
+    /// Outputs through an activation.
     Activated(Activation),
     /// `activation(gate) * up`: the first half of a block's outputs gates the second.
     Gated(Activation),

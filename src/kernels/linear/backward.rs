@@ -27,7 +27,7 @@ impl Linear {
     /// # Errors
     /// As [`Linear::concat`].
     pub fn differentiable(parts: Vec<LinearPart>, pool: ComputePool) -> Result<Linear, LinearError> {
-        let whole = LinearPart::stack(parts)?;
+        let whole = LinearPart::stack(parts, Epilogue::Plain)?;
         let backward = Backward::of(&whole, pool.clone())?;
         let mut linear = Linear::pack(vec![whole], Epilogue::Plain, pool)?;
         linear.backward = Some(Arc::new(backward));

@@ -5,8 +5,10 @@
 //! precision, and 8 or 15 bits: at 15 they are `128 * h + l` with `h` and `l` in signed bytes. A block's sum of products is
 //! exact. Weights are offset by 128 to be unsigned, which the block's sum of activations makes good.
 
+use bytemuck::{Pod, Zeroable};
 use half::f16;
 
+use super::memory::Memory;
 use super::pack::{BLOCK, GROUP, LINES, Order};
 use super::quantise::{Group, ROUND, scale_of};
 use super::rows::Rows;
@@ -18,7 +20,7 @@ pub(super) const SPAN: usize = 32;
 pub(super) const GROUPS: usize = SPAN / GROUP;
 
 /// The next 32 inputs of 64 outputs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct Step {
     /// Weights plus 128, by group of inputs: line `p` holds outputs `16 p..16 p + 16`, and of each its four inputs.
@@ -30,22 +32,12 @@ pub(super) struct Step {
 /// Packed weights: of each 64 outputs the steps over all inputs, and the biases.
 #[derive(Debug)]
 pub(super) struct PackedSteps<S> {
-    steps: Vec<S>,
-    bias: Vec<[f32; BLOCK]>,
+    pub(super) steps: Memory<S>,
+    pub(super) bias: Vec<[f32; BLOCK]>,
     pub(super) activations: ActivationBits,
 }
 
-impl<S: Copy> PackedSteps<S> {
-    /// `len` empty steps for each block of outputs.
-    pub(super) fn new(
-        empty: S,
-        len: usize,
-        bias: Vec<[f32; BLOCK]>,
-        activations: ActivationBits,
-    ) -> PackedSteps<S> {
-        PackedSteps { steps: vec![empty; bias.len() * len], bias, activations }
-    }
-
+impl<S: Pod> PackedSteps<S> {
     /// How many blocks of outputs there are.
     pub(super) fn blocks(&self) -> usize {
         self.bias.len()
@@ -55,12 +47,6 @@ impl<S: Copy> PackedSteps<S> {
     pub(super) fn block(&self, block: usize) -> (&[S], &[f32; BLOCK]) {
         let len = self.steps.len() / self.bias.len();
         (&self.steps[block * len..(block + 1) * len], &self.bias[block])
-    }
-
-    /// The steps of a block of outputs, to be filled.
-    pub(super) fn block_mut(&mut self, block: usize) -> &mut [S] {
-        let len = self.steps.len() / self.bias.len();
-        &mut self.steps[block * len..(block + 1) * len]
     }
 }
 
@@ -74,12 +60,12 @@ impl PackedSteps<Step> {
     ) -> PackedSteps<Step> {
         let len = shape.k.div_ceil(SPAN);
         let empty = Step { weights: [[[128; 64]; LINES]; GROUPS], scales: [f16::ZERO; BLOCK] };
-        let mut packed = PackedSteps::new(empty, len, order.columns(bias, shape.n), activations);
+        let mut steps = vec![empty; order.blocks(shape.n) * len];
         for (row, (weights, scales)) in values.chunks_exact(shape.k).zip(scales.chunks_exact(len)).enumerate()
         {
             let (block, column) = order.place(row, shape.n);
             let (line, lane) = (column / (BLOCK / LINES), column % (BLOCK / LINES));
-            let steps = packed.block_mut(block).iter_mut();
+            let steps = steps[block * len..].iter_mut();
             for ((step, weights), &scale) in steps.zip(weights.chunks(SPAN)).zip(scales) {
                 step.scales[column] = scale;
                 for (group, weights) in step.weights.iter_mut().zip(weights.chunks(GROUP)) {
@@ -88,7 +74,7 @@ impl PackedSteps<Step> {
                 }
             }
         }
-        packed
+        PackedSteps { steps: steps.into(), bias: order.columns(bias, shape.n), activations }
     }
 }
 

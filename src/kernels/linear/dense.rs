@@ -61,48 +61,17 @@ pub struct Dense {
 }
 
 impl Dense {
-    /// Brings several maps of the same input to `device`, in `dtype`, as one whose outputs follow each other. Weights of few
-    /// bits are widened.
+    /// Brings several maps of the same input to a place, as one whose outputs follow each other and go through `epilogue`: see
+    /// [`Linear::pack`]. Weights of few bits are widened.
     ///
     /// # Errors
-    /// When a length does not fit, a number is not finite, the parts differ in `k` or format, or the device has no memory.
-    pub fn concat(parts: Vec<LinearPart>, place: &DensePlace) -> std::result::Result<Self, LinearError> {
-        Self::new(parts, Epilogue::Plain, place)
-    }
-
-    /// A map whose outputs go through `activation`.
-    ///
-    /// # Errors
-    /// As [`Dense::concat`].
-    pub fn activated(
-        part: LinearPart,
-        activation: Activation,
-        place: &DensePlace,
-    ) -> std::result::Result<Self, LinearError> {
-        Self::new(vec![part], Epilogue::Activated(activation), place)
-    }
-
-    /// Two maps of the same input as one: `activation(gate(x)) * up(x)`.
-    ///
-    /// # Errors
-    /// As [`Dense::concat`], and when the parts differ in `n`.
-    pub fn gated(
-        (gate, up): (LinearPart, LinearPart),
-        activation: Activation,
-        place: &DensePlace,
-    ) -> std::result::Result<Self, LinearError> {
-        if gate.shape.n != up.shape.n {
-            return Err(LinearError::MixedOutputs { gate: gate.shape.n, up: up.shape.n });
-        }
-        Self::new(vec![gate, up], Epilogue::Gated(activation), place)
-    }
-
-    fn new(
+    /// As [`Linear::pack`], and when the device has no memory.
+    pub fn pack(
         parts: Vec<LinearPart>,
         epilogue: Epilogue,
         place: &DensePlace,
     ) -> std::result::Result<Self, LinearError> {
-        let LinearPart { shape: LinearShape { n, k }, weights, bias } = LinearPart::stack(parts)?;
+        let LinearPart { shape: LinearShape { n, k }, weights, bias } = LinearPart::stack(parts, epilogue)?;
         let there = |values: Vec<f32>, shape: &[usize]| {
             let on_host = Tensor::from_vec(values, shape, &Device::Cpu)?;
             on_host.to_dtype(place.dtype)?.to_device(&place.device)
@@ -182,16 +151,14 @@ mod tests {
         let activations = [Activation::Relu, Activation::GeluTanh, Activation::Silu];
         for (activation, place) in activations.iter().flat_map(|&one| [(one, &free), (one, &fixed)]) {
             let (gate, up) = (part(random, 40, 33), part(random, 40, 33));
-            pairs.push((
-                Linear::activated(gate.clone(), activation, pool.clone()).unwrap(),
-                Dense::activated(gate.clone(), activation, place).unwrap(),
-            ));
-            pairs.push((
-                Linear::gated(gate.clone(), up.clone(), activation, pool.clone()).unwrap(),
-                Dense::gated((gate.clone(), up.clone()), activation, place).unwrap(),
-            ));
-            let (packed, dense) = (vec![gate.clone(), up.clone()], vec![gate, up]);
-            pairs.push((Linear::concat(packed, pool.clone()).unwrap(), Dense::concat(dense, place).unwrap()));
+            for (epilogue, parts) in [
+                (Epilogue::Activated(activation), vec![gate.clone()]),
+                (Epilogue::Gated(activation), vec![gate.clone(), up.clone()]),
+                (Epilogue::Plain, vec![gate, up]),
+            ] {
+                let packed = Linear::pack(parts.clone(), epilogue, pool.clone()).unwrap();
+                pairs.push((packed, Dense::pack(parts, epilogue, place).unwrap()));
+            }
         }
         for (packed, dense) in pairs {
             let (packed, dense) = (packed.forward(&x).unwrap(), dense.forward(&x).unwrap());
@@ -205,8 +172,8 @@ mod tests {
     #[test]
     fn gate_and_up_of_different_sizes_are_refused() {
         let random = &mut SmallRng::seed_from_u64(4);
-        let parts = (part(random, 8, 4), part(random, 7, 4));
-        let error = Dense::gated(parts, Activation::Silu, &at(false)).unwrap_err();
+        let parts = vec![part(random, 8, 4), part(random, 7, 4)];
+        let error = Dense::pack(parts, Epilogue::Gated(Activation::Silu), &at(false)).unwrap_err();
         assert_eq!(error, LinearError::MixedOutputs { gate: 8, up: 7 });
     }
 }

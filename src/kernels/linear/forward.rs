@@ -5,6 +5,8 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::thread::LocalKey;
 
+use bytemuck::Pod;
+
 use super::activation::Epilogue;
 use super::blocks::{Activations, PackedSteps, SPAN};
 use super::finish::Ending;
@@ -94,7 +96,7 @@ impl Call<'_> {
     }
 
     /// `x` (rows, k) to (rows, n) by weights in blocks.
-    fn steps<S: Copy + Sync, const P: usize>(
+    fn steps<S: Pod + Sync, const P: usize>(
         self,
         packed: &PackedSteps<S>,
         x: &[f32],
@@ -156,7 +158,7 @@ impl Call<'_> {
     }
 
     /// One tile of outputs from weights in blocks.
-    fn tile_steps<S: Copy, const P: usize>(
+    fn tile_steps<S: Pod, const P: usize>(
         self,
         packed: &PackedSteps<S>,
         records: &[Activations<P>],

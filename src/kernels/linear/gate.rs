@@ -1,5 +1,5 @@
 //! An MLP's activation as an op of its own, where gradients go back through it. In inference it is part of the map before it
-//! ([`Linear::gated`](super::Linear::gated)); both give the same bits.
+//! ([`Epilogue::Gated`](super::Epilogue::Gated)); both give the same bits.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 

@@ -26,6 +26,8 @@ mod finish;
 mod forward;
 mod gate;
 mod isa;
+mod kept;
+mod memory;
 mod nibbles;
 mod op;
 mod pack;
@@ -40,14 +42,14 @@ mod weights;
 
 use std::sync::Arc;
 
-pub use self::activation::Activation;
-use self::activation::Epilogue;
+pub use self::activation::{Activation, Epilogue};
 use self::backward::Backward;
 use self::blocks::PackedSteps;
 pub use self::dense::{Dense, LinearMap};
 pub use self::gate::Gate;
 pub use self::isa::Isa;
 use self::isa::Kernels;
+pub use self::kept::{LAYOUT, PackedBytes, PackedFormat};
 use self::pack::{BLOCK, I8Values, Packed, PackedF32, PackedI8};
 use self::weights::MAX_K;
 pub use self::weights::{ActivationBits, LinearPart, LinearShape, LinearWeights};
@@ -92,9 +94,14 @@ pub enum LinearError {
         /// The weight.
         level: u8,
     },
-    /// Nothing to concatenate.
-    #[error("a concatenated linear map needs at least one part")]
-    NoParts,
+    /// Too few parts or too many.
+    #[error("a linear map with the ending {epilogue:?} can't be made of {parts} parts")]
+    Parts {
+        /// What the outputs were to go through.
+        epilogue: Epilogue,
+        /// Parts given.
+        parts: usize,
+    },
     /// A part with another number of inputs.
     #[error("part {part} has {got} inputs, the parts before it {expected}")]
     MixedInputs {
@@ -154,7 +161,7 @@ impl Linear {
         Linear::concat(vec![LinearPart { shape, weights, bias }], pool)
     }
 
-    /// Packs several maps of the same input as one whose outputs follow each other: q, k and v, or gate and up.
+    /// Packs several maps of the same input as one whose outputs follow each other: q, k and v.
     ///
     /// Every output is bit for bit what its part alone would give.
     ///
@@ -164,36 +171,17 @@ impl Linear {
         Linear::pack(parts, Epilogue::Plain, pool)
     }
 
-    /// A map whose outputs go through `activation`.
+    /// The same with an epilogue: one map whose outputs go through an activation, or a gate and what it gates, with the outputs
+    /// of one of them.
     ///
     /// # Errors
-    /// As [`Linear::new`].
-    pub fn activated(
-        part: LinearPart,
-        activation: Activation,
+    /// As [`Linear::concat`], and when the parts are not those that the epilogue is for.
+    pub fn pack(
+        parts: Vec<LinearPart>,
+        epilogue: Epilogue,
         pool: ComputePool,
     ) -> Result<Linear, LinearError> {
-        Linear::pack(vec![part], Epilogue::Activated(activation), pool)
-    }
-
-    /// Two maps of the same input as one: `activation(gate(x)) * up(x)`, with the outputs of one of them.
-    ///
-    /// # Errors
-    /// As [`Linear::concat`], and when the parts differ in `n`.
-    pub fn gated(
-        gate: LinearPart,
-        up: LinearPart,
-        activation: Activation,
-        pool: ComputePool,
-    ) -> Result<Linear, LinearError> {
-        if gate.shape.n != up.shape.n {
-            return Err(LinearError::MixedOutputs { gate: gate.shape.n, up: up.shape.n });
-        }
-        Linear::pack(vec![gate, up], Epilogue::Gated(activation), pool)
-    }
-
-    fn pack(parts: Vec<LinearPart>, epilogue: Epilogue, pool: ComputePool) -> Result<Linear, LinearError> {
-        let LinearPart { shape, weights, bias } = LinearPart::stack(parts)?;
+        let LinearPart { shape, weights, bias } = LinearPart::stack(parts, epilogue)?;
         let (bias, order) = (bias.as_deref(), epilogue.order());
         let packed = match weights {
             LinearWeights::F32 { values } => Packed::F32(PackedF32::pack(&values, shape, bias, order)),
@@ -210,15 +198,14 @@ impl Linear {
                 Packed::Nibbles(PackedSteps::pack_nibbles(values, shape, bias, order))
             }
         };
+        Ok(Linear::of(packed, shape, epilogue, pool))
+    }
+
+    /// A map whose weights are packed; `shape` is that of all its parts.
+    fn of(packed: Packed, shape: LinearShape, epilogue: Epilogue, pool: ComputePool) -> Linear {
         let shape = LinearShape { n: shape.n * epilogue.block_outputs() / BLOCK, ..shape };
-        Ok(Linear {
-            packed: Arc::new(packed),
-            shape,
-            epilogue,
-            kernels: Kernels::fastest(),
-            pool,
-            backward: None,
-        })
+        let kernels = Kernels::fastest();
+        Linear { packed: Arc::new(packed), shape, epilogue, kernels, pool, backward: None }
     }
 
     /// The same map computed with another instruction set, for tests and measurements.

@@ -5,6 +5,7 @@
 //! [`super::blocks`], and the sum of products is exact as there. Levels stay in half a byte up to the registers: a step that is
 //! bound by reading weights takes 5 bits of each, where bytes take 8.5.
 
+use bytemuck::{Pod, Zeroable};
 use half::f16;
 
 use super::blocks::{GROUPS, PackedSteps, SPAN};
@@ -15,7 +16,7 @@ use super::weights::{ActivationBits, LinearShape};
 pub(super) const PAIRS: usize = GROUPS / 2;
 
 /// The next 32 inputs of 64 outputs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct NibbleStep {
     /// Levels by pair of groups: line `l` holds outputs `16 l..16 l + 16`, and of each its four inputs of both groups.
@@ -53,17 +54,17 @@ impl PackedSteps<NibbleStep> {
         order: Order,
     ) -> PackedSteps<NibbleStep> {
         let len = shape.k.div_ceil(SPAN);
-        let mut packed = PackedSteps::new(NibbleStep::EMPTY, len, order.columns(bias, shape.n), activations);
+        let mut steps = vec![NibbleStep::EMPTY; order.blocks(shape.n) * len];
         let numbers = scales.chunks_exact(len).zip(offsets.chunks_exact(len));
         for (row, (levels, (scales, offsets))) in levels.chunks_exact(shape.k).zip(numbers).enumerate() {
             let (block, column) = order.place(row, shape.n);
             let numbers = scales.iter().zip(offsets);
-            let steps = packed.block_mut(block).iter_mut();
+            let steps = steps[block * len..].iter_mut();
             for ((step, levels), (&scale, &offset)) in steps.zip(levels.chunks(SPAN)).zip(numbers) {
                 step.put(column, levels);
                 (step.scales[column], step.offsets[column]) = (scale, offset);
             }
         }
-        packed
+        PackedSteps { steps: steps.into(), bias: order.columns(bias, shape.n), activations }
     }
 }

@@ -4,7 +4,10 @@
 //! lines. For int8, four lines hold four inputs of the 64 outputs: line `p` holds outputs `16 p..16 p + 16`, and of each
 //! its four inputs side by side. For f32, four lines hold one input of the 64 outputs.
 
+use bytemuck::{Pod, Zeroable};
+
 use super::blocks::{PackedSteps, Step};
+use super::memory::Memory;
 use super::nibbles::NibbleStep;
 use super::weights::{ActivationBits, LinearShape};
 
@@ -28,7 +31,7 @@ pub(super) enum Order {
 
 impl Order {
     /// Blocks for `n` outputs.
-    fn blocks(self, n: usize) -> usize {
+    pub(super) fn blocks(self, n: usize) -> usize {
         match self {
             Order::Rows => n.div_ceil(BLOCK),
             Order::Halves => (n / 2).div_ceil(BLOCK / 2),
@@ -66,6 +69,15 @@ pub(super) type I8Line = Line<i8, 64>;
 /// A line of an f32 block: [LANES].
 pub(super) type F32Line = Line<f32, LANES>;
 
+// SAFETY: 64 bytes of an alignment of 64, so nothing lies between or behind the numbers, and of these any bits are some.
+unsafe impl Zeroable for I8Line {}
+// SAFETY: as above.
+unsafe impl Pod for I8Line {}
+// SAFETY: as above.
+unsafe impl Zeroable for F32Line {}
+// SAFETY: as above.
+unsafe impl Pod for F32Line {}
+
 /// Sums of a row with a block of outputs.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
@@ -99,15 +111,15 @@ impl Packed {
 /// f32 weights, packed.
 #[derive(Debug)]
 pub(super) struct PackedF32 {
-    lines: Vec<F32Line>,
-    bias: Vec<[f32; BLOCK]>,
+    pub(super) lines: Memory<F32Line>,
+    pub(super) bias: Vec<[f32; BLOCK]>,
 }
 
 /// int8 weights, packed.
 #[derive(Debug)]
 pub(super) struct PackedI8 {
-    lines: Vec<I8Line>,
-    columns: Vec<I8Columns>,
+    pub(super) lines: Memory<I8Line>,
+    pub(super) columns: Vec<I8Columns>,
     pub(super) activations: ActivationBits,
 }
 
@@ -120,7 +132,8 @@ pub(super) struct I8Values<'a> {
 }
 
 /// What turns a block's integer sums into outputs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
 pub(super) struct I8Columns {
     /// What to add to the sums of activations that were offset by 128 to be unsigned: -128 times the sum of the weights.
     pub(super) correction: [i32; BLOCK],
@@ -141,7 +154,7 @@ impl PackedF32 {
                 stream[step * LINES + line].0[lane] = weight;
             }
         }
-        PackedF32 { lines, bias: order.columns(bias, shape.n) }
+        PackedF32 { lines: lines.into(), bias: order.columns(bias, shape.n) }
     }
 
     /// A block's stream and its bias.
@@ -174,7 +187,7 @@ impl PackedI8 {
             }
             columns[block].correction[column] = -128 * weights.iter().map(|&w| i32::from(w)).sum::<i32>();
         }
-        PackedI8 { lines, columns, activations }
+        PackedI8 { lines: lines.into(), columns, activations }
     }
 
     /// A block's stream and what its sums need to become outputs.

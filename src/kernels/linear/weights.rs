@@ -1,16 +1,18 @@
 //! Weights as they come from a file: row-major, one row per output, before packing.
 
 use half::f16;
+use serde::{Deserialize, Serialize};
 
-use super::LinearError;
 use super::blocks::SPAN;
+use super::{Epilogue, LinearError};
 
 /// 1.5 * 2^52. Adding it rounds to an integer, ties to even, and leaves the integer in the low bits, two's complement.
 const ROUND: f64 = 6_755_399_441_055_744.0;
 
 /// How many bits an activation keeps when it meets weights of 4 or 8 bits: of its row's largest where the weights have a scale
 /// a row, of the largest of its 32 where they have one a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ActivationBits {
     /// -127..=127 in one int8.
     Eight,
@@ -201,10 +203,18 @@ pub struct LinearPart {
 }
 
 impl LinearPart {
-    /// Stacks parts with one `k` and one recipe: their outputs follow each other in order.
-    pub(super) fn stack(parts: Vec<LinearPart>) -> Result<LinearPart, LinearError> {
+    /// Stacks parts with one `k` and one recipe, which are those that `epilogue` is for: their outputs follow each other in order.
+    pub(super) fn stack(parts: Vec<LinearPart>, epilogue: Epilogue) -> Result<LinearPart, LinearError> {
+        match (epilogue, &parts[..]) {
+            (Epilogue::Plain, [_, ..]) | (Epilogue::Activated(_), [_]) => {}
+            (Epilogue::Gated(_), [gate, up]) if gate.shape.n == up.shape.n => {}
+            (Epilogue::Gated(_), [gate, up]) => {
+                return Err(LinearError::MixedOutputs { gate: gate.shape.n, up: up.shape.n });
+            }
+            (_, parts) => return Err(LinearError::Parts { epilogue, parts: parts.len() }),
+        }
         let mut parts = parts.into_iter();
-        let mut whole = parts.next().ok_or(LinearError::NoParts)?;
+        let mut whole = parts.next().ok_or(LinearError::Parts { epilogue, parts: 0 })?;
         whole.check()?;
         for (index, part) in parts.enumerate() {
             part.check()?;
@@ -273,7 +283,7 @@ impl LinearPart {
 /// The largest `k` for which a sum of `k` products of int8 values, each at most 2^14, fits an i32.
 pub(super) const MAX_K: usize = (1 << 17) - 1;
 
-fn check_shape(shape: LinearShape) -> Result<(), LinearError> {
+pub(super) fn check_shape(shape: LinearShape) -> Result<(), LinearError> {
     let LinearShape { n, k } = shape;
     if n == 0 || k == 0 || k > MAX_K || n.checked_mul(k).is_none() {
         return Err(LinearError::Shape { n, k });

@@ -4,7 +4,7 @@ use super::{pieces::settings, support::tiny};
 use crate::{
     adapter::{Card, LoadedAdapter, card::Measurement, folder},
     training::{
-        AdapterShape, Judge, Observer, Outcome, Output, Parameters, Progress, Run, Settings, Tensors,
+        AdapterShape, Judge, Kept, Observer, Outcome, Output, Parameters, Progress, Run, Settings, Tensors,
         Tokenised, TrainError, Verdict, read_journal,
     },
 };
@@ -55,12 +55,16 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
+        Self::on("t5-v1_1")
+    }
+
+    fn on(model: &str) -> Self {
         let example = |at: u32| {
             let source = (0..3 + at % 5).map(|i| 5 + (at * 7 + i * 3) % 90).chain([1]).collect();
             Tokenised { source, target: vec![20 + at % 2, 1] }
         };
         let examples = (0..12).map(example).collect();
-        Self { folder: tempfile::tempdir().unwrap(), backbone: tiny("t5-v1_1"), examples }
+        Self { folder: tempfile::tempdir().unwrap(), backbone: tiny(model), examples }
     }
 
     fn open(&self, settings: Settings, restart: bool) -> Result<Run<'_>, TrainError> {
@@ -94,6 +98,24 @@ impl Rig {
 
 fn short() -> Settings {
     Settings { max_length: 8, steps: 12, warmup: 2, eval_every: 4, ..settings() }
+}
+
+#[test]
+fn every_method_trains_in_front_of_both_families() {
+    for model in ["t5-v1_1", "llama"] {
+        for (prompt_length, rank) in [(5, 4), (5, 0), (0, 4)] {
+            let rig = Rig::on(model);
+            let settings =
+                Settings { prompt_length, rank, steps: 40, eval_every: 20, lr_lowrank: 0.05, ..short() };
+            let (outcome, losses) = rig.finish(settings, &mut Script(vec![0.5, 0.75]));
+            assert_eq!(outcome.unwrap().best, Some((40, 0.75)));
+            let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+            let (first, last) = (mean(&losses[..6]), mean(&losses[30..]));
+            assert!(last < 0.9 * first, "{model}, m = {prompt_length}, r = {rank}: {first} to {last}");
+            let weights = folder::load(rig.folder.path()).unwrap().weights;
+            assert_eq!((weights.prompt_length(), weights.rank()), (prompt_length, rank));
+        }
+    }
 }
 
 #[test]
@@ -153,16 +175,65 @@ fn it_stops_when_nothing_gets_better() {
 
 #[test]
 fn a_loss_that_is_no_number_stops_the_run_and_costs_nothing() {
+    // The first step of a warm-up has no rate; what the second makes of B has products with A beyond all numbers.
+    let settings = || Settings { lr_lowrank: 1e38, steps: 40, checkpoint_every: 1, eval_every: 1, ..short() };
+    let broken = |outcome: Result<Outcome, TrainError>| match outcome.unwrap_err() {
+        TrainError::NotFinite { step, what, kept, .. } => (step, what, kept.step),
+        other => panic!("{other}"),
+    };
+    let is_sound = |rig: &Rig| {
+        let weights = folder::load(rig.folder.path()).unwrap().weights;
+        weights.update().matrices().iter().all(|matrix| matrix.data().iter().all(|value| value.abs() < 10.0))
+    };
+    // Nobody judges: each step's adapter is kept once the next loss is some.
     let rig = Rig::new();
-    let settings = Settings { lr_prompt: 1e38, steps: 40, ..short() };
-    let mut judge = Script(vec![0.5; 10]);
-    let (outcome, _) = rig.finish(settings, &mut judge);
-    let error = outcome.unwrap_err();
-    assert!(matches!(error, TrainError::NotFinite { .. }), "{error}");
-    assert!(error.to_string().contains("Lower --lr-prompt or --lr-lowrank"), "{error}");
-    if judge.0.len() < 10 {
-        folder::load(rig.folder.path()).unwrap();
-    }
+    let run = rig.open(settings(), false).unwrap();
+    assert_eq!(broken(run.finish(None, &mut Losses::default())), (3, "loss", Some(1)));
+    assert!(is_sound(&rig), "the adapter of the first step");
+    let again = rig.open(settings(), false).unwrap();
+    assert_eq!(again.done(), 1, "the checkpoint is that of the first step too");
+    assert_eq!(broken(again.finish(None, &mut Losses::default())).0, 3);
+    // A judge's best stays.
+    let rig = Rig::new();
+    let (outcome, _) = rig.finish(settings(), &mut Script(vec![0.5; 10]));
+    assert_eq!(broken(outcome), (3, "loss", Some(1)));
+    assert!(is_sound(&rig));
+    // Nor is one judged that gives no loss.
+    let rig = Rig::new();
+    let judged = Settings { eval_every: 2, checkpoint_every: 0, ..settings() };
+    let (outcome, _) = rig.finish(judged, &mut Script(vec![0.5; 10]));
+    assert_eq!(broken(outcome), (3, "loss", None));
+    assert!(folder::load(rig.folder.path()).is_err(), "nothing was kept");
+    // What a step makes may itself be no number.
+    let rig = Rig::new();
+    let (outcome, _) = rig.finish(Settings { lr_prompt: 1e39, ..settings() }, &mut Script(vec![0.5; 10]));
+    assert_eq!(broken(outcome), (2, "adapter", Some(1)));
+    assert!(is_sound(&rig));
+}
+
+#[test]
+fn what_a_broken_run_has_left_is_told() {
+    let error = |step| TrainError::NotFinite {
+        step: 3,
+        what: "loss",
+        value: f64::NAN,
+        kept: Kept { out: "out".into(), step },
+    };
+    assert_eq!(
+        error(Some(1)).to_string(),
+        "step 3: the loss is NaN, so what gave it is not kept; 'out' holds the adapter of step 1. Lower \
+         --lr-prompt or --lr-lowrank and add --restart"
+    );
+    assert!(error(None).to_string().contains("no adapter has been written to 'out' since this start"));
+}
+
+#[test]
+fn what_the_last_step_left_is_looked_at_too() {
+    let rig = Rig::new();
+    let settings = Settings { lr_lowrank: 5e37, steps: 2, warmup: 1, ..short() };
+    let outcome = rig.open(settings, false).unwrap().finish(None, &mut Losses::default());
+    assert!(matches!(outcome, Err(TrainError::NotFinite { step: 3, .. })), "{outcome:?}");
+    assert!(folder::load(rig.folder.path()).is_err(), "no adapter was kept");
 }
 
 #[test]

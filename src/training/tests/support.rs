@@ -7,7 +7,7 @@ use crate::{
         weights::Weights,
     },
     kernels::{Place, pool::ComputePool},
-    layers::{Loader, Recipe},
+    layers::{Loader, PackedParts, Recipe},
     training::Backbone,
 };
 
@@ -19,7 +19,14 @@ pub fn golden(path: &str) -> PathBuf {
 pub fn tiny(name: &str) -> Backbone {
     let weights = Weights::open(&golden(name)).unwrap();
     let pool = ComputePool::new(NonZeroUsize::new(2).unwrap()).unwrap();
-    let loader = Loader { weights: &weights, place: Place::Cpu, recipe: Recipe::F32, pool, gradients: true };
+    let loader = Loader {
+        weights: &weights,
+        place: Place::Cpu,
+        recipe: Recipe::F32,
+        pool,
+        gradients: true,
+        packed: PackedParts::Fresh,
+    };
     if name.starts_with("t5") {
         let reach = Reach { prompt: 60, new_tokens: 12 };
         return Backbone::T5(Box::new(T5::load(&loader, T5Config::read(&weights).unwrap(), reach).unwrap()));

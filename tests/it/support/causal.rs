@@ -16,7 +16,7 @@ use dept::{
         ragged_attention::{Keys, Span},
     },
     kv::BlockId,
-    layers::{Loader, Recipe},
+    layers::{Loader, PackedParts, Recipe},
 };
 
 const BLOCK_SIZE: usize = 5;
@@ -43,7 +43,8 @@ fn load(place: Place, path: &Path, recipe: Recipe, threads: usize, positions: us
     let weights = Weights::open(path).unwrap();
     let pool = ComputePool::new(NonZeroUsize::new(threads).unwrap()).unwrap();
     let config = DecoderConfig::read(&weights).unwrap();
-    let loader = Loader { weights: &weights, place, recipe, pool, gradients: false };
+    let loader =
+        Loader { weights: &weights, place, recipe, pool, gradients: false, packed: PackedParts::Fresh };
     Decoder::load(&loader, config, positions).unwrap()
 }
 

@@ -18,7 +18,7 @@ use dept::{
     domain::{FinishReason, GivenToken, RawSampling, SamplingParams, Scoring, TenantId},
     grammar::{Compiled, Guide, Progress},
     kernels::{Place, dept_embed::ResidentUse, pool::ComputePool},
-    layers::{Loader, Recipe},
+    layers::{Loader, PackedParts, Recipe},
     runner::{CausalRunner, Runner, RunnerConfig, StepOutput, T5Runner},
     sampling::{Sampled, Sampler},
     scheduler::{NewSequence, PromptPath, Scheduler, SchedulerConfig, Sequence, SequenceId, StepPlan},
@@ -44,7 +44,8 @@ pub fn load_t5_at(place: Place, path: &Path, recipe: Recipe, threads: usize) -> 
     let weights = Weights::open(path).unwrap();
     let pool = ComputePool::new(NonZeroUsize::new(threads).unwrap()).unwrap();
     let config = T5Config::read(&weights).unwrap();
-    let loader = Loader { weights: &weights, place, recipe, pool, gradients: false };
+    let loader =
+        Loader { weights: &weights, place, recipe, pool, gradients: false, packed: PackedParts::Fresh };
     T5::load(&loader, config, Reach { prompt: 512, new_tokens: 128 }).unwrap()
 }
 

@@ -4,8 +4,8 @@ use candle_core::quantized::GgmlDType;
 use half::f16;
 use proptest::prelude::*;
 
-use super::super::{Format, RawBlocks, RawNibbles};
-use crate::kernels::dept_embed::EmbeddingTable;
+use super::super::{Format, RawBytes, RawNibbles};
+use crate::kernels::dept_embed::{BlockFormat, EmbeddingTable};
 
 fn widened(raw: &RawNibbles) -> Vec<f32> {
     let numbers = raw.scales.iter().zip(&raw.offsets);
@@ -55,23 +55,29 @@ proptest! {
         bytes in prop::collection::vec(any::<u8>(), 100..600),
         numbers in [-2.0f32..2.0, -2.0f32..2.0],
     ) {
-        for (kind, halves) in [(GgmlDType::Q4_0, 1), (GgmlDType::Q4_1, 2), (GgmlDType::Q8_0, 1)] {
+        for (kind, halves, format) in [
+            (GgmlDType::Q4_0, 1, BlockFormat::Q4_0),
+            (GgmlDType::Q4_1, 2, BlockFormat::Q4_1),
+            (GgmlDType::Q8_0, 1, BlockFormat::Q8_0),
+        ] {
             let blocks = blocks(kind, halves, &bytes, numbers);
             let len = blocks.len() / kind.type_size() * kind.block_size();
-            let RawBlocks { levels, scales, offsets } = RawBlocks::parse(kind, &blocks).unwrap();
-            prop_assert_eq!(offsets.is_some(), kind != GgmlDType::Q8_0);
-            let table = EmbeddingTable::blocks(1, len, levels, scales, offsets).unwrap();
+            let expected = Format::Ggml(kind).to_f32(&blocks, &[1, len]).unwrap();
+            let table = EmbeddingTable::blocks(1, len, format, blocks.clone().into()).unwrap();
             let mut row = vec![0.0; len];
             table.copy_row(0, &mut row);
-            prop_assert_eq!(row, Format::Ggml(kind).to_f32(&blocks, &[1, len]).unwrap());
+            prop_assert_eq!(&row, &expected);
+            let Some(RawBytes { levels, scales }) = RawBytes::parse(kind, &blocks) else { continue };
+            let values = levels.iter().enumerate().map(|(at, &level)| f32::from(level) * scales[at / 32].to_f32());
+            prop_assert_eq!(values.collect::<Vec<_>>(), expected);
         }
     }
 }
 
 #[test]
-fn other_formats_have_no_exact_blocks() {
-    for kind in [GgmlDType::Q4K, GgmlDType::Q5_1, GgmlDType::Q6K] {
-        assert_eq!(RawBlocks::parse(kind, &vec![0; kind.type_size()]), None);
+fn other_formats_are_not_blocks_of_bytes() {
+    for kind in [GgmlDType::Q4_0, GgmlDType::Q4K, GgmlDType::Q5_1, GgmlDType::Q6K] {
+        assert_eq!(RawBytes::parse(kind, &vec![0; kind.type_size()]), None);
     }
 }
 

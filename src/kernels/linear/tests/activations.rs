@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A map's outputs, finished one by one as [`Linear::activated`] and [`Linear::gated`] define it.
+/// A map's outputs, finished one by one as [`Epilogue`] defines it.
 fn finish(activation: Activation, x: f32) -> f32 {
     match activation {
         Activation::Relu if x < 0.0 => 0.0,
@@ -35,11 +35,13 @@ proptest! {
         let activated: Vec<f32> = apart(part(seed)).into_iter().map(|x| finish(activation, x)).collect();
         let gated: Vec<f32> = activated.iter().zip(apart(part(!seed))).map(|(gate, up)| gate * up).collect();
         for isa in available() {
-            let map = Linear::activated(part(seed), activation, pool(2)).unwrap().with_isa(isa).unwrap();
-            prop_assert_eq!(run(&map, &x), bits(&activated));
-            let map = Linear::gated(part(seed), part(!seed), activation, pool(2)).unwrap().with_isa(isa).unwrap();
-            prop_assert_eq!(map.shape(), shape);
-            prop_assert_eq!(run(&map, &x), bits(&gated));
+            let map = |parts, epilogue| Linear::pack(parts, epilogue, pool(2)).unwrap().with_isa(isa).unwrap();
+            let (gate, up) = (part(seed), part(!seed));
+            let one = map(vec![gate.clone()], Epilogue::Activated(activation));
+            prop_assert_eq!(run(&one, &x), bits(&activated));
+            let both = map(vec![gate, up], Epilogue::Gated(activation));
+            prop_assert_eq!(both.shape(), shape);
+            prop_assert_eq!(run(&both, &x), bits(&gated));
         }
     }
 

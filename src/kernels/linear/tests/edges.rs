@@ -46,7 +46,7 @@ fn wrong_parts_are_refused() {
     }
     let part = |n, k, weights| LinearPart { shape: LinearShape { n, k }, weights, bias: None };
     let concat = |parts| Linear::concat(parts, pool(1)).unwrap_err();
-    assert_eq!(concat(vec![]), LinearError::NoParts);
+    assert_eq!(concat(vec![]), LinearError::Parts { epilogue: Epilogue::Plain, parts: 0 });
     assert_eq!(
         concat(vec![part(2, 3, f32s(6)), part(3, 2, f32s(6))]),
         LinearError::MixedInputs { part: 1, expected: 3, got: 2 }
@@ -73,8 +73,12 @@ fn a_gate_must_fit() {
         weights: LinearWeights::F32 { values: vec![1.0; n] },
         bias: None,
     };
-    let error = Linear::gated(part(2), part(3), Activation::Silu, pool(1)).unwrap_err();
-    assert_eq!(error, LinearError::MixedOutputs { gate: 2, up: 3 });
+    let (gated, activated) = (Epilogue::Gated(Activation::Silu), Epilogue::Activated(Activation::Silu));
+    let refused = |parts, epilogue| Linear::pack(parts, epilogue, pool(1)).unwrap_err();
+    assert_eq!(refused(vec![part(2), part(3)], gated), LinearError::MixedOutputs { gate: 2, up: 3 });
+    assert_eq!(refused(vec![part(2)], gated), LinearError::Parts { epilogue: gated, parts: 1 });
+    let two = vec![part(2), part(2)];
+    assert_eq!(refused(two, activated), LinearError::Parts { epilogue: activated, parts: 2 });
 }
 
 #[test]

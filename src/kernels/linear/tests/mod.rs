@@ -7,6 +7,7 @@ use super::*;
 
 mod activations;
 mod edges;
+mod kept;
 
 /// How a row of activations looks.
 #[derive(Clone, Copy, Debug)]
