@@ -73,7 +73,7 @@ impl Rig {
             rank: settings.rank,
             max_length: settings.max_length,
             hidden: self.backbone.hidden(),
-            alpha: 8.0,
+            alpha: settings.alpha,
         };
         let mut values = Tensors::zeros(&shape);
         let all = values.prompt.iter_mut().chain(&mut values.a);
@@ -176,7 +176,14 @@ fn it_stops_when_nothing_gets_better() {
 #[test]
 fn a_loss_that_is_no_number_stops_the_run_and_costs_nothing() {
     // The first step of a warm-up has no rate; what the second makes of B has products with A beyond all numbers.
-    let settings = || Settings { lr_lowrank: 1e38, steps: 40, checkpoint_every: 1, eval_every: 1, ..short() };
+    let settings = || Settings {
+        alpha: 8e3,
+        lr_lowrank: 1e36,
+        steps: 40,
+        checkpoint_every: 1,
+        eval_every: 1,
+        ..short()
+    };
     let broken = |outcome: Result<Outcome, TrainError>| match outcome.unwrap_err() {
         TrainError::NotFinite { step, what, kept, .. } => (step, what, kept.step),
         other => panic!("{other}"),
@@ -230,7 +237,7 @@ fn what_a_broken_run_has_left_is_told() {
 #[test]
 fn what_the_last_step_left_is_looked_at_too() {
     let rig = Rig::new();
-    let settings = Settings { lr_lowrank: 5e37, steps: 2, warmup: 1, ..short() };
+    let settings = Settings { alpha: 8e3, lr_lowrank: 1e36, steps: 2, warmup: 1, ..short() };
     let outcome = rig.open(settings, false).unwrap().finish(None, &mut Losses::default());
     assert!(matches!(outcome, Err(TrainError::NotFinite { step: 3, .. })), "{outcome:?}");
     assert!(folder::load(rig.folder.path()).is_err(), "no adapter was kept");
