@@ -9,6 +9,7 @@ in all of them. Needs Python 3.11 or newer and Linux, and nothing else.
 
 import argparse
 import json
+import os
 import re
 import socket
 import subprocess
@@ -87,7 +88,7 @@ def main() -> None:
         name = Path(model).stem if model else "embedded"
         print(f"| {name} | {size:.0f} | ms to the first answer | {first[0]:.0f} | {kept[0]:.0f} | {off[0]:.0f} |")
         print(f"| | | peak MiB | {first[1]:.0f} | {kept[1]:.0f} | {off[1]:.0f} |")
-    print(f"\n{describe(0, load)}")
+    print(f"\n{describe(os.cpu_count(), load)}")
 
 
 if __name__ == "__main__":
