@@ -124,6 +124,11 @@ scale-out *args:
     cargo build --release
     tests/deploy/scale_out.sh target/release/dept {{args}}
 
+# A server whose engine stands still: metrics and liveness answer all the same
+stuck:
+    cargo build --release
+    tests/deploy/stuck.py target/release/dept
+
 # The dashboards' pictures in docs/, from some minutes of a server under load (through npm)
 pictures:
     cargo build --release
@@ -134,4 +139,4 @@ ci:
     .ci/run
 
 # CI and everything that takes too long for it
-full: ci (openapi "60") real-models clients lm-eval collector image image-cuda policy scale-out bench streams bench-all
+full: ci (openapi "60") real-models clients lm-eval collector image image-cuda policy scale-out stuck bench streams bench-all
