@@ -1,11 +1,12 @@
 """Training with `dept train` beside a PyTorch f32 loop that does the same work: tokens/s and peak memory, in one run.
 
-    venv/bin/python benches/training/compare.py --dept target/release/dept --data train.jsonl [--steps 10] [--rounds 3]
+    venv/bin/python benches/training/compare.py --dept target/release/dept --data train.jsonl [--model FOLDER] [--steps 10] [--rounds 3]
 
 The virtual environment is benches/peers' (requirements.txt there); data is JSONL with source and target. The PyTorch loop pads each
-batch to its longest text; both train P, A and B of the same shape on the embedded model, whose 8-bit weights PyTorch widens to
-f32. `dept` runs in f32 (the same work) and through its 8-bit arithmetic. Each round runs all in turn, each in a process of its
-own; the first step of a process is not counted; medians over rounds. Tokens are the texts' own, neither prompts nor padding.
+batch to its longest text; both train P, A and B of the same shape on the embedded model, or on one that
+models/make_flan_t5_small_en.py made (`--uncut` is the whole flan-t5-small), whose 8-bit weights PyTorch widens to f32. `dept` runs
+in f32 (the same work) and through its 8-bit arithmetic. Each round runs all in turn, each in a process of its own; the first step of
+a process is not counted; medians over rounds. Tokens are the texts' own, neither prompts nor padding.
 """
 
 import argparse
@@ -25,7 +26,7 @@ MODEL = ROOT / "models/flan-t5-small-en"
 M, S = 20, 128
 
 
-def torch_steps(data: Path, steps: int, batch: int, threads: int, out) -> None:
+def torch_steps(folder: Path, data: Path, steps: int, batch: int, threads: int, out) -> None:
     """Sends (tokens, seconds) of each step, and this process's peak memory in MiB."""
     sys.path[:0] = [str(ROOT / "adapters"), str(ROOT / "models")]
     import torch
@@ -33,7 +34,7 @@ def torch_steps(data: Path, steps: int, batch: int, threads: int, out) -> None:
     from reading import load_model, load_tokenizer, pad
 
     torch.set_num_threads(threads)
-    model, tokenizer = load_model(MODEL), load_tokenizer(MODEL)
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
     tokenizer.no_padding()
     tokenizer.no_truncation()
     rows = [json.loads(line) for line in data.read_text().splitlines()]
@@ -60,7 +61,7 @@ def torch_steps(data: Path, steps: int, batch: int, threads: int, out) -> None:
 def run_torch(args) -> tuple[list, float]:
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe(False)
-    process = spawn.Process(target=torch_steps, args=(args.data, args.steps, args.batch, args.threads, theirs))
+    process = spawn.Process(target=torch_steps, args=(args.model, args.data, args.steps, args.batch, args.threads, theirs))
     process.start()
     theirs.close()
     try:
@@ -75,7 +76,7 @@ def run_dept(args, dtype: str) -> tuple[list, float]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "adapter"
         command = [
-            args.dept, "train", "--model", MODEL, "--data", args.data, "--out", out, "--prompt-length", M, "--max-length", S,
+            args.dept, "train", "--model", args.model, "--data", args.data, "--out", out, "--prompt-length", M, "--max-length", S,
             "--steps", args.steps, "--batch-size", args.batch, "--threads", args.threads, "--train-dtype", dtype,
             "--checkpoint-every", "0", "--truncate", "right",
         ]
@@ -95,6 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dept", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
@@ -114,7 +116,7 @@ def main() -> None:
     median = {name: [statistics.median(column) for column in zip(*rows)] for name, rows in found.items()}
     base = median["PyTorch f32"]
     load = f"load average {before:.1f} before, {os.getloadavg()[0]:.1f} after"
-    print(f"batches of {args.batch}, m = {M}, {args.threads} threads; {load}\n")
+    print(f"{args.model.name}, batches of {args.batch}, m = {M}, {args.threads} threads; {load}\n")
     print("| | tokens/s | of PyTorch's | peak MiB | of PyTorch's |\n| --- | --- | --- | --- | --- |")
     for name, (speed, memory) in median.items():
         print(f"| {name} | {speed:.0f} | {speed / base[0]:.2f} | {memory:.0f} | {memory / base[1]:.2f} |")

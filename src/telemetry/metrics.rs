@@ -7,6 +7,7 @@ use super::{
         Rejections, Reloads, Seconds, Sizes, Steps, TraceSpans,
     },
     live::{LoraRequests, StepAge},
+    missing_pins::MissingPins,
     store_faults::StoreFaults,
     tenants::{TenantRequests, TenantTokens},
 };
@@ -23,6 +24,17 @@ pub struct Listing {
     /// Its help text.
     pub help: String,
 }
+
+/// What the system counts of this process, as every Prometheus client names it: name, type, help.
+const PROCESS: [(&str, &str, &str); 7] = [
+    ("process_cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds."),
+    ("process_max_fds", "gauge", "Maximum number of open file descriptors."),
+    ("process_open_fds", "gauge", "Number of open file descriptors."),
+    ("process_resident_memory_bytes", "gauge", "Resident memory size in bytes."),
+    ("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds."),
+    ("process_threads", "gauge", "Number of OS threads in the process."),
+    ("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes."),
+];
 
 /// Declares [`Metrics`]: a field's doc comment is the metric's help text.
 macro_rules! metrics {
@@ -46,14 +58,16 @@ macro_rules! metrics {
         }
 
         impl Metrics {
-            /// What is publicly said of every metric, in order.
+            /// What is publicly said of every metric, in order; those of the process, which only Linux counts, come last.
             pub fn list() -> Vec<Listing> {
-                vec![$(Listing {
+                let own = [$(Listing {
                     name: $name,
                     kind: <$kind as Instrument>::KIND,
                     labels: <$kind as Instrument>::LABELS,
                     help: concat!($($help),+).trim().to_owned(),
-                },)+]
+                },)+];
+                let process = PROCESS.map(|(name, kind, help)| Listing { name, kind, labels: &[], help: help.into() });
+                own.into_iter().chain(process).collect()
             }
         }
     };
@@ -109,6 +123,9 @@ metrics! {
     /// Whether the adapter store fails, by operation (list, read, write) and reason (unreachable, denied, full): 1 while it does.
     /// Adapters in memory are served on.
     store_faults: StoreFaults = "dept_adapter_store_fault",
+    /// Pinned adapters that are not held in memory, by reason: error (they can't be loaded), capacity (more is pinned than half
+    /// of --adapter-host-bytes).
+    missing_pins: MissingPins = "dept_adapter_pins_missing",
     /// Sequences by adapter; after the first 100 adapters the rest counts as other.
     adapter_requests: AdapterRequests = "dept_adapter_requests_total",
     /// The adapters that sequences run with and wait for now, for the Gateway API Inference Extension: one series, whose
@@ -132,7 +149,7 @@ metrics! {
     build_info: BuildInfo = "dept_build_info",
 }
 
-/// What the system counts of this process: its time, memory, threads and files, as every Prometheus client names them.
+/// Registers [`PROCESS`].
 fn register_process(registry: &Registry) {
     #[cfg(target_os = "linux")]
     registry

@@ -14,7 +14,7 @@ mod uploads;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
@@ -36,7 +36,7 @@ use super::{
 use crate::{
     config::Location,
     domain::{AdapterName, AdapterRef, Namespace, TenantId, Version},
-    telemetry::Metrics,
+    telemetry::{Metrics, PinFault},
 };
 
 use locks::Locks;
@@ -96,6 +96,8 @@ struct Inner {
     changes: Locks<Namespace>,
     refused: seeds::Refused,
     residency: Residency,
+    /// Pinned adapters that could not be brought into memory, and were told of.
+    missing_pins: Mutex<HashMap<ResidentKey, PinFault>>,
     metrics: Arc<Metrics>,
 }
 
@@ -154,6 +156,7 @@ impl Catalogue {
             changes: Locks::default(),
             refused: seeds::Refused::default(),
             residency,
+            missing_pins: Mutex::default(),
             metrics,
         };
         Self { inner: Arc::new(inner) }
@@ -346,9 +349,10 @@ impl Catalogue {
             let resident = (key.0.clone(), key.1.clone(), version.version);
             if !*pinned || at + 1 < versions.len() {
                 self.inner.residency.unpin(&resident);
-            } else if let Err(error) = self.inner.residency.pin(&resident, version.bytes) {
-                // Another server's pin, or a new version that is larger: it is served like one that is not pinned.
-                tracing::warn!(adapter = %key.1, namespace = %key.0, %error, "an adapter does not stay in memory");
+            } else {
+                // Another server's pin, or a new version that is larger, may be too much: it is served like one that is not
+                // pinned, and load_pinned tells.
+                let _ = self.inner.residency.pin(&resident, version.bytes);
             }
         }
     }

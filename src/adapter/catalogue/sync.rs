@@ -1,19 +1,21 @@
 //! Keeping up with the store: what other servers change.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
+    sync::PoisonError,
     time::{Duration, Instant},
 };
 
 use futures::{StreamExt, stream};
 
-use super::{Catalogue, CatalogueError, MAX_MISSES, Source};
+use super::{Catalogue, CatalogueError, Found, MAX_MISSES, Source};
 use crate::{
     adapter::{
-        residency::Residence,
+        residency::{LoadError, Residence, ResidentKey},
         store::{Entry, Key},
     },
     domain::{AdapterRef, Namespace, TenantId},
+    telemetry::PinFault,
 };
 
 /// Pointers that are read at once.
@@ -137,23 +139,49 @@ impl Catalogue {
         self.inner.misses.insert(key, Instant::now());
     }
 
-    /// Loads pinned adapters that are not in memory. What can't be loaded is logged.
+    /// Loads pinned adapters that are not in memory. What can't be is told: in the log once, in readiness and metrics for as
+    /// long as it lasts.
     pub(super) async fn load_pinned(&self) {
         let pinned = |entry: &super::Name| matches!(entry.pointer.entry, Entry::Adapter { pinned: true, .. });
         let keys: Vec<Key> =
             self.inner.names.iter().filter(|entry| pinned(entry)).map(|entry| entry.key().clone()).collect();
+        let mut missing = HashMap::new();
         for (namespace, name) in keys {
             let wanted = AdapterRef { name, version: None };
             let Ok(Some(found)) = self.known_in(&namespace, &wanted) else { continue };
-            // One pin too many, of another server perhaps: loading it would only drive out others.
-            if found.resident != Residence::Store
-                || self.inner.residency.pin(&found.key(), found.version.bytes).is_err()
-            {
-                continue;
+            if let Err(error) = self.load_pin(&found).await {
+                missing.insert(found.key(), error);
             }
-            if let Err(error) = self.lease(&found).await {
-                tracing::warn!(adapter = %found.name, %error, "a pinned adapter can't be loaded");
+        }
+        self.tell_missing(missing);
+    }
+
+    /// Pins and loads one adapter. One pin too many, of another server perhaps, is not loaded: it would only drive out others.
+    async fn load_pin(&self, found: &Found) -> Result<(), CatalogueError> {
+        self.inner.residency.pin(&found.key(), found.version.bytes)?;
+        if found.resident == Residence::Store {
+            self.lease(found).await?;
+        }
+        Ok(())
+    }
+
+    fn tell_missing(&self, missing: HashMap<ResidentKey, CatalogueError>) {
+        let fault = |error: &CatalogueError| match error {
+            CatalogueError::Load(
+                LoadError::PinsFull { .. } | LoadError::TooLarge { .. } | LoadError::Crowded(_),
+            ) => PinFault::Capacity,
+            _ => PinFault::Error,
+        };
+        let mut known = self.inner.missing_pins.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, error) in &missing {
+            if known.get(key) != Some(&fault(error)) {
+                let (namespace, name, version) = key;
+                tracing::warn!(adapter = %name, %namespace, %version, %error, "a pinned adapter is not in memory");
             }
+        }
+        *known = missing.into_iter().map(|(key, error)| (key, fault(&error))).collect();
+        for fault in PinFault::ALL {
+            self.inner.metrics.missing_pins.set(fault, known.values().filter(|is| **is == fault).count());
         }
     }
 }

@@ -14,7 +14,7 @@ use super::Frame;
 use crate::{
     api::{ApiError, ErrorCode},
     domain::UtcTime,
-    telemetry::Standing,
+    telemetry::{Metrics, Standing},
 };
 
 /// The answer of `/health/live`.
@@ -40,15 +40,21 @@ pub struct Ready {
 /// Something that does not work, while what does not need it is served on. The log has more.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Degraded {
-    /// `adapter_store`: adapters in memory are served, others can't be loaded or changed.
+    /// `adapter_store`: adapters in memory are served, others can't be loaded or changed. `pinned_adapters`: some are not in
+    /// memory.
     #[schema(example = "adapter_store")]
     pub part: &'static str,
-    /// What it can't do: `list`, `read` or `write`.
+    /// What it can't do: `list`, `read` or `write`; `load` for pinned adapters.
     #[schema(example = "write")]
     pub operation: &'static str,
-    /// Why: `unreachable`, `denied` or `full`.
+    /// Why: `unreachable`, `denied` or `full`; for pinned adapters `error`, where they can't be loaded, or `capacity`, where more
+    /// is pinned than half of `--adapter-host-bytes`.
     #[schema(example = "full")]
     pub reason: &'static str,
+    /// How many pinned adapters. The log has their names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, required = false)]
+    pub count: Option<u64>,
     /// Since when.
     #[schema(example = "2026-11-23T15:00:00Z")]
     pub since: String,
@@ -58,7 +64,21 @@ impl From<Standing> for Degraded {
     fn from(standing: Standing) -> Self {
         let Standing { work, fault, since } = standing;
         let since = UtcTime::from(since).to_string();
-        Self { part: "adapter_store", operation: work.as_str(), reason: fault.as_str(), since }
+        Self { part: "adapter_store", operation: work.as_str(), reason: fault.as_str(), count: None, since }
+    }
+}
+
+impl Degraded {
+    /// All that is not as it should be.
+    fn all(metrics: &Metrics) -> Vec<Self> {
+        let pins = metrics.missing_pins.standing().into_iter().map(|(fault, count, since)| Self {
+            part: "pinned_adapters",
+            operation: "load",
+            reason: fault.as_str(),
+            count: Some(count),
+            since: UtcTime::from(since).to_string(),
+        });
+        metrics.store_faults.standing().into_iter().map(Self::from).chain(pins).collect()
     }
 }
 
@@ -94,16 +114,15 @@ pub(super) async fn live(State(frame): State<Frame>) -> Result<Json<Health>, Api
 
 /// Whether requests are served.
 ///
-/// For a readiness probe: 503 while the model loads and once the server is to end. It stays 200 while the adapter store fails, and
-/// says so.
+/// For a readiness probe: 503 while the model and the pinned adapters load and once the server is to end. It stays 200 while the
+/// adapter store fails or a pinned adapter can't be loaded, and says so.
 #[utoipa::path(
     get, path = "/health/ready", operation_id = "health_ready", tag = "health",
     responses((status = 200, description = "They are", body = Ready), super::openapi::NotReady)
 )]
 pub(super) async fn ready(State(frame): State<Frame>) -> Result<Json<Ready>, ApiError> {
     frame.readiness.invite()?;
-    let degraded: Vec<Degraded> =
-        frame.metrics.store_faults.standing().into_iter().map(Degraded::from).collect();
+    let degraded = Degraded::all(&frame.metrics);
     Ok(Json(Ready { status: if degraded.is_empty() { "ok" } else { "degraded" }, degraded }))
 }
 

@@ -69,6 +69,40 @@ async fn many_who_ask_for_one_adapter_load_it_once_and_pins_stay() {
     assert_eq!(metrics.adapter_loads.ok.get(), loads, "the pinned one was never let go");
 }
 
+#[tokio::test]
+async fn pinned_adapters_that_can_not_be_held_are_told_until_they_can() {
+    let root = tempfile::tempdir().unwrap();
+    let first = open(root.path()).await;
+    for number in 0..3 {
+        let task = format!("task-{number}");
+        put(&first, &home("a"), &task, number as f32).await;
+        first.set_pinned(&home("a"), &name(&task), true, Precondition::None).await.unwrap();
+    }
+    let (blobs, away) = (root.path().join(".store/v1/blobs"), root.path().join("away"));
+    std::fs::rename(&blobs, &away).unwrap();
+    let metrics = Arc::new(Metrics::default());
+    let standing = || -> Vec<(PinFault, u64)> {
+        metrics.missing_pins.standing().into_iter().map(|(fault, count, _)| (fault, count)).collect()
+    };
+    // Half of the memory is two adapters; neither can be read.
+    let (catalogue, _) =
+        Catalogue::open(config(root.path(), 1024, NEVER), Arc::clone(&metrics)).await.unwrap();
+    assert_eq!(standing(), [(PinFault::Error, 2), (PinFault::Capacity, 1)]);
+    let since = metrics.missing_pins.standing()[1].2;
+    std::fs::rename(&away, &blobs).unwrap();
+    catalogue.store().unwrap().probe().await;
+    catalogue.load_pinned().await;
+    assert_eq!(standing(), [(PinFault::Capacity, 1)]);
+    assert_eq!(metrics.missing_pins.standing()[0].2, since, "it has been so all the time");
+    assert_eq!(metrics.adapters.host.get(), 2);
+    first.set_pinned(&home("a"), &name("task-0"), false, Precondition::None).await.unwrap();
+    catalogue.refresh().await.unwrap();
+    catalogue.load_pinned().await;
+    assert_eq!(standing(), []);
+    let text = metrics.render();
+    assert!(text.contains(r#"dept_adapter_pins_missing{reason="capacity"} 0"#), "{text}");
+}
+
 /// Every request gets one whole version, whatever is published meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_swaps_mix_nothing() {

@@ -20,7 +20,7 @@ use crate::{
     },
     domain::SequenceError,
     engine::Command,
-    telemetry::{StoreFault, StoreWork},
+    telemetry::{PinFault, StoreFault, StoreWork},
 };
 
 fn found(answer: &Answer) -> (u16, String) {
@@ -178,6 +178,12 @@ async fn a_store_that_fails_is_told_and_the_server_is_ready_all_the_same() {
     assert_eq!(part, json!({"part": "adapter_store", "operation": "write", "reason": "full"}));
     assert_eq!(ask(&app, get("/health/live")).await.json(), json!({"status": "ok"}));
     metrics.store_faults.works(StoreWork::Write);
+    metrics.missing_pins.set(PinFault::Capacity, 2);
+    let mut part = ask(&app, get("/health/ready")).await.json()["degraded"][0].clone();
+    assert!(part.as_object_mut().unwrap().remove("since").is_some());
+    let pins = json!({"part": "pinned_adapters", "operation": "load", "reason": "capacity", "count": 2});
+    assert_eq!(part, pins);
+    metrics.missing_pins.set(PinFault::Capacity, 0);
     assert_eq!(ask(&app, get("/health/ready")).await.json(), json!({"status": "ok"}));
 
     // One that is to leave takes what comes and invites nobody.
