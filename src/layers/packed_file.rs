@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     fs::{self, File, OpenOptions},
-    io::{self, BufWriter, Write},
+    io::{self, Write},
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -29,6 +29,9 @@ use crate::{
 const MAGIC: [u8; 8] = *b"deptpack";
 /// Where the index begins, and the magic.
 const FOOTER: usize = 16;
+/// What is written at a time. A file's memory comes in pages as large as what was written at once, if that is aligned, and a
+/// step of few rows reads all weights: through small pages it takes longer, see benches/README.md.
+const LARGE_PAGE: usize = 2 << 20;
 /// What every part begins at a multiple of: a cache line, as kernels want them.
 const ALIGNMENT: usize = 64;
 
@@ -160,7 +163,7 @@ fn index(bytes: &[u8], key: &str) -> Result<BTreeMap<String, Entry>, String> {
 }
 
 fn write_all(path: &Path, key: &str, parts: &[(String, PackedPart)]) -> io::Result<()> {
-    let mut out = Parts { file: BufWriter::new(create(path)?), at: 0 };
+    let mut out = Parts { file: LargePages::new(create(path)?), at: 0 };
     let mut index = Index { key: key.to_owned(), parts: BTreeMap::new() };
     for (name, part) in parts {
         let entry = match part {
@@ -176,10 +179,10 @@ fn write_all(path: &Path, key: &str, parts: &[(String, PackedPart)]) -> io::Resu
     }
     let start = out.at as u64;
     let mut file = out.file;
-    file.write_all(&serde_json::to_vec(&index)?)?;
-    file.write_all(&start.to_le_bytes())?;
-    file.write_all(&MAGIC)?;
-    file.into_inner().map_err(|error| error.into_error())?.sync_all()
+    file.write(&serde_json::to_vec(&index)?)?;
+    file.write(&start.to_le_bytes())?;
+    file.write(&MAGIC)?;
+    file.finish()?.sync_all()
 }
 
 /// A new file that only its owner may read.
@@ -191,19 +194,50 @@ fn create(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
+/// A file that is written in large pages.
+struct LargePages {
+    file: File,
+    page: Vec<u8>,
+}
+
+impl LargePages {
+    fn new(file: File) -> Self {
+        Self { file, page: Vec::with_capacity(LARGE_PAGE) }
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(LARGE_PAGE - self.page.len()));
+            self.page.extend_from_slice(now);
+            if self.page.len() == LARGE_PAGE {
+                self.file.write_all(&self.page)?;
+                self.page.clear();
+            }
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    /// Writes what is left.
+    fn finish(mut self) -> io::Result<File> {
+        self.file.write_all(&self.page)?;
+        Ok(self.file)
+    }
+}
+
 /// A file that grows by aligned parts.
 struct Parts {
-    file: BufWriter<File>,
+    file: LargePages,
     at: usize,
 }
 
 impl Parts {
     fn part(&mut self, bytes: &[u8]) -> io::Result<Range<usize>> {
         let start = self.at;
-        self.file.write_all(bytes)?;
+        self.file.write(bytes)?;
         let end = start + bytes.len();
         self.at = end.next_multiple_of(ALIGNMENT);
-        self.file.write_all(&[0; ALIGNMENT][..self.at - end])?;
+        self.file.write(&[0; ALIGNMENT][..self.at - end])?;
         Ok(start..end)
     }
 }

@@ -77,7 +77,12 @@ impl MappedFile {
 /// # Errors
 /// What the system says.
 pub(crate) fn map_file(path: &Path) -> io::Result<Bytes> {
-    Ok(Bytes::from_owner(map(&File::open(path)?)?))
+    let map = map(&File::open(path)?)?;
+    // Packed weights: all of them are read at every step, and small pages make that slower. A system that has no large ones says
+    // so, and nothing is lost.
+    #[cfg(target_os = "linux")]
+    let _ = map.advise(memmap2::Advice::HugePage);
+    Ok(Bytes::from_owner(map))
 }
 
 fn map(file: &File) -> io::Result<Mmap> {

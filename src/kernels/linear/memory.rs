@@ -1,9 +1,24 @@
 //! Where packed weights lie: in memory of their own, or in a file that is mapped.
+//!
+//! Their own memory comes in large pages where the system has them: a step reads all weights, and asks for the address of each page
+//! of them. One map alone would not fill a large page, so all that are packed share a few stretches.
 
+use std::mem::MaybeUninit;
 use std::ops::Deref;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use bytemuck::Pod;
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+/// Bytes that are set aside at a time; those that nothing is written to cost nothing.
+const STRETCH: usize = 64 << 20;
+/// What is smaller lies where it was made.
+const SMALL: usize = 16 << 10;
+/// What every map begins at a multiple of: a cache line.
+const ALIGNMENT: usize = 64;
+
+/// What is left of the stretch at hand.
+static LEFT: LazyLock<Mutex<BytesMut>> = LazyLock::new(Mutex::default);
 
 /// Numbers in the order in which kernels read them.
 #[derive(Debug)]
@@ -29,11 +44,44 @@ impl<T: Pod> Memory<T> {
     }
 }
 
-impl<T> From<Vec<T>> for Memory<T> {
+impl<T: Pod> From<Vec<T>> for Memory<T> {
     fn from(numbers: Vec<T>) -> Memory<T> {
-        Memory(Place::Own(numbers))
+        let bytes: &[u8] = bytemuck::cast_slice(&numbers);
+        if bytes.len() < SMALL || align_of::<T>() > ALIGNMENT {
+            return Memory(Place::Own(numbers));
+        }
+        Memory(Place::Shared(placed(bytes)))
     }
 }
+
+/// A copy of `bytes` in the stretch at hand, at a multiple of [`ALIGNMENT`].
+fn placed(bytes: &[u8]) -> Bytes {
+    let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+    if left.capacity() < bytes.len() + ALIGNMENT {
+        *left = BytesMut::with_capacity(STRETCH.max(bytes.len() + ALIGNMENT));
+        ask_for_large_pages(left.spare_capacity_mut());
+    }
+    let gap = left.as_ptr().align_offset(ALIGNMENT);
+    left.put_bytes(0, gap);
+    left.advance(gap);
+    left.extend_from_slice(bytes);
+    left.split().freeze()
+}
+
+/// Advice to the system: one that has no large pages says so, and nothing is lost.
+#[cfg(all(target_os = "linux", not(miri)))]
+fn ask_for_large_pages(room: &mut [MaybeUninit<u8>]) {
+    /// A page of any system, or some.
+    const PAGE: usize = 64 << 10;
+    let start = room.as_ptr().align_offset(PAGE).min(room.len());
+    let pages = &mut room[start..];
+    let len = pages.len() / PAGE * PAGE;
+    // SAFETY: the pages are whole and lie in `room`, which is ours alone; advice changes none of their bytes.
+    unsafe { libc::madvise(pages.as_mut_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+}
+
+#[cfg(not(all(target_os = "linux", not(miri))))]
+fn ask_for_large_pages(_: &mut [MaybeUninit<u8>]) {}
 
 impl<T: Pod> Deref for Memory<T> {
     type Target = [T];

@@ -40,6 +40,21 @@ fn written() -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
+#[test]
+fn parts_larger_than_what_is_written_at_a_time_are_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.packed");
+    let rows = |seed: usize, len: usize| Bytes::from_iter((0..len).map(|at| ((at * 31 + seed) % 251) as u8));
+    let lengths = [LARGE_PAGE - 64, 64, 3 * LARGE_PAGE + 7, 1, LARGE_PAGE];
+    let tables = lengths.iter().enumerate().map(|(at, &len)| (at.to_string(), rows(at, len)));
+    let parts: Vec<_> = tables.clone().map(|(name, rows)| (name, PackedPart::Table(TABLE, rows))).collect();
+    PackedFile::write(&path, KEY, &parts).unwrap();
+    let file = PackedFile::open(&path, KEY).unwrap();
+    for (name, rows) in tables {
+        assert!(file.table(&name) == Some((TABLE, rows)), "part {name}");
+    }
+}
+
 fn damage(path: &Path, key: &str) -> String {
     match PackedFile::open(path, key) {
         Err(PackedFileError::Damaged { reason, .. }) => reason,

@@ -12,6 +12,7 @@ use std::arch::x86_64::{
     _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
     _mm512_slli_epi32, _mm512_srai_epi32, _mm512_srli_epi16, _mm512_store_ps, _mm512_sub_epi32,
 };
+use std::ops::Range;
 
 use half::f16;
 
@@ -23,7 +24,9 @@ use super::super::quantise::{ROUND, scale_for};
 use super::super::rows::{Columns, Rows};
 
 /// Steps that weights are asked for ahead of their turn: processors guess what comes next, but too late for many rows a step.
-const AHEAD: usize = 8;
+const AHEAD: usize = 4;
+/// Bytes that are asked for at once.
+const CACHE_LINE: usize = 64;
 
 /// See [`super::super::isa::Kernels::sums_blocks`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
@@ -60,7 +63,7 @@ fn few_blocks<const P: usize, const R: usize, const L: usize>(
         let mut acc = [[_mm512_setzero_ps(); L]; R];
         for (index, step) in steps.iter().enumerate() {
             if first == 0 {
-                prefetch(steps, index + AHEAD);
+                prefetch(steps, index + AHEAD, 0..LINES);
             }
             let x: &[_; R] = rows.first(index);
             let mut products = [[[_mm512_setzero_si512(); L]; R]; P];
@@ -129,7 +132,7 @@ fn few_nibbles<const P: usize, const R: usize, const L: usize>(
         let mut acc = [[_mm512_setzero_ps(); L]; R];
         for (index, step) in steps.iter().enumerate() {
             if first == 0 {
-                prefetch(steps, index + AHEAD);
+                prefetch(steps, index + AHEAD, 0..LINES);
             }
             let x: &[_; R] = rows.first(index);
             let mut products = [[[_mm512_setzero_si512(); L]; R]; P];
@@ -185,8 +188,8 @@ fn many<const P: usize, S>(
     let sums = &mut sums[..rows.count()];
     sums.fill(Sums::ZERO);
     for (index, step) in steps.iter().enumerate() {
-        prefetch(steps, index + AHEAD);
         for line in 0..LINES {
+            prefetch(steps, index + AHEAD, line..line + 1);
             let held = load(step, line);
             let rows = rows.column(index).chunks(side_by_side);
             for (x, sums) in rows.zip(sums.chunks_mut(side_by_side)) {
@@ -293,14 +296,15 @@ fn quantise_span<const P: usize>(values: &[f32; SPAN], record: &mut Activations<
     }
 }
 
-/// Asks for a step's weights. Behind the last step lie those of the next block of outputs, whose turn often comes next; an address
-/// that may not be read is left alone.
+/// Asks for the share of some lines of a step's weights. Behind the last step lie those of the next block of outputs, whose turn often
+/// comes next; an address that may not be read is left alone.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-fn prefetch<S>(steps: &[S], index: usize) {
+fn prefetch<S>(steps: &[S], index: usize, lines: Range<usize>) {
     let step = steps.as_ptr().wrapping_add(index).cast::<i8>();
-    for line in (0..size_of::<S>()).step_by(64) {
-        _mm_prefetch::<_MM_HINT_T0>(step.wrapping_add(line));
+    let share = size_of::<S>() / LINES;
+    for at in (lines.start * share..lines.end * share).step_by(CACHE_LINE) {
+        _mm_prefetch::<_MM_HINT_T0>(step.wrapping_add(at));
     }
 }
 

@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::backbones::digest::hex;
+use crate::kernels::linear::memory::Memory;
 
 /// Bytes that begin `off` behind a multiple of 64.
 fn placed(bytes: &[u8], off: usize) -> Bytes {
@@ -13,6 +14,19 @@ fn placed(bytes: &[u8], off: usize) -> Bytes {
     let mut own = Vec::from(whole);
     own[start..start + bytes.len()].copy_from_slice(bytes);
     Bytes::from(own).slice(start..start + bytes.len())
+}
+
+#[test]
+fn numbers_lie_as_they_were_at_whole_cache_lines() {
+    // Small ones stay; others share a stretch; the last is larger than one.
+    for count in [3u32, 5000, 70_001, 5000, 17 << 20, 5000] {
+        let numbers: Vec<u32> = (0..count).map(|at| at.wrapping_mul(0x9e37_79b9)).collect();
+        let memory = Memory::from(numbers.clone());
+        assert!(*memory == *numbers, "{count} numbers");
+        if count > 5 {
+            assert_eq!(memory.as_ptr().align_offset(64), 0);
+        }
+    }
 }
 
 fn owned(bytes: PackedBytes<&[u8]>) -> PackedBytes<Bytes> {
