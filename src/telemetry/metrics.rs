@@ -124,7 +124,7 @@ metrics! {
     /// Adapters in memory are served on.
     store_faults: StoreFaults = "dept_adapter_store_fault",
     /// Pinned adapters that are not held in memory, by reason: error (they can't be loaded), capacity (more is pinned than half
-    /// of --adapter-host-bytes).
+    /// of --adapter-host-bytes, or adapters in use fill it).
     missing_pins: MissingPins = "dept_adapter_pins_missing",
     /// Sequences by adapter; after the first 100 adapters the rest counts as other.
     adapter_requests: AdapterRequests = "dept_adapter_requests_total",

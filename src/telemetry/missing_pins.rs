@@ -1,4 +1,4 @@
-//! Pinned adapters that are not in memory: shown as a metric and in the details of readiness.
+//! Pinned adapters that are not held in memory: shown as a metric and in the details of readiness.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -9,12 +9,12 @@ use prometheus::{IntGaugeVec, Opts, Registry};
 
 use super::instruments::{Instrument, registered};
 
-/// Why a pinned adapter is not in memory.
+/// Why a pinned adapter is not held in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PinFault {
     /// Its files can't be had or are not sound.
     Error,
-    /// More is pinned than the memory for adapters takes.
+    /// More is pinned than the memory for adapters takes, or those in use fill it.
     Capacity,
 }
 
@@ -34,7 +34,7 @@ impl PinFault {
 /// Since when some are missing, by [`PinFault`].
 type Since = [Option<SystemTime>; PinFault::ALL.len()];
 
-/// How many pinned adapters are not in memory now. Names are the tenants' and stand in the log only.
+/// How many pinned adapters are not held in memory now. Names are the tenants' and stand in the log only.
 #[derive(Debug)]
 pub struct MissingPins {
     family: IntGaugeVec,
@@ -50,11 +50,10 @@ impl MissingPins {
         self.gauge(fault).set(count as i64);
     }
 
-    /// Why some are missing, how many, and since when there has been one.
-    pub fn standing(&self) -> Vec<(PinFault, u64, SystemTime)> {
+    /// Why some are missing, and since when there has been one.
+    pub fn standing(&self) -> Vec<(PinFault, SystemTime)> {
         let since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        let standing =
-            |fault| since[fault as usize].map(|since| (fault, self.gauge(fault).get() as u64, since));
+        let standing = |fault| since[fault as usize].map(|since| (fault, since));
         PinFault::ALL.into_iter().filter_map(standing).collect()
     }
 

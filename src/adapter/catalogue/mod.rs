@@ -36,10 +36,11 @@ use super::{
 use crate::{
     config::Location,
     domain::{AdapterName, AdapterRef, Namespace, TenantId, Version},
-    telemetry::{Metrics, PinFault},
+    telemetry::Metrics,
 };
 
 use locks::Locks;
+use sync::MissingPin;
 
 /// Names that were looked for in vain and are not looked for again for a while: at most so many are remembered.
 const MAX_MISSES: usize = 4096;
@@ -97,7 +98,7 @@ struct Inner {
     refused: seeds::Refused,
     residency: Residency,
     /// Pinned adapters that could not be brought into memory, and were told of.
-    missing_pins: Mutex<HashMap<ResidentKey, PinFault>>,
+    missing_pins: Mutex<HashMap<ResidentKey, MissingPin>>,
     metrics: Arc<Metrics>,
 }
 

@@ -24,6 +24,30 @@ const READS: usize = 64;
 /// How often blobs without a name are looked for, and how long one may be without.
 const COLLECTION: Duration = Duration::from_secs(3600);
 
+/// Why a pinned adapter could not be held in memory when last tried.
+#[derive(Debug)]
+pub(super) struct MissingPin {
+    fault: PinFault,
+    cause: String,
+}
+
+impl MissingPin {
+    fn of(error: &LoadError) -> Self {
+        let fault = match error {
+            LoadError::Failed { .. } => PinFault::Error,
+            LoadError::PinsFull { .. } | LoadError::TooLarge { .. } | LoadError::Crowded(_) => {
+                PinFault::Capacity
+            }
+        };
+        Self { fault, cause: error.to_string() }
+    }
+
+    /// Whether `now` is to be told behind this. What is short of room says how much, which changes all the time.
+    fn news(&self, now: &MissingPin) -> bool {
+        self.fault != now.fault || now.fault == PinFault::Error && self.cause != now.cause
+    }
+}
+
 impl Catalogue {
     /// Follows the store and the folders under the root for as long as it is polled.
     pub async fn watch(self) {
@@ -149,6 +173,10 @@ impl Catalogue {
         for (namespace, name) in keys {
             let wanted = AdapterRef { name, version: None };
             let Ok(Some(found)) = self.known_in(&namespace, &wanted) else { continue };
+            // Those before it took their time, and it may be pinned no more.
+            if !found.pinned {
+                continue;
+            }
             if let Err(error) = self.load_pin(&found).await {
                 missing.insert(found.key(), error);
             }
@@ -157,31 +185,43 @@ impl Catalogue {
     }
 
     /// Pins and loads one adapter. One pin too many, of another server perhaps, is not loaded: it would only drive out others.
-    async fn load_pin(&self, found: &Found) -> Result<(), CatalogueError> {
-        self.inner.residency.pin(&found.key(), found.version.bytes)?;
-        if found.resident == Residence::Store {
-            self.lease(found).await?;
+    /// One that can't be loaded gives its share of the pins back.
+    async fn load_pin(&self, found: &Found) -> Result<(), LoadError> {
+        let key = found.key();
+        self.inner.residency.pin(&key, found.version.bytes)?;
+        let loaded = match found.resident {
+            Residence::Store => self.lease(found).await.map(drop),
+            _ => Ok(()),
+        };
+        let wanted = AdapterRef { name: found.name.clone(), version: None };
+        let now = self.known_in(&found.namespace, &wanted).ok().flatten();
+        // Whoever has unpinned or replaced it meanwhile may have come before the pin.
+        let still = now.is_some_and(|now| now.pinned && now.version.version == found.version.version);
+        if !still || loaded.is_err() {
+            self.inner.residency.unpin(&key);
         }
-        Ok(())
+        if still { loaded } else { Ok(()) }
     }
 
-    fn tell_missing(&self, missing: HashMap<ResidentKey, CatalogueError>) {
-        let fault = |error: &CatalogueError| match error {
-            CatalogueError::Load(
-                LoadError::PinsFull { .. } | LoadError::TooLarge { .. } | LoadError::Crowded(_),
-            ) => PinFault::Capacity,
-            _ => PinFault::Error,
-        };
+    fn tell_missing(&self, missing: HashMap<ResidentKey, LoadError>) {
+        let missing = missing.into_iter().map(|(key, error)| (key, MissingPin::of(&error)));
+        let missing: HashMap<ResidentKey, MissingPin> = missing.collect();
         let mut known = self.inner.missing_pins.lock().unwrap_or_else(PoisonError::into_inner);
-        for (key, error) in &missing {
-            if known.get(key) != Some(&fault(error)) {
+        let over = known.keys().filter(|key| !missing.contains_key(key));
+        over.for_each(|(namespace, name, _)| {
+            tracing::info!(adapter = %name, %namespace, "a pinned adapter is held in memory now, or is pinned no more");
+        });
+        for (key, pin) in &missing {
+            if known.get(key).is_none_or(|before| before.news(pin)) {
                 let (namespace, name, version) = key;
-                tracing::warn!(adapter = %name, %namespace, %version, %error, "a pinned adapter is not in memory");
+                let error = &pin.cause;
+                tracing::warn!(adapter = %name, %namespace, %version, error, "a pinned adapter is not held in memory");
             }
         }
-        *known = missing.into_iter().map(|(key, error)| (key, fault(&error))).collect();
         for fault in PinFault::ALL {
-            self.inner.metrics.missing_pins.set(fault, known.values().filter(|is| **is == fault).count());
+            let count = missing.values().filter(|pin| pin.fault == fault).count();
+            self.inner.metrics.missing_pins.set(fault, count);
         }
+        *known = missing;
     }
 }

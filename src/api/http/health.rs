@@ -40,21 +40,17 @@ pub struct Ready {
 /// Something that does not work, while what does not need it is served on. The log has more.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Degraded {
-    /// `adapter_store`: adapters in memory are served, others can't be loaded or changed. `pinned_adapters`: some are not in
-    /// memory.
+    /// `adapter_store`: adapters in memory are served, others can't be loaded or changed. `pinned_adapters`: some are not
+    /// held in memory; the log has their names, the metrics their number.
     #[schema(example = "adapter_store")]
     pub part: &'static str,
     /// What it can't do: `list`, `read` or `write`; `load` for pinned adapters.
     #[schema(example = "write")]
     pub operation: &'static str,
     /// Why: `unreachable`, `denied` or `full`; for pinned adapters `error`, where they can't be loaded, or `capacity`, where more
-    /// is pinned than half of `--adapter-host-bytes`.
+    /// is pinned than half of `--adapter-host-bytes` or adapters in use fill it.
     #[schema(example = "full")]
     pub reason: &'static str,
-    /// How many pinned adapters. The log has their names.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, required = false)]
-    pub count: Option<u64>,
     /// Since when.
     #[schema(example = "2026-11-23T15:00:00Z")]
     pub since: String,
@@ -64,18 +60,17 @@ impl From<Standing> for Degraded {
     fn from(standing: Standing) -> Self {
         let Standing { work, fault, since } = standing;
         let since = UtcTime::from(since).to_string();
-        Self { part: "adapter_store", operation: work.as_str(), reason: fault.as_str(), count: None, since }
+        Self { part: "adapter_store", operation: work.as_str(), reason: fault.as_str(), since }
     }
 }
 
 impl Degraded {
     /// All that is not as it should be.
     fn all(metrics: &Metrics) -> Vec<Self> {
-        let pins = metrics.missing_pins.standing().into_iter().map(|(fault, count, since)| Self {
+        let pins = metrics.missing_pins.standing().into_iter().map(|(fault, since)| Self {
             part: "pinned_adapters",
             operation: "load",
             reason: fault.as_str(),
-            count: Some(count),
             since: UtcTime::from(since).to_string(),
         });
         metrics.store_faults.standing().into_iter().map(Self::from).chain(pins).collect()

@@ -17,7 +17,7 @@ const SMALL: usize = 16 << 10;
 /// What every map begins at a multiple of: a cache line.
 const ALIGNMENT: usize = 64;
 
-/// What is left of the stretch at hand.
+/// What is left of the stretch at hand. One for the process, which has one model: a stretch lasts as long as any of its maps.
 static LEFT: LazyLock<Mutex<BytesMut>> = LazyLock::new(Mutex::default);
 
 /// Numbers in the order in which kernels read them.
@@ -57,8 +57,10 @@ impl<T: Pod> From<Vec<T>> for Memory<T> {
 /// A copy of `bytes` in the stretch at hand, at a multiple of [`ALIGNMENT`].
 fn placed(bytes: &[u8]) -> Bytes {
     let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
-    if left.capacity() < bytes.len() + ALIGNMENT {
-        *left = BytesMut::with_capacity(STRETCH.max(bytes.len() + ALIGNMENT));
+    let room = bytes.len() + ALIGNMENT;
+    // A stretch whose maps are all gone begins anew.
+    if left.capacity() < room && !left.try_reclaim(room) {
+        *left = BytesMut::with_capacity(STRETCH.max(room));
         ask_for_large_pages(left.spare_capacity_mut());
     }
     let gap = left.as_ptr().align_offset(ALIGNMENT);
