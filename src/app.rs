@@ -159,10 +159,6 @@ pub async fn serve(config: ServeConfig, watched: Vec<Watched>) -> Result<(), App
     let router = http::public(Arc::clone(&resident.service), Arc::clone(&gate), options);
     let files = watched.into_iter().chain(own_files(&config, &gate, certificate.as_ref()));
     let watching = watch::watch(files.collect(), metrics, hangups, watch::PERIOD);
-    resident.readiness().set(State::Ready);
-    addresses.write(config.port_file.as_deref())?;
-    announce(&config, addresses, &resident, began);
-
     let (phase, phases) = tokio::sync::watch::channel(Phase::Serving);
     let tls = certificate.as_ref().map(Certificate::acceptor);
     let serve_http = server::serve(http, tls.clone(), router, limits, phases.clone());
@@ -172,12 +168,12 @@ pub async fn serve(config: ServeConfig, watched: Vec<Watched>) -> Result<(), App
         }
     };
     tokio::select! {
+        Err(error) = keep_up(&config, addresses, &resident, began) => return Err(error),
         ((), ()) = async { tokio::join!(serve_http, serve_grpc) } => {}
         // A client that reads nothing must not keep the process.
         () = grace(resident.ended()) => tracing::warn!("some clients did not take their answers in time"),
         () = drain(&resident, &phase, (config.drain_delay, config.drain_timeout)) => tracing::warn!("what was left has been dropped"),
         () = watching => {}
-        () = resident.service.catalogue.clone().watch() => {}
     }
     let ended = resident.ended().await;
     tracing.finish().await;
@@ -185,6 +181,33 @@ pub async fn serve(config: ServeConfig, watched: Vec<Watched>) -> Result<(), App
         return Err(AppError::EngineDied);
     }
     tracing::info!("drained");
+    Ok(())
+}
+
+/// Says that the server is ready as soon as it is, and follows the adapters for as long as it is polled.
+///
+/// # Errors
+/// When the port file can't be written.
+async fn keep_up(
+    config: &ServeConfig,
+    addresses: Addresses,
+    resident: &Resident,
+    began: Instant,
+) -> Result<(), AppError> {
+    let catalogue = &resident.service.catalogue;
+    if config.wait_for_pinned && catalogue.lacks_pinned() {
+        resident.readiness().set(State::Pinning);
+        tracing::warn!(
+            http = %addresses.http,
+            admin = %addresses.admin,
+            "not ready yet: requests are served, and --wait-for-pinned waits for the pinned adapters"
+        );
+        catalogue.hold_pinned().await;
+    }
+    resident.readiness().open();
+    addresses.write(config.port_file.as_deref())?;
+    announce(config, addresses, resident, began);
+    catalogue.clone().watch().await;
     Ok(())
 }
 

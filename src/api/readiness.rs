@@ -7,6 +7,8 @@ use super::{ApiError, ErrorCode};
 pub enum State {
     /// The model is being loaded.
     Starting,
+    /// Requests are served, and load balancers are told to wait for the pinned adapters.
+    Pinning,
     /// Requests are served.
     Ready,
     /// The server will end soon: requests are served, and load balancers are told to look elsewhere.
@@ -31,6 +33,17 @@ impl Readiness {
         self.0.send_replace(state);
     }
 
+    /// Moves on to `Ready`, unless the server has begun to end.
+    pub fn open(&self) {
+        self.0.send_if_modified(|state| {
+            let starts = matches!(state, State::Starting | State::Pinning);
+            if starts {
+                *state = State::Ready;
+            }
+            starts
+        });
+    }
+
     /// The state now.
     pub fn state(&self) -> State {
         *self.0.borrow()
@@ -47,7 +60,7 @@ impl Readiness {
     /// `not_ready` while the model loads, `draining` at the end.
     pub fn check(&self) -> Result<(), ApiError> {
         match self.state() {
-            State::Ready | State::Leaving => Ok(()),
+            State::Pinning | State::Ready | State::Leaving => Ok(()),
             State::Starting => Err(ApiError::new(
                 ErrorCode::NotReady,
                 "the model is being loaded: wait until /health/ready answers 200",
@@ -59,9 +72,18 @@ impl Readiness {
     /// Whether new clients may be sent here.
     ///
     /// # Errors
-    /// As [`Readiness::check`], and `draining` as soon as the server is to end.
+    /// As [`Readiness::check`], `not_ready` while pinned adapters are waited for, and `draining` as soon as the server is to
+    /// end.
     pub fn invite(&self) -> Result<(), ApiError> {
-        if self.state() == State::Leaving { Err(leaving()) } else { self.check() }
+        match self.state() {
+            State::Pinning => Err(ApiError::new(
+                ErrorCode::NotReady,
+                "pinned adapters are not held in memory yet, and --wait-for-pinned waits for all of them: the log names those \
+                 that can't be",
+            )),
+            State::Leaving => Err(leaving()),
+            State::Starting | State::Ready | State::Draining => self.check(),
+        }
     }
 }
 

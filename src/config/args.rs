@@ -104,6 +104,11 @@ pub struct ServeArgs {
     #[arg(long, env = "DEPT_DRAIN_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub drain_timeout: Duration,
 
+    /// Answer /health/ready with 503 after the start until every pinned adapter is held in memory. Without it, one that can't be
+    /// keeps no server away, since a tenant may have pinned it; readiness says so. For clusters where all who may pin are trusted.
+    #[arg(long, env = "DEPT_WAIT_FOR_PINNED")]
+    pub wait_for_pinned: bool,
+
     /// How long one step of the engine may take before /health/live answers 503, so that whoever watches the server starts it
     /// anew. A step of a large model on few cores takes seconds; none takes this long.
     #[arg(long, env = "DEPT_STUCK_AFTER", value_name = "TIME", default_value = "2m", value_parser = duration)]

@@ -352,6 +352,8 @@ pub struct ServeConfig {
     pub drain_delay: Duration,
     /// How long running requests may take to end.
     pub drain_timeout: Duration,
+    /// Whether the server is ready only once every pinned adapter has been brought into memory.
+    pub wait_for_pinned: bool,
     /// How long a step may take before `/health/live` says that the server is stuck.
     pub stuck_after: Duration,
     /// Where traces go; `None` traces nothing.
@@ -390,6 +392,7 @@ impl ServeConfig {
             adapter_load_root: args.adapter_load_root,
             drain_delay: args.drain_delay,
             drain_timeout: args.drain_timeout,
+            wait_for_pinned: args.wait_for_pinned,
             stuck_after: args.stuck_after,
             otlp: otlp(args.otlp_endpoint, args.otlp_headers.as_deref(), args.otlp_sample)?,
             log: args.log,

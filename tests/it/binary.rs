@@ -37,13 +37,67 @@ pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// A running server; killed with the test.
-pub struct Server {
+/// A process of the server, with its log and port file; killed with the test.
+pub struct Process {
     child: Child,
+    folder: TempDir,
+}
+
+impl Process {
+    /// One that starts, with these variables and flags.
+    pub fn spawn(environment: &[(&str, &str)], more: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let ports = folder.path().join("ports.json");
+        let mut args = vec!["serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"];
+        args.extend(["--admin", "127.0.0.1:0", "--port-file"]);
+        args.push(ports.to_str().unwrap());
+        args.extend_from_slice(more);
+        let log = fs::File::create(folder.path().join("log")).unwrap();
+        let child = dept(&args).envs(environment.iter().copied()).stderr(Stdio::from(log)).spawn().unwrap();
+        Self { child, folder }
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    /// What `there` finds once there is something.
+    pub fn until<T>(&mut self, there: impl Fn(&Self) -> Option<T>) -> T {
+        loop {
+            if let Some(found) = there(self) {
+                return found;
+            }
+            assert!(self.child.try_wait().unwrap().is_none(), "the server ended:\n{}", self.log());
+            std::thread::yield_now();
+        }
+    }
+
+    /// The server that it has become, once it is ready.
+    pub fn ready(mut self) -> Server {
+        // The file appears whole once the server is ready.
+        let ports = self.folder.path().join("ports.json");
+        let text = self.until(|_| fs::read_to_string(&ports).ok());
+        let addresses: Value = serde_json::from_str(&text).unwrap();
+        let address = |door: &str| format!("http://{}", addresses[door].as_str().unwrap_or_default());
+        Server { http: address("http"), grpc: address("grpc"), admin: address("admin"), process: self }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A server that is ready.
+pub struct Server {
     pub http: String,
     pub grpc: String,
     pub admin: String,
-    folder: TempDir,
+    process: Process,
 }
 
 impl Server {
@@ -53,37 +107,19 @@ impl Server {
 
     /// With these variables.
     pub fn start_in(environment: &[(&str, &str)], more: &[&str]) -> Self {
-        let folder = TempDir::new().unwrap();
-        let ports = folder.path().join("ports.json");
-        let mut args = vec!["serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"];
-        args.extend(["--admin", "127.0.0.1:0", "--port-file"]);
-        args.push(ports.to_str().unwrap());
-        args.extend_from_slice(more);
-        let log = fs::File::create(folder.path().join("log")).unwrap();
-        let mut child =
-            dept(&args).envs(environment.iter().copied()).stderr(Stdio::from(log)).spawn().unwrap();
-        let addresses: Value = loop {
-            // The file appears whole once the server is ready; a server that can't start ends.
-            if let Ok(text) = fs::read_to_string(&ports) {
-                break serde_json::from_str(&text).unwrap();
-            }
-            assert!(child.try_wait().unwrap().is_none(), "the server ended");
-            std::thread::yield_now();
-        };
-        let address = |door: &str| format!("http://{}", addresses[door].as_str().unwrap_or_default());
-        Self { http: address("http"), grpc: address("grpc"), admin: address("admin"), child, folder }
+        Process::spawn(environment, more).ready()
     }
 
     /// What it has logged so far.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("log")).unwrap()
+        self.process.log()
     }
 
     /// Its log as a file that outlives it.
     pub fn log_file(&self) -> tempfile::NamedTempFile {
         let copy = tempfile::NamedTempFile::new().unwrap();
         fs::remove_file(copy.path()).unwrap();
-        fs::hard_link(self.folder.path().join("log"), copy.path()).unwrap();
+        fs::hard_link(self.process.folder.path().join("log"), copy.path()).unwrap();
         copy
     }
 
@@ -117,20 +153,13 @@ impl Server {
     }
 
     pub fn signal(&self, signal: &str) {
-        let killed = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        let killed =
+            Command::new("kill").args([signal, &self.process.child.id().to_string()]).status().unwrap();
         assert!(killed.success());
     }
 
     pub fn wait(mut self) -> ExitStatus {
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.child.wait().unwrap()
     }
 }
 

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, runtime::Runtime};
 
 use crate::{
-    binary::{Server, client},
+    binary::{Process, Server, client},
     support::repo,
 };
 
@@ -281,4 +281,44 @@ async fn a_server_whose_bucket_does_not_answer_does_not_start() {
     let said = crate::binary::said(&output);
     assert_eq!(output.status.code(), Some(78), "{said}");
     assert!(said.contains("the adapter store does not answer"), "{said}");
+}
+
+#[tokio::test]
+async fn a_server_that_waits_for_a_pinned_adapter_serves_and_is_not_ready() {
+    let root = tempfile::tempdir().unwrap();
+    let store = root.path().to_str().unwrap();
+    let pin = async |http: &str, pinned: bool| {
+        let change =
+            client().patch(format!("{http}/v1/adapters/broken")).json(&json!({"pinned": pinned})).send();
+        assert_eq!(change.await.unwrap().status(), 200);
+    };
+    let first = Server::start(&["--adapters", store]);
+    assert_eq!(upload(&first, "broken").await.0, 201);
+    pin(&first.http, true).await;
+    drop(first);
+    fs::remove_dir_all(root.path().join(".store/v1/blobs")).unwrap();
+
+    let flags = ["--adapters", store, "--adapters-interval", "50ms", "--wait-for-pinned"];
+    let mut waiting = Process::spawn(&[], &flags);
+    let line = waiting.until(|process| {
+        let log = process.log();
+        log.split_inclusive('\n')
+            .find(|line| line.contains("not ready yet") && line.ends_with('\n'))
+            .map(str::to_owned)
+    });
+    let address = |door: &str| {
+        let words = line.split_whitespace();
+        let address = words.filter_map(|word| word.strip_prefix(door)?.strip_prefix('=')).next();
+        format!("http://{}", address.unwrap())
+    };
+    let told = client().get(format!("{}/health/ready", address("admin"))).send().await.unwrap();
+    assert_eq!(told.status(), 503);
+    let told: Value = told.json().await.unwrap();
+    assert_eq!(told["error"]["code"], json!("not_ready"), "{told}");
+    let asked = client().post(format!("{}/v1/generate", address("http")));
+    let asked = asked.json(&json!({"prompt": "a", "max_tokens": 1})).send().await.unwrap();
+    assert_eq!(asked.status(), 200, "requests are served");
+
+    pin(&address("http"), false).await;
+    assert_eq!(ready(&waiting.ready()).await, (200, json!({"status": "ok"})));
 }

@@ -53,19 +53,7 @@ impl Catalogue {
     pub async fn watch(self) {
         let mut collected = Instant::now();
         loop {
-            tokio::time::sleep(self.inner.config.interval).await;
-            if let Err(error) = self.refresh().await {
-                // The store has told the log once.
-                tracing::debug!(%error, "the adapter store can't be followed");
-            }
-            if let Some(store) = &self.inner.store {
-                store.probe().await;
-            }
-            match self.rescan_seeds().await {
-                Ok(failures) => failures.iter().for_each(|failure| failure.warn()),
-                Err(error) => tracing::warn!(%error, "the adapters' root can't be followed"),
-            }
-            self.load_pinned().await;
+            self.look().await;
             if collected.elapsed() > COLLECTION
                 && let Some(store) = &self.inner.store
             {
@@ -79,6 +67,35 @@ impl Catalogue {
                 }
             }
         }
+    }
+
+    /// Follows the store and the folders until every pinned adapter is held in memory.
+    pub async fn hold_pinned(&self) {
+        while self.lacks_pinned() {
+            self.look().await;
+        }
+    }
+
+    /// Whether a pinned adapter was not held in memory at the last look.
+    pub fn lacks_pinned(&self) -> bool {
+        !self.inner.missing_pins.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Waits for the time of the next look and takes up what it finds.
+    async fn look(&self) {
+        tokio::time::sleep(self.inner.config.interval).await;
+        if let Err(error) = self.refresh().await {
+            // The store has told the log once.
+            tracing::debug!(%error, "the adapter store can't be followed");
+        }
+        if let Some(store) = &self.inner.store {
+            store.probe().await;
+        }
+        match self.rescan_seeds().await {
+            Ok(failures) => failures.iter().for_each(|failure| failure.warn()),
+            Err(error) => tracing::warn!(%error, "the adapters' root can't be followed"),
+        }
+        self.load_pinned().await;
     }
 
     /// Takes up what has changed in the store since the last look.

@@ -110,7 +110,8 @@ pub(super) async fn live(State(frame): State<Frame>) -> Result<Json<Health>, Api
 /// Whether requests are served.
 ///
 /// For a readiness probe: 503 while the model and the pinned adapters load and once the server is to end. It stays 200 while the
-/// adapter store fails or a pinned adapter can't be loaded, and says so.
+/// adapter store fails or a pinned adapter can't be loaded, and says so; with `--wait-for-pinned` it is 503 until every pinned
+/// adapter has been loaded.
 #[utoipa::path(
     get, path = "/health/ready", operation_id = "health_ready", tag = "health",
     responses((status = 200, description = "They are", body = Ready), super::openapi::NotReady)

@@ -103,8 +103,33 @@ async fn pinned_adapters_that_can_not_be_held_are_told_until_they_can() {
     assert_eq!(metrics.adapters.host.get(), 2);
     first.set_pinned(&home("a"), &name("task-0"), false, Precondition::None).await.unwrap();
     catalogue.refresh().await.unwrap();
+    assert!(catalogue.lacks_pinned());
     catalogue.load_pinned().await;
     assert_eq!((counts(), metrics.missing_pins.standing()), ([0, 0], Vec::new()));
+    assert!(!catalogue.lacks_pinned());
+}
+
+#[tokio::test]
+async fn who_waits_for_the_pinned_goes_on_once_all_are_held() {
+    let root = tempfile::tempdir().unwrap();
+    let first = open(root.path()).await;
+    for task in ["one", "two"] {
+        put(&first, &home("a"), task, 1.0).await;
+        first.set_pinned(&home("a"), &name(task), true, Precondition::None).await.unwrap();
+    }
+    let blobs = root.path().join(".store/v1/blobs");
+    std::fs::rename(&blobs, root.path().join("away")).unwrap();
+    let quick = config(root.path(), 1024, Duration::from_millis(1));
+    let (catalogue, _) = Catalogue::open(quick, Arc::default()).await.unwrap();
+    let waiting = catalogue.hold_pinned();
+    tokio::pin!(waiting);
+    assert!(futures::poll!(&mut waiting).is_pending(), "neither can be had");
+    std::fs::rename(root.path().join("away"), &blobs).unwrap();
+    waiting.await;
+    for task in ["one", "two"] {
+        let found = catalogue.find(&tenant("a"), &wanted(task)).await.unwrap();
+        assert_eq!(found.resident, Residence::Host, "{task}");
+    }
 }
 
 /// Every request gets one whole version, whatever is published meanwhile.

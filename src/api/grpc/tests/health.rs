@@ -28,9 +28,12 @@ async fn health_is_what_readiness_says() {
     readiness.set(State::Starting);
     let server = Server::of(stage, |_| ()).await;
     let mut client = HealthClient::new(server.channel.clone());
-    for (state, status) in
-        [(State::Starting, NotServing), (State::Ready, Serving), (State::Draining, NotServing)]
-    {
+    for (state, status) in [
+        (State::Starting, NotServing),
+        (State::Pinning, NotServing),
+        (State::Ready, Serving),
+        (State::Draining, NotServing),
+    ] {
         readiness.set(state);
         for service in SERVICES {
             let answer = client.check(about(service)).await.unwrap().into_inner();
@@ -41,7 +44,7 @@ async fn health_is_what_readiness_says() {
     assert_eq!(status.code(), Code::NotFound, "as the health protocol wants it");
     let text = metrics.render();
     for line in [
-        r#"dept_requests_total{endpoint="/grpc.health.v1.Health/Check",outcome="ok"} 9"#,
+        r#"dept_requests_total{endpoint="/grpc.health.v1.Health/Check",outcome="ok"} 12"#,
         r#"dept_requests_total{endpoint="/grpc.health.v1.Health/Check",outcome="not_found"} 1"#,
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");

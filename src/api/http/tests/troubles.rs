@@ -186,10 +186,18 @@ async fn a_store_that_fails_is_told_and_the_server_is_ready_all_the_same() {
     metrics.missing_pins.set(PinFault::Capacity, 0);
     assert_eq!(ask(&app, get("/health/ready")).await.json(), json!({"status": "ok"}));
 
-    // One that is to leave takes what comes and invites nobody.
-    readiness.set(State::Leaving);
-    assert_eq!(found(&ask(&app, get("/health/ready")).await), (503, "draining".into()));
-    assert_eq!(ask(&app, post("/v1/tokenize", r#"{"prompt": "a", "adapter": "sst2"}"#)).await.status, 200);
+    // One that waits for pinned adapters, or is to leave, takes what comes and invites nobody.
+    for (state, code) in [(State::Pinning, "not_ready"), (State::Leaving, "draining")] {
+        readiness.set(state);
+        assert_eq!(found(&ask(&app, get("/health/ready")).await), (503, code.into()));
+        let request = post("/v1/tokenize", r#"{"prompt": "a", "adapter": "sst2"}"#);
+        assert_eq!(ask(&app, request).await.status, 200);
+    }
+    readiness.open();
+    assert_eq!(readiness.state(), State::Leaving, "an end that has begun is not taken back");
+    readiness.set(State::Pinning);
+    readiness.open();
+    assert_eq!(ask(&app, get("/health/ready")).await.status, 200);
 }
 
 #[tokio::test]
