@@ -8,6 +8,7 @@ pub mod cross_entropy;
 #[cfg(any(test, feature = "cuda"))]
 mod cuda;
 pub mod dept_embed;
+mod floats;
 #[cfg(test)]
 mod gradients;
 mod indices;

@@ -39,7 +39,7 @@ pub(crate) use widest;
 pub(crate) enum Width {
     /// 512-bit vectors.
     Avx512,
-    /// 256-bit vectors with fused multiply-add.
+    /// 256-bit vectors with fused multiply-add, and f16 to f32 and back.
     Avx2,
     /// Whatever the target promises.
     Portable,
@@ -48,7 +48,9 @@ pub(crate) enum Width {
 /// The widest vectors of this processor.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn width() -> Width {
-    let has_avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let has_avx2 = is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c");
     let has_avx512 = is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512dq")

@@ -9,10 +9,13 @@ use std::{cell::RefCell, mem::MaybeUninit};
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
 use super::{
-    Attention, portable,
+    Attention,
+    numbers::Numbers,
+    portable,
     task::{Memory, Task},
 };
 use crate::kernels::{
+    floats,
     pool::{Bands, ComputePool, TileMut},
     simd::Width,
 };
@@ -41,17 +44,21 @@ pub(super) struct Rows<'a> {
     pub offset: usize,
 }
 
-/// Keys and values, row by row: two parts of one matrix.
+/// Keys and values, row by row: two parts of the columns of one matrix.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KeyValues<'a> {
-    pub keys: Rows<'a>,
-    pub values: Rows<'a>,
+    pub numbers: Numbers<'a>,
+    pub stride: usize,
+    /// The first column of the keys.
+    pub keys: usize,
+    /// The first column of the values.
+    pub values: usize,
 }
 
 impl KeyValues<'_> {
     /// Number of rows.
     pub fn rows(&self) -> usize {
-        self.keys.values.len() / self.keys.stride
+        self.numbers.len() / self.stride
     }
 }
 
@@ -109,7 +116,7 @@ pub(super) fn attend(
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Width::Avx2 => unsafe { run_avx2(&task, memory, tile) },
-            _ => task.run(memory, tile, portable::scores, portable::weigh),
+            _ => task.run(memory, tile, floats::widen_portable, portable::scores, portable::weigh),
         });
     };
     // SAFETY: a task writes each of its rows in each of its heads, which are the columns of its tile: groups are whole, as was checked.
@@ -162,6 +169,7 @@ fn run_avx512(task: &Task<'_>, memory: &mut Memory, tile: TileMut<'_, MaybeUnini
     task.run(
         memory,
         tile,
+        |from, to| floats::widen_avx512(from, to),
         |queries, keys, rows| avx512::scores(queries, keys, rows),
         |call, out| avx512::weigh(call, out),
     );
@@ -169,7 +177,7 @@ fn run_avx512(task: &Task<'_>, memory: &mut Memory, tile: TileMut<'_, MaybeUnini
 
 /// [`Task::run`] compiled for AVX2.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 #[expect(
     clippy::redundant_closure,
     reason = "a function passed by its name would not be compiled for these vectors"
@@ -178,6 +186,7 @@ fn run_avx2(task: &Task<'_>, memory: &mut Memory, tile: TileMut<'_, MaybeUninit<
     task.run(
         memory,
         tile,
+        |from, to| floats::widen_avx2(from, to),
         |queries, keys, rows| portable::scores(queries, keys, rows),
         |call, out| portable::weigh(call, out),
     );

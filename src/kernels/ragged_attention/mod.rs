@@ -7,7 +7,9 @@
 
 use std::ops::Range;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor, WithDType};
+
+use numbers::Numbers;
 
 #[cfg(feature = "cuda")]
 use super::cuda::device::Matrix;
@@ -22,6 +24,7 @@ mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod error;
+mod numbers;
 #[cfg(any(test, feature = "cuda"))]
 mod plan;
 mod portable;
@@ -173,7 +176,7 @@ impl Attention<'_> {
         if qkv.track_op() { self.among_rows_tracked(qkv) } else { qkv.apply_op1_no_bwd(&AmongRows(*self)) }
     }
 
-    /// Attention of query rows, the first columns of `q`, over a K/V slab whose rows are `[k; v]`:
+    /// Attention of query rows, the first columns of `q`, over a K/V slab whose rows are `[k; v]`, on the CPU in f32 or f16:
     /// `(rows, >= heads * dim), (slots, 2 kv_heads * dim) -> (rows, heads * dim)`.
     ///
     /// # Errors
@@ -252,10 +255,9 @@ impl CustomOp1 for AmongRows<'_> {
         let (rows, qkv) = matrix(storage, layout, q_width + 2 * kv_width)?;
         let stride = q_width + 2 * kv_width;
         let q = cpu::Rows { values: qkv, stride, offset: 0 };
-        let keys = cpu::Rows { values: qkv, stride, offset: q_width };
-        let values = cpu::Rows { values: qkv, stride, offset: q_width + kv_width };
+        let (keys, values, numbers) = (q_width, q_width + kv_width, Numbers::F32(qkv));
         debug_assert!(dim > 0, "a head has columns");
-        self.0.run(rows, q, cpu::KeyValues { keys, values })
+        self.0.run(rows, q, cpu::KeyValues { numbers, stride, keys, values })
     }
 
     #[cfg(feature = "cuda")]
@@ -293,10 +295,12 @@ impl CustomOp2 for OverSlab<'_> {
             let expected = self.0.heads.query_width();
             return Err(candle_core::Error::wrap(AttentionError::Columns { expected, found: stride }));
         }
-        let (_, slab) = matrix(slab, slab_layout, 2 * kv_width)?;
-        let keys = cpu::Rows { values: slab, stride: 2 * kv_width, offset: 0 };
-        let values = cpu::Rows { values: slab, stride: 2 * kv_width, offset: kv_width };
-        self.0.run(rows, cpu::Rows { values: q, stride, offset: 0 }, cpu::KeyValues { keys, values })
+        let numbers = match slab {
+            CpuStorage::F16(_) => Numbers::F16(matrix(slab, slab_layout, 2 * kv_width)?.1),
+            _ => Numbers::F32(matrix(slab, slab_layout, 2 * kv_width)?.1),
+        };
+        let kv = cpu::KeyValues { numbers, stride: 2 * kv_width, keys: 0, values: kv_width };
+        self.0.run(rows, cpu::Rows { values: q, stride, offset: 0 }, kv)
     }
 
     #[cfg(feature = "cuda")]
@@ -325,12 +329,12 @@ fn columns(expected: usize, found: usize) -> candle_core::Result<()> {
     Err(candle_core::Error::wrap(AttentionError::Columns { expected, found }))
 }
 
-/// The rows of a contiguous f32 matrix of `columns` columns.
-fn matrix<'a>(
+/// The rows of a contiguous matrix of `columns` columns.
+fn matrix<'a, T: WithDType>(
     storage: &'a CpuStorage,
     layout: &Layout,
     columns: usize,
-) -> candle_core::Result<(usize, &'a [f32])> {
+) -> candle_core::Result<(usize, &'a [T])> {
     let (rows, found) = layout.shape().dims2()?;
     if found != columns {
         return Err(candle_core::Error::wrap(AttentionError::Columns { expected: columns, found }));
@@ -338,5 +342,5 @@ fn matrix<'a>(
     let Some((start, end)) = layout.contiguous_offsets() else {
         candle_core::bail!("attention takes contiguous rows, found {layout:?}")
     };
-    Ok((rows, &storage.as_slice::<f32>()?[start..end]))
+    Ok((rows, &storage.as_slice::<T>()?[start..end]))
 }

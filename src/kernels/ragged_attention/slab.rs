@@ -3,9 +3,13 @@
 use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, Layout, Tensor};
 
 use super::{AttentionError, matrix};
-use crate::{kernels::RowIndices, kv::BlockCopy};
+use crate::{
+    kernels::{RowIndices, floats},
+    kv::{BlockCopy, BlockId},
+};
 
-/// Writes rows `[k; v]`, the last `2 kv_heads * dim` columns of `source`, to the slab rows `slots`.
+/// Writes rows `[k; v]`, the last `2 kv_heads * dim` columns of `source`, to the slab rows `slots`. Where the slab is in f16,
+/// what is beyond its largest number becomes that number.
 ///
 /// # Errors
 /// When a slot lies outside of the slab or the shapes differ.
@@ -26,6 +30,20 @@ pub fn copy_blocks(slab: &Tensor, copies: &[BlockCopy], block_size: usize) -> ca
 
 struct WriteKeyValues<'a> {
     slots: &'a RowIndices,
+}
+
+impl WriteKeyValues<'_> {
+    /// Each row into its slot by `write`.
+    fn write<'r, T>(
+        &self,
+        rows: impl Iterator<Item = &'r [f32]>,
+        slab: &mut [T],
+        write: impl Fn(&[f32], &mut [T]),
+    ) {
+        for (row, &slot) in rows.zip(self.slots.iter()) {
+            write(row, &mut slab[slot as usize * row.len()..][..row.len()]);
+        }
+    }
 }
 
 impl InplaceOp2 for WriteKeyValues<'_> {
@@ -49,15 +67,18 @@ impl InplaceOp2 for WriteKeyValues<'_> {
         if rows != self.slots.len() {
             candle_core::bail!("write-key-values has {rows} rows for {} slots", self.slots.len())
         }
-        let (CpuStorage::F32(slab), Some((start, _))) = (slab, slab_layout.contiguous_offsets()) else {
-            candle_core::bail!("write-key-values takes a contiguous f32 slab")
-        };
-        for (row, &slot) in source.chunks_exact(stride).zip(self.slots.iter()) {
-            let slot = slot as usize;
-            if slot >= slab_rows {
-                candle_core::bail!("slot {slot} lies outside of a slab of {slab_rows} rows")
+        if let Some(slot) = self.slots.iter().find(|&&slot| slot as usize >= slab_rows) {
+            candle_core::bail!("slot {slot} lies outside of a slab of {slab_rows} rows")
+        }
+        let rows = source.chunks_exact(stride).map(|row| &row[stride - width..]);
+        match (slab, slab_layout.contiguous_offsets()) {
+            (CpuStorage::F32(slab), Some((start, end))) => {
+                self.write(rows, &mut slab[start..end], |row, slot| slot.copy_from_slice(row));
             }
-            slab[start + slot * width..][..width].copy_from_slice(&row[stride - width..]);
+            (CpuStorage::F16(slab), Some((start, end))) => {
+                self.write(rows, &mut slab[start..end], floats::narrow);
+            }
+            _ => candle_core::bail!("write-key-values takes a contiguous slab of f32 or f16"),
         }
         Ok(())
     }
@@ -79,6 +100,15 @@ struct CopyBlocks<'a> {
     block_size: usize,
 }
 
+impl CopyBlocks<'_> {
+    fn copy<T: Copy>(&self, slab: &mut [T], width: usize) {
+        let row = |block: BlockId| block.index() * self.block_size * width;
+        for &BlockCopy { from, to, rows } in self.copies {
+            slab.copy_within(row(from)..row(from) + rows * width, row(to));
+        }
+    }
+}
+
 impl InplaceOp1 for CopyBlocks<'_> {
     fn name(&self) -> &'static str {
         "copy-blocks"
@@ -86,16 +116,16 @@ impl InplaceOp1 for CopyBlocks<'_> {
 
     fn cpu_fwd(&self, slab: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
         let (slab_rows, width) = layout.shape().dims2()?;
-        let (CpuStorage::F32(slab), Some((start, _))) = (slab, layout.contiguous_offsets()) else {
-            candle_core::bail!("copy-blocks takes a contiguous f32 slab")
-        };
         for &BlockCopy { from, to, rows } in self.copies {
             let last = (from.index().max(to.index()) + 1) * self.block_size;
             if last > slab_rows || rows > self.block_size {
                 candle_core::bail!("{rows} rows of {from:?} to {to:?}: the slab has {slab_rows} rows")
             }
-            let row = |block: crate::kv::BlockId| start + block.index() * self.block_size * width;
-            slab.copy_within(row(from)..row(from) + rows * width, row(to));
+        }
+        match (slab, layout.contiguous_offsets()) {
+            (CpuStorage::F32(slab), Some((start, end))) => self.copy(&mut slab[start..end], width),
+            (CpuStorage::F16(slab), Some((start, end))) => self.copy(&mut slab[start..end], width),
+            _ => candle_core::bail!("copy-blocks takes a contiguous slab of f32 or f16"),
         }
         Ok(())
     }

@@ -2,9 +2,12 @@
 
 use std::{mem::MaybeUninit, ops::Range};
 
+use half::f16;
+
 use super::{
     Attention, Span,
     cpu::{KEYS, KeyValues, PAIR, QUERIES, RowStarts, Rows, WeighedSum},
+    numbers::Wide,
 };
 use crate::kernels::{pool::TileMut, simd};
 
@@ -24,6 +27,7 @@ pub(super) struct Memory {
     scores: Vec<f32>,
     /// Weighed sums of values. `(queries, dim)`
     sums: Vec<f32>,
+    wide: Wide,
 }
 
 impl Memory {
@@ -34,6 +38,7 @@ impl Memory {
             visible: Vec::new(),
             scores: Vec::new(),
             sums: Vec::new(),
+            wide: Wide::new(),
         }
     }
 }
@@ -53,12 +58,14 @@ pub(super) struct Task<'a> {
 }
 
 impl Task<'_> {
-    /// `softmax(scale * q . K + bias) . V` for all queries. `scores` makes dot products, `weigh` adds weighed values.
+    /// `softmax(scale * q . K + bias) . V` for all queries. `widen` makes f32 of f16, `scores` dot products, and `weigh` adds
+    /// weighed values.
     #[inline(always)]
     pub(super) fn run(
         &self,
         memory: &mut Memory,
         mut tile: TileMut<'_, MaybeUninit<f32>>,
+        widen: impl Fn(&[f16], &mut [f32]),
         scores: impl Fn(&[&[f32]], &[f32], &RowStarts<'_>) -> [[f32; KEYS]; PAIR],
         weigh: impl Fn(&WeighedSum<'_>, &mut [f32]),
     ) {
@@ -69,8 +76,8 @@ impl Task<'_> {
         memory.scores.resize(queries * memory.starts.len(), 0.0);
         memory.sums.clear();
         memory.sums.resize(queries * self.attention.heads.dim, 0.0);
-        self.score(memory, scores);
-        self.weigh(memory, weigh);
+        self.score(memory, &widen, scores);
+        self.weigh(memory, &widen, weigh);
         for query in 0..queries {
             self.finish(memory, query, &mut tile);
         }
@@ -113,7 +120,7 @@ impl Task<'_> {
     fn find_rows(&self, starts: &mut Vec<usize>) {
         starts.clear();
         for (first, length) in self.span.keys.runs(self.seen.clone()) {
-            starts.extend((first..first + length).map(|row| row * self.kv.keys.stride));
+            starts.extend((first..first + length).map(|row| row * self.kv.stride));
         }
         let last = starts.last().copied().unwrap_or(0);
         starts.resize(starts.len().next_multiple_of(KEYS), last);
@@ -124,18 +131,22 @@ impl Task<'_> {
     fn score(
         &self,
         memory: &mut Memory,
+        widen: impl Fn(&[f16], &mut [f32]),
         scores: impl Fn(&[&[f32]], &[f32], &RowStarts<'_>) -> [[f32; KEYS]; PAIR],
     ) {
         let dim = self.attention.heads.dim;
         let (count, a_group) = (memory.starts.len(), self.rows.len() * self.group());
+        let Memory { starts, queries, visible, scores: out, wide, .. } = memory;
         let q = |start: usize| &self.q.values[start..start + dim];
-        for (tile, starts) in memory.starts.chunks_exact(KEYS).enumerate() {
-            let (rows, first) = (RowStarts::new(starts), tile * KEYS);
+        for (tile, starts) in starts.chunks_exact(KEYS).enumerate() {
+            let first = tile * KEYS;
             let in_sight = |visible: &Range<usize>| visible.start < first + KEYS && visible.end > first;
-            let groups = memory.queries.chunks(a_group).zip(memory.visible.chunks(a_group));
-            let groups = groups.zip(memory.scores.chunks_mut(a_group * count));
+            let groups = queries.chunks(a_group).zip(visible.chunks(a_group));
+            let groups = groups.zip(out.chunks_mut(a_group * count));
             for (kv_head, ((queries, visible), out)) in self.groups.clone().zip(groups) {
-                let keys = &self.kv.keys.values[self.kv.keys.offset + kv_head * dim..];
+                let columns = (self.kv.keys + kv_head * dim, dim);
+                let keys = wide.rows(self.kv.numbers, starts, columns, &widen);
+                let (keys, rows) = (keys.values, keys.starts());
                 let pairs = queries.chunks(PAIR).zip(visible.chunks(PAIR));
                 for ((queries, visible), out) in pairs.zip(out.chunks_mut(PAIR * count)) {
                     if !visible.iter().any(in_sight) {
@@ -157,7 +168,12 @@ impl Task<'_> {
 
     /// Scores to weights, and these times values.
     #[inline(always)]
-    fn weigh(&self, memory: &mut Memory, weigh: impl Fn(&WeighedSum<'_>, &mut [f32])) {
+    fn weigh(
+        &self,
+        memory: &mut Memory,
+        widen: impl Fn(&[f16], &mut [f32]),
+        weigh: impl Fn(&WeighedSum<'_>, &mut [f32]),
+    ) {
         let dim = self.attention.heads.dim;
         let count = memory.starts.len();
         for (query, scores) in memory.scores.chunks_exact_mut(count.max(1)).enumerate() {
@@ -165,20 +181,23 @@ impl Task<'_> {
             self.to_weights(row, head, &mut scores[memory.visible[query].clone()]);
         }
         let a_group = self.rows.len() * self.group();
+        let Memory { starts, visible, scores, sums, wide, .. } = memory;
         for first in (0..count).step_by(VALUES) {
-            for (group, sums) in memory.sums.chunks_exact_mut(a_group * dim).enumerate() {
-                let start = self.kv.values.offset + (self.groups.start + group) * dim;
+            let starts = &starts[first..count.min(first + VALUES)];
+            for (group, sums) in sums.chunks_exact_mut(a_group * dim).enumerate() {
+                let columns = (self.kv.values + (self.groups.start + group) * dim, dim);
+                let values = wide.rows(self.kv.numbers, starts, columns, &widen);
                 for (block, sums) in sums.chunks_mut(QUERIES * dim).enumerate() {
                     let query = group * a_group + block * QUERIES;
                     let sum = |query: usize, queries: usize, keys: Range<usize>| WeighedSum {
-                        weights: &memory.scores[query * count + keys.start..],
+                        weights: &scores[query * count + keys.start..],
                         stride: count,
                         queries,
-                        rows: RowStarts::new(&memory.starts[keys]),
-                        values: &self.kv.values.values[start..],
+                        rows: RowStarts::new(&values.starts[keys.start - first..keys.end - first]),
+                        values: values.values,
                         dim,
                     };
-                    let visible = &memory.visible[query..query + sums.len() / dim];
+                    let visible = &visible[query..query + sums.len() / dim];
                     let visible = |block: usize| {
                         visible[block].start.max(first)..visible[block].end.min(first + VALUES)
                     };

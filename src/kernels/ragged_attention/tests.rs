@@ -1,9 +1,11 @@
 use std::num::NonZeroUsize;
 
 use candle_core::{DType, Device, Tensor};
+use half::f16;
 use proptest::prelude::*;
 
 use super::*;
+use crate::kv::BlockCopy;
 
 fn noise(count: usize, seed: usize) -> Vec<f32> {
     (0..count).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
@@ -56,6 +58,7 @@ proptest! {
         block_size in prop_oneof![Just(16usize), 1usize..20],
         window in prop::option::of(1usize..60),
         biased: bool,
+        halves: bool,
     ) {
         let heads = HeadShape { heads: heads.0 * heads.1, kv_heads: heads.0, dim };
         let (cases, slots) = cases(&sequences, block_size);
@@ -72,14 +75,18 @@ proptest! {
         let rows = spans.last().unwrap().queries.end;
         let (q_width, kv_width) = (heads.query_width(), heads.kv_width());
         let (q, slab) = (noise(rows * q_width, 2), noise(slots * 2 * kv_width, 3));
-        let part = |offset| cpu::Rows { values: &slab, stride: 2 * kv_width, offset };
-        let kv = cpu::KeyValues { keys: part(0), values: part(kv_width) };
+        let short: Vec<f16> = slab.iter().map(|&x| f16::from_f32(x)).collect();
+        let slab = if halves { short.iter().map(|x| x.to_f32()).collect() } else { slab };
         let q_rows = cpu::Rows { values: &q, stride: q_width, offset: 0 };
-        let run = |width| cpu::attend(&attention, width, (q_rows, kv));
-        let plain = run(simd::Width::Portable);
+        let run = |width, numbers| {
+            let kv = cpu::KeyValues { numbers, stride: 2 * kv_width, keys: 0, values: kv_width };
+            cpu::attend(&attention, width, (q_rows, kv))
+        };
+        let plain = run(simd::Width::Portable, Numbers::F32(&slab));
         for &width in simd::widths() {
             let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-            prop_assert_eq!(bits(&run(width)), bits(&plain), "{:?}", width);
+            let numbers = if halves { Numbers::F16(&short) } else { Numbers::F32(&slab) };
+            prop_assert_eq!(bits(&run(width, numbers)), bits(&plain), "{:?}", width);
         }
         let part = |values, stride, offset| reference::Part { values, stride, offset };
         let (k, v) = (part(&slab[..], 2 * kv_width, 0), part(&slab[..], 2 * kv_width, kv_width));
@@ -190,6 +197,24 @@ fn written_rows_are_where_the_slots_say() {
 }
 
 #[test]
+fn a_slab_of_f16_takes_what_is_nearest_and_its_blocks_are_copied() {
+    let slab = Tensor::zeros((6, 4), DType::F16, &Device::Cpu).unwrap();
+    let source = Tensor::new(&[[9f32, 0.1, -1e6, 2049.0, f32::INFINITY]], &Device::Cpu).unwrap();
+    write_key_values(&slab, &source, &vec![2].into()).unwrap();
+    let copy = BlockCopy { from: BlockId::new(1), to: BlockId::new(0), rows: 1 };
+    copy_blocks(&slab, &[copy], 2).unwrap();
+    let rows = slab.to_vec2::<f16>().unwrap();
+    assert_eq!(
+        rows[2].iter().map(|x| x.to_f32()).collect::<Vec<_>>(),
+        [0.099_975_586, -65504.0, 2048.0, 65504.0]
+    );
+    assert_eq!(rows[0], rows[2]);
+    assert_eq!([1, 3, 4, 5].map(|row| rows[row] == [f16::ZERO; 4]), [true; 4]);
+    assert!(write_key_values(&slab, &source, &vec![6].into()).is_err());
+    assert!(copy_blocks(&slab, &[BlockCopy { from: BlockId::new(3), ..copy }], 2).is_err());
+}
+
+#[test]
 fn what_does_not_fit_is_an_error() {
     let slab = Tensor::zeros((6, 4), DType::F32, &Device::Cpu).unwrap();
     let source = Tensor::zeros((1, 6), DType::F32, &Device::Cpu).unwrap();
@@ -248,8 +273,7 @@ fn a_row_that_sees_no_key_is_zero() {
         pool: &pool,
         tables: None,
     };
-    let part = |offset| cpu::Rows { values: &kv, stride: 80, offset };
-    let key_values = cpu::KeyValues { keys: part(0), values: part(40) };
+    let key_values = cpu::KeyValues { numbers: Numbers::F32(&kv), stride: 80, keys: 0, values: 40 };
     for &width in simd::widths() {
         let q = cpu::Rows { values: &q, stride: 80, offset: 0 };
         assert_eq!(cpu::attend(&attention, width, (q, key_values)), [0.0; 4 * 80], "{width:?}");
