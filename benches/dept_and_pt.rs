@@ -26,7 +26,7 @@ use dept::{
     domain::{SamplingParams, Scoring, TenantId},
     kernels::{Place, pool::ComputePool},
     layers::{Loader, PackedParts, Recipe},
-    runner::{CausalRunner, Runner, RunnerConfig, StepOutput, T5Runner},
+    runner::{CausalRunner, KvDtype, Runner, RunnerConfig, StepOutput, T5Runner},
     sampling::Sampler,
     scheduler::{NewSequence, PromptPath, Scheduler, SchedulerConfig, SequenceId, StepPlan},
 };
@@ -201,7 +201,12 @@ impl Machine {
             gradients: false,
             packed: PackedParts::Fresh,
         };
-        let memory = RunnerConfig { adapter_bytes: 0, num_blocks: NUM_BLOCKS, block_size: BLOCK_SIZE };
+        let memory = RunnerConfig {
+            adapter_bytes: 0,
+            kv_dtype: KvDtype::F16,
+            num_blocks: NUM_BLOCKS,
+            block_size: BLOCK_SIZE,
+        };
         let (runner, prompts, vocab): (Box<dyn Runner>, _, _) = match shape {
             Shape::T5(shape) => {
                 let config = T5Config::read(&weights)?;

@@ -25,7 +25,7 @@ use dept::{
     engine::{Engine, EngineHandle, EngineParts, QueueLimits, Submission},
     kernels::{Place, pool::ComputePool},
     layers::{Loader, PackedParts, Recipe},
-    runner::{Runner, RunnerConfig, StepError, StepOutput, T5Runner},
+    runner::{KvDtype, Runner, RunnerConfig, StepError, StepOutput, T5Runner},
     scheduler::{PromptPath, Scheduler, SchedulerConfig, Sequences, StepPlan},
     telemetry::Metrics,
 };
@@ -185,7 +185,12 @@ fn start(threads: NonZeroUsize, log: Log) -> Outcome<EngineHandle> {
     };
     let runner = T5Runner::new(
         model,
-        RunnerConfig { adapter_bytes: 0, num_blocks: NUM_BLOCKS, block_size: BLOCK_SIZE },
+        RunnerConfig {
+            adapter_bytes: 0,
+            kv_dtype: KvDtype::F16,
+            num_blocks: NUM_BLOCKS,
+            block_size: BLOCK_SIZE,
+        },
     )?;
     Engine::spawn(parts, Timed { runner, log })?;
     Ok(handle)

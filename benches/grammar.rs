@@ -24,7 +24,7 @@ use dept::{
     grammar::{Compiled, Grammars, Guide, Progress},
     kernels::{Place, pool::ComputePool},
     layers::{Loader, PackedParts, Recipe},
-    runner::{CausalRunner, Runner, RunnerConfig, StepOutput, T5Runner},
+    runner::{CausalRunner, KvDtype, Runner, RunnerConfig, StepOutput, T5Runner},
     sampling::Sampler,
     scheduler::{NewSequence, PromptPath, Scheduler, SchedulerConfig, SequenceId, StepPlan},
 };
@@ -184,7 +184,7 @@ fn follow(guide: &mut Guide, token: u32, when: When) -> bool {
 }
 
 fn memory() -> RunnerConfig {
-    RunnerConfig { adapter_bytes: 0, num_blocks: BLOCKS, block_size: BLOCK_SIZE }
+    RunnerConfig { adapter_bytes: 0, kv_dtype: KvDtype::F16, num_blocks: BLOCKS, block_size: BLOCK_SIZE }
 }
 
 fn threads() -> NonZeroUsize {

@@ -30,7 +30,7 @@ use dept::{
         ragged_attention::{Keys, Span},
     },
     layers::{Loader, PackedParts, Recipe},
-    runner::{Runner, RunnerConfig, StepOutput, T5Runner},
+    runner::{KvDtype, Runner, RunnerConfig, StepOutput, T5Runner},
     sampling::Sampler,
     scheduler::{NewSequence, PromptPath, Scheduler, SchedulerConfig, SequenceId, StepPlan},
 };
@@ -184,7 +184,12 @@ impl Decoding {
         });
         let runner = T5Runner::new(
             model,
-            RunnerConfig { adapter_bytes: 0, num_blocks: NUM_BLOCKS, block_size: BLOCK_SIZE },
+            RunnerConfig {
+                adapter_bytes: 0,
+                kv_dtype: KvDtype::F16,
+                num_blocks: NUM_BLOCKS,
+                block_size: BLOCK_SIZE,
+            },
         )?;
         Ok(Self {
             scheduler,

@@ -11,7 +11,7 @@ use crate::{
     },
     domain::{ContextWindow, ModelKind},
     layers::Loader,
-    runner::{CausalRunner, Runner, RunnerConfig, RunnerError, T5Runner},
+    runner::{CausalRunner, KvDtype, Runner, RunnerConfig, RunnerError, T5Runner},
     scheduler::PromptPath,
 };
 
@@ -111,10 +111,10 @@ impl Backbone {
     }
 
     /// Bytes of a K/V block.
-    pub fn block_bytes(&self, block_size: NonZeroUsize) -> usize {
+    pub fn block_bytes(&self, block_size: NonZeroUsize, kv_dtype: KvDtype) -> usize {
         match self {
-            Self::T5(model) => T5Runner::block_bytes(model, block_size),
-            Self::Decoder(model) => CausalRunner::block_bytes(model, block_size),
+            Self::T5(model) => T5Runner::block_bytes(model, block_size, kv_dtype),
+            Self::Decoder(model) => CausalRunner::block_bytes(model, block_size, kv_dtype),
         }
     }
 

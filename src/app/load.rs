@@ -20,7 +20,7 @@ use crate::{
         t5,
         weights::{Weights, WeightsError},
     },
-    config::{Device, Dtype, EngineConfig, HubSettings, ModelSource},
+    config::{Device, Dtype, EngineConfig, HubSettings, KvCacheDtype, ModelSource},
     domain::{ContextWindow, ModelProfile},
     engine::{Engine, EngineHandle, EngineParts, QueueLimits},
     grammar::Grammars,
@@ -29,7 +29,7 @@ use crate::{
         pool::{ComputePool, PoolError},
     },
     layers::{LoadError, Loader, PackedParts, Recipe},
-    runner::{RunnerConfig, RunnerError},
+    runner::{KvDtype, RunnerConfig, RunnerError},
     scheduler::{Scheduler, SchedulerConfig},
     telemetry::Metrics,
     tokenizer::{ChatTemplate, Tokenizer, TokenizerError},
@@ -92,6 +92,11 @@ pub enum LoadModelError {
     /// A GPU was asked for in training.
     #[error("--device cuda:{0}: training computes on the CPU; use --device cpu or auto")]
     TrainsOnCpu(usize),
+    /// Numbers for keys and values where a GPU has its own.
+    #[error(
+        "--kv-cache-dtype {0} is for the CPU: a GPU keeps keys and values in the numbers of --dtype; leave it at auto"
+    )]
+    KvCacheDtype(&'static str),
     /// A format of weights that the device has no kernels for.
     #[error("--dtype {dtype} is not for {device}: {instead}")]
     Dtype {
@@ -127,6 +132,7 @@ pub struct LoadedModel {
     /// Its packed weights, where they are to be kept for the next start.
     pub unkept: Option<Unkept>,
     model: Backbone,
+    kv_dtype: KvDtype,
 }
 
 /// Loads a model. Takes as long as reading and packing its weights takes.
@@ -135,6 +141,7 @@ pub struct LoadedModel {
 /// When a file is missing, broken or of a model that can't be run.
 pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> {
     let (place, recipe) = place(config)?;
+    let kv_dtype = kv_dtype(&place, config)?;
     let path = locate(&config.model)?;
     let weights = Weights::open(&path)?;
     let dimensions = Dimensions::read(&weights)?;
@@ -171,7 +178,7 @@ pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> 
         eos: model.eos().first().copied(),
         context,
     };
-    Ok(LoadedModel { profile: Arc::new(profile), tokenizer, unkept, model })
+    Ok(LoadedModel { profile: Arc::new(profile), tokenizer, unkept, model, kv_dtype })
 }
 
 /// Where and how a model computes: on the GPU that was asked for, on the first one that can be used, else on the CPU.
@@ -198,6 +205,20 @@ fn place(config: &EngineConfig) -> Result<(Place, Recipe), LoadModelError> {
         (Place::Cpu, _) => Ok((place, dtype.into())),
         (Place::Dense(_), _) if is_the_cpus => Err(refused("a GPU", "use auto, bf16 or f32")),
         (Place::Dense(_), _) => Ok((place, Recipe::F32)),
+    }
+}
+
+/// How keys and values are kept: in f16 on the CPU, unless exact results are asked for.
+fn kv_dtype(place: &Place, config: &EngineConfig) -> Result<KvDtype, LoadModelError> {
+    match (place, config.kv_cache_dtype) {
+        (Place::Dense(_), KvCacheDtype::Auto) => Ok(KvDtype::Computed),
+        (Place::Dense(_), asked) => Err(LoadModelError::KvCacheDtype(asked.name())),
+        (Place::Cpu, KvCacheDtype::F32) => Ok(KvDtype::Computed),
+        (Place::Cpu, KvCacheDtype::F16) => Ok(KvDtype::F16),
+        (Place::Cpu, KvCacheDtype::Auto) => match config.dtype {
+            Dtype::F32 | Dtype::Fine => Ok(KvDtype::Computed),
+            Dtype::Auto | Dtype::I8 | Dtype::Bf16 => Ok(KvDtype::F16),
+        },
     }
 }
 
@@ -248,7 +269,7 @@ impl LoadedModel {
     ) -> Result<(EngineHandle, JoinHandle<()>), LoadModelError> {
         let num_blocks = self.num_blocks(config.kv_cache_bytes)?;
         let vocab = self.sayable();
-        let Self { profile, tokenizer, model, unkept: _ } = self;
+        let Self { profile, tokenizer, model, kv_dtype, unkept: _ } = self;
         let queue = QueueLimits { sequences: config.queue_requests, tokens: config.queue_tokens };
         let (handle, inbox) = EngineHandle::channel(profile, queue);
         let handle = handle.with_pool(num_blocks as usize, BLOCK_SIZE);
@@ -271,14 +292,15 @@ impl LoadedModel {
             observer: Box::new(metrics),
         };
         let adapter_bytes = usize::try_from(config.adapter_device_bytes).unwrap_or(usize::MAX);
-        let runner = model.runner(RunnerConfig { adapter_bytes, num_blocks, block_size: BLOCK_SIZE })?;
+        let memory = RunnerConfig { adapter_bytes, kv_dtype, num_blocks, block_size: BLOCK_SIZE };
+        let runner = model.runner(memory)?;
         let handle = handle.with_fetch(runner.fetch());
         Ok((handle, Engine::spawn(parts, runner).map_err(LoadModelError::Thread)?))
     }
 
     /// The blocks that fit `bytes`, at least what the longest sequence needs.
     fn num_blocks(&self, bytes: u64) -> Result<u32, LoadModelError> {
-        let block = self.model.block_bytes(BLOCK_SIZE);
+        let block = self.model.block_bytes(BLOCK_SIZE, self.kv_dtype);
         let blocks = |rows: usize| rows.div_ceil(BLOCK_SIZE.get());
         let needed = match self.profile.context {
             ContextWindow::Apart { prompt_rows, new_tokens } => blocks(prompt_rows) + blocks(new_tokens),

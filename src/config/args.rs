@@ -4,7 +4,7 @@ use clap::{Args, builder::BoolishValueParser};
 
 use super::{
     otlp::{Endpoint, share},
-    units::{Device, Door, Dtype, Shelf, bytes, count, duration, origin},
+    units::{Device, Door, Dtype, KvCacheDtype, Shelf, bytes, count, duration, origin},
 };
 use crate::telemetry::LogFormat;
 
@@ -216,6 +216,11 @@ pub struct EngineArgs {
     /// Memory for keys and values. It bounds how many tokens can be in work at once.
     #[arg(long, env = "DEPT_KV_CACHE_BYTES", value_name = "SIZE", default_value = "256MiB", value_parser = bytes)]
     pub kv_cache_bytes: u64,
+
+    /// How keys and values are kept: f16 takes half the memory and is faster, f32 is exact. auto is f16 on the CPU, but f32 with
+    /// --dtype f32 or fine; on a GPU it is as the weights.
+    #[arg(long, env = "DEPT_KV_CACHE_DTYPE", value_enum, value_name = "DTYPE", default_value = "auto")]
+    pub kv_cache_dtype: KvCacheDtype,
 
     /// Whether K/V rows that an earlier request has left are used again where that is exact: soft prompts of decoder-only
     /// models across all requests, texts inside a tenant. Answers are the same bits either way.

@@ -22,7 +22,7 @@ pub use location::{Location, LocationError, Scheme};
 pub use model_source::{ModelSource, SourceError};
 pub use places::Places;
 pub use serve::{ConfigError, ConnectionLimits, EngineConfig, ServeConfig, TlsFiles};
-pub use units::{Device, Door, Dtype, Shelf};
+pub use units::{Device, Door, Dtype, KvCacheDtype, Shelf};
 pub(crate) use units::{count, duration};
 
 pub use crate::telemetry::LogFormat;

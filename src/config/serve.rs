@@ -1,7 +1,8 @@
 use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    Device, Dtype, EngineArgs, Location, LocationError, ModelSource, Places, ServeArgs, SourceError,
+    Device, Dtype, EngineArgs, KvCacheDtype, Location, LocationError, ModelSource, Places, ServeArgs,
+    SourceError,
     otlp::{Endpoint, OtlpConfig},
 };
 use crate::telemetry::{LogError, LogFormat};
@@ -163,6 +164,8 @@ pub struct EngineConfig {
     pub max_batch_tokens: usize,
     /// Memory for keys and values, in bytes.
     pub kv_cache_bytes: u64,
+    /// How keys and values are kept.
+    pub kv_cache_dtype: KvCacheDtype,
     /// Whether K/V rows that are in memory already are used again.
     pub prefix_cache: bool,
     /// Most sequences that wait, at least 1.
@@ -211,6 +214,7 @@ impl EngineConfig {
             max_num_seqs: args.max_num_seqs,
             max_batch_tokens: args.max_batch_tokens,
             kv_cache_bytes: args.kv_cache_bytes,
+            kv_cache_dtype: args.kv_cache_dtype,
             prefix_cache: args.prefix_cache,
             queue_requests: args.queue_requests,
             queue_tokens: args.queue_tokens,

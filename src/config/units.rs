@@ -118,6 +118,29 @@ impl Dtype {
     }
 }
 
+/// The number format that keys and values are kept in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum KvCacheDtype {
+    /// On the CPU f16, with a dtype of f32 or fine f32; on a GPU as the weights.
+    #[default]
+    Auto,
+    /// 32-bit floats, as they are computed; on the CPU.
+    F32,
+    /// 16-bit floats: half the memory, and less to read in every step; on the CPU.
+    F16,
+}
+
+impl KvCacheDtype {
+    /// Its name on a command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        }
+    }
+}
+
 /// Splits `12MiB` into 12 and `MiB`.
 fn split(text: &str) -> Option<(u64, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

@@ -3,7 +3,7 @@ use std::num::NonZeroUsize;
 use candle_core::Tensor;
 
 use super::{
-    Runner, RunnerConfig, RunnerError, StepError, StepOutput,
+    KvDtype, Runner, RunnerConfig, RunnerError, StepError, StepOutput,
     adapters::{Fetch, Slots},
     batch::{SampleMemory, copy_rows, read_out, slabs},
 };
@@ -52,8 +52,9 @@ impl CausalRunner {
     }
 
     /// Bytes of K/V that one block of `block_size` positions takes in all slabs together.
-    pub fn block_bytes(model: &Decoder, block_size: NonZeroUsize) -> usize {
-        block_size.get() * model.layers() * model.slab_width() * model.place().dtype().size_in_bytes()
+    pub fn block_bytes(model: &Decoder, block_size: NonZeroUsize, kv_dtype: KvDtype) -> usize {
+        let row_bytes = model.slab_width() * kv_dtype.at(model.place()).size_in_bytes();
+        block_size.get() * model.layers() * row_bytes
     }
 
     /// Runs the model over the planned rows. `(rows, hidden)`

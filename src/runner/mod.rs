@@ -2,9 +2,11 @@
 
 use std::num::NonZeroUsize;
 
+use candle_core::DType;
+
 use crate::{
     domain::GivenToken,
-    kernels::dept_embed::ResidentUse,
+    kernels::{Place, dept_embed::ResidentUse},
     sampling::{SampleError, Sampled},
     scheduler::{SequenceId, Sequences, StepPlan},
 };
@@ -20,11 +22,32 @@ pub use adapters::Fetch;
 pub use causal::CausalRunner;
 pub use t5::T5Runner;
 
+/// The numbers that keys and values are kept in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvDtype {
+    /// As they are computed: f32 on the CPU, on a GPU as the weights.
+    Computed,
+    /// f16, on the CPU: half the memory, and half of what every step reads of the past.
+    F16,
+}
+
+impl KvDtype {
+    /// The numbers of slabs at `place`.
+    fn at(self, place: &Place) -> DType {
+        match (self, place) {
+            (Self::F16, Place::Cpu) => DType::F16,
+            (Self::F16, Place::Dense(_)) | (Self::Computed, _) => place.dtype(),
+        }
+    }
+}
+
 /// The memory of a runner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunnerConfig {
     /// For adapters on a GPU, in bytes; of no account on the CPU, which reads them where they are.
     pub adapter_bytes: usize,
+    /// The numbers in the slabs.
+    pub kv_dtype: KvDtype,
     /// Blocks in every slab.
     pub num_blocks: u32,
     /// Positions a block.

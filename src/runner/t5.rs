@@ -3,7 +3,7 @@ use std::num::NonZeroUsize;
 use candle_core::Tensor;
 
 use super::{
-    Runner, RunnerConfig, RunnerError, StepError, StepOutput,
+    KvDtype, Runner, RunnerConfig, RunnerError, StepError, StepOutput,
     adapters::{Fetch, Slots},
     batch::{SampleMemory, copy_rows, read_out, slabs},
 };
@@ -61,8 +61,8 @@ impl T5Runner {
     }
 
     /// Bytes of K/V that one block of `block_size` positions takes in all slabs together.
-    pub fn block_bytes(model: &T5, block_size: NonZeroUsize) -> usize {
-        let row_bytes = model.slab_width() * model.place().dtype().size_in_bytes();
+    pub fn block_bytes(model: &T5, block_size: NonZeroUsize, kv_dtype: KvDtype) -> usize {
+        let row_bytes = model.slab_width() * kv_dtype.at(model.place()).size_in_bytes();
         block_size.get() * model.config().decoder_layers * row_bytes
     }
 

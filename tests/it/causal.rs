@@ -11,6 +11,7 @@ use dept::{
     },
     kv::BlockId,
     layers::Recipe,
+    runner::KvDtype,
 };
 use serde::Deserialize;
 
@@ -159,8 +160,7 @@ fn a_schedule_changes_no_bit_whatever_its_memory() {
             block_size: 8,
             max_batch_tokens: 7,
             max_num_seqs: 4,
-            prefix_cache: false,
-            adapter_bytes: 0,
+            ..Memory::default()
         };
         let (tight, scheduler) = run(tight);
         assert_eq!(tight, roomy, "{family}: pieces and preemption change no bit");
@@ -193,15 +193,19 @@ fn given_tokens_score_what_they_scored_when_they_were_chosen() {
             max_batch_tokens: 7,
             max_num_seqs: 4,
             prefix_cache: true,
-            adapter_bytes: 0,
+            ..Memory::default()
         };
-        let chosen = generate(&jobs(false), Memory::default());
-        for memory in [Memory::default(), tight] {
-            assert!(generate(&jobs(true), memory) == chosen, "{family} {memory:?}");
-        }
-        for (case, found) in cases.iter().zip(&chosen) {
-            for (sampled, expected) in found.iter().zip(&case.logprobs) {
-                assert!((sampled.logprob.unwrap() - expected).abs() < 1e-3, "{family} {}", case.name);
+        for (kv_dtype, most_off) in [(KvDtype::Computed, 1e-3), (KvDtype::F16, 2e-3)] {
+            let (roomy, tight) = (Memory { kv_dtype, ..Memory::default() }, Memory { kv_dtype, ..tight });
+            let chosen = generate(&jobs(false), roomy);
+            for memory in [roomy, tight] {
+                assert!(generate(&jobs(true), memory) == chosen, "{family} {memory:?}");
+            }
+            for (case, found) in cases.iter().zip(&chosen) {
+                for (sampled, expected) in found.iter().zip(&case.logprobs) {
+                    let off = (sampled.logprob.unwrap() - expected).abs();
+                    assert!(off < most_off, "{family} {} {kv_dtype:?}: {off}", case.name);
+                }
             }
         }
         // As a part of the prompt the bare model reads them the same way.

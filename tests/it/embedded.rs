@@ -1,6 +1,6 @@
 //! The model that ships with the server: 8 bits against the same weights in f32, and its adapters at their task.
 
-use dept::{backbones::weights::Weights, layers::Recipe, sampling::Sampled};
+use dept::{backbones::weights::Weights, layers::Recipe, runner::KvDtype, sampling::Sampled};
 
 use crate::support::{Job, Memory, generate, lease, load_t5, repo};
 
@@ -14,7 +14,7 @@ fn reviews() -> Vec<(String, String)> {
     text.lines().map(line).collect()
 }
 
-fn answers(recipe: Recipe, jobs: &[Job]) -> Vec<Vec<u32>> {
+fn answers((recipe, kv_dtype): (Recipe, KvDtype), jobs: &[Job]) -> Vec<Vec<u32>> {
     let model = load_t5(&repo(MODEL), recipe, 2);
     let memory = Memory {
         num_blocks: 512,
@@ -23,6 +23,7 @@ fn answers(recipe: Recipe, jobs: &[Job]) -> Vec<Vec<u32>> {
         max_num_seqs: 32,
         prefix_cache: false,
         adapter_bytes: 0,
+        kv_dtype,
     };
     let tokens = |sampled: &Vec<Sampled>| sampled.iter().map(|sampled| sampled.token).collect();
     generate(model, jobs, memory).0.iter().map(tokens).collect()
@@ -38,7 +39,8 @@ fn eight_bits_say_what_f32_says_and_the_adapter_knows_its_task() {
         Job::new(tokenizer.encode(&format!("sentence: {text}")).unwrap(), Some(sst2.clone()), 4)
     };
     let jobs: Vec<Job> = reviews.iter().map(job).collect();
-    let (eight, exact) = (answers(Recipe::Stored, &jobs), answers(Recipe::F32, &jobs));
+    let as_served = answers((Recipe::Stored, KvDtype::F16), &jobs);
+    let (eight, exact) = (as_served, answers((Recipe::F32, KvDtype::Computed), &jobs));
     let tokens = exact.iter().map(Vec::len).sum::<usize>();
     let equal =
         |(eight, exact): (&Vec<u32>, &Vec<u32>)| eight.iter().zip(exact).filter(|(a, b)| a == b).count();

@@ -88,14 +88,8 @@ fn greedy_is_exact(path: &str, expected: &str) {
     assert_eq!(together, alone, "neighbours change no bit");
     assert_eq!(scheduler.kv_usage(), 0.0, "every block is free again");
     // Little memory: cohorts in many slices, and sequences that give way to others and are computed again.
-    let tight = Memory {
-        num_blocks: 40,
-        block_size: 8,
-        max_batch_tokens: 48,
-        max_num_seqs: 8,
-        prefix_cache: false,
-        adapter_bytes: 0,
-    };
+    let tight =
+        Memory { num_blocks: 40, block_size: 8, max_batch_tokens: 48, max_num_seqs: 8, ..Memory::default() };
     let (tight, scheduler) = generate(model(), &jobs, tight);
     assert_eq!(tight, alone, "preemption changes no bit");
     assert!(scheduler.preemptions() > 0, "memory was tight");

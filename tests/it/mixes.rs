@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use dept::{adapter::AdapterLease, domain::Scoring, layers::Recipe, sampling::Sampled};
+use dept::{adapter::AdapterLease, domain::Scoring, layers::Recipe, runner::KvDtype, sampling::Sampled};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::support::{Job, Memory, causal::load_decoder, generate, generate_causal, golden, lease, load_t5};
@@ -34,7 +34,7 @@ fn mix(random: &mut SmallRng, adapters: &[Option<AdapterLease>], count: usize) -
     (0..count).map(|_| job(random)).collect()
 }
 
-fn memory(random: &mut SmallRng) -> Memory {
+fn memory(random: &mut SmallRng, kv_dtype: KvDtype) -> Memory {
     Memory {
         num_blocks: random.random_range(24..80),
         block_size: random.random_range(3..12),
@@ -42,6 +42,7 @@ fn memory(random: &mut SmallRng) -> Memory {
         max_num_seqs: random.random_range(1..10),
         prefix_cache: true,
         adapter_bytes: 0,
+        kv_dtype,
     }
 }
 
@@ -52,10 +53,12 @@ fn mixes_change_no_bit(model: &str, run: impl Fn(&[Job], Memory) -> (Vec<Vec<Sam
     for seed in 0..4 {
         let mut random = SmallRng::seed_from_u64(seed);
         let jobs = mix(&mut random, &adapters, 14);
+        let kv_dtype = if seed % 2 == 0 { KvDtype::Computed } else { KvDtype::F16 };
+        let roomy = Memory { kv_dtype, ..Memory::default() };
         let alone: Vec<_> =
-            jobs.iter().map(|job| run(std::slice::from_ref(job), Memory::default()).0.remove(0)).collect();
+            jobs.iter().map(|job| run(std::slice::from_ref(job), roomy).0.remove(0)).collect();
         for _ in 0..3 {
-            let memory = memory(&mut random);
+            let memory = memory(&mut random, kv_dtype);
             let (together, hits) = run(&jobs, memory);
             assert!(together == alone, "{model}, seed {seed}, {memory:?}");
             found += hits;

@@ -3,6 +3,7 @@
 
 use std::{path::PathBuf, time::Instant};
 
+use candle_core::DType;
 use dept::{
     backbones::{decoder::Decoder, weights::Weights},
     layers::Recipe,
@@ -10,7 +11,7 @@ use dept::{
 use serde::Deserialize;
 
 use crate::support::{
-    causal::{CausalJob, Pieces, generate, load_decoder, load_decoder_to, perplexity},
+    causal::{CausalJob, Pieces, generate, generate_over, load_decoder, load_decoder_to, perplexity},
     golden,
 };
 
@@ -87,20 +88,21 @@ fn smollm2_answers_as_transformers_does() {
     // Each answer goes its own way after its first other token. As stored, only activations are rounded, to 8 bits or, fine, to
     // 15. I8 rounds the weights once more. Where a close call may fall otherwise the bound is what was measured, less a margin.
     let recipes = [
-        (Recipe::F32, 0.95, 0.01),
-        (Recipe::Fine, 0.95, 0.001),
-        (Recipe::Stored, 0.7, 0.002),
-        (Recipe::I8, 0.5, 0.01),
+        (Recipe::F32, DType::F32, 0.95, 0.01),
+        (Recipe::F32, DType::F16, 0.95, 0.001),
+        (Recipe::Fine, DType::F32, 0.95, 0.001),
+        (Recipe::Stored, DType::F16, 0.7, 0.002),
+        (Recipe::I8, DType::F16, 0.5, 0.01),
     ];
-    for (recipe, least_equal, most_off) in recipes {
+    for (recipe, kv_dtype, least_equal, most_off) in recipes {
         let model = load_decoder_to(&path, recipe, 2, text.ids.len());
         let start = Instant::now();
-        let equal = equal_tokens(&model, &prompts);
+        let equal = equal_tokens(&model, kv_dtype, &prompts);
         let answered = start.elapsed().as_secs_f64();
-        let found = perplexity(&model, &text.ids);
+        let found = perplexity(&model, kv_dtype, &text.ids);
         let off = found / text.perplexity - 1.0;
         eprintln!(
-            "{recipe:?}: {:.1} % of {} tokens equal ({answered:.0} s); perplexity {found:.4} for {:.4} ({:+.3} %)",
+            "{recipe:?}, K/V {kv_dtype:?}: {:.1} % of {} tokens equal ({answered:.0} s); perplexity {found:.4} for {:.4} ({:+.3} %)",
             1e2 * equal,
             24 * prompts.len(),
             text.perplexity,
@@ -112,12 +114,12 @@ fn smollm2_answers_as_transformers_does() {
 }
 
 /// The share of greedy tokens that are transformers'.
-fn equal_tokens(model: &Decoder, prompts: &[Prompt]) -> f64 {
+fn equal_tokens(model: &Decoder, kv_dtype: DType, prompts: &[Prompt]) -> f64 {
     let jobs: Vec<_> = prompts
         .iter()
         .map(|prompt| CausalJob { prompt: &prompt.ids, adapter: None, new_tokens: prompt.tokens.len() })
         .collect();
-    let found = generate(model, &jobs, Pieces::Whole);
+    let found = generate_over(kv_dtype, model, &jobs, Pieces::Whole);
     let pairs = found.iter().zip(prompts).flat_map(|(found, prompt)| found.tokens.iter().zip(&prompt.tokens));
     let equal: Vec<bool> = pairs.map(|(found, expected)| found == expected).collect();
     equal.iter().filter(|&&equal| equal).count() as f64 / equal.len() as f64

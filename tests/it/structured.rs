@@ -7,6 +7,7 @@ use dept::{
     domain::{Choices, Grammar, Pattern, Schema, TenantId},
     grammar::{Compiled, Grammars},
     layers::Recipe,
+    runner::KvDtype,
     sampling::Sampled,
     tokenizer::Tokenizer,
 };
@@ -50,6 +51,7 @@ const MEMORY: Memory = Memory {
     max_num_seqs: 32,
     prefix_cache: true,
     adapter_bytes: 0,
+    kv_dtype: KvDtype::F16,
 };
 
 /// The texts of 24 draws at temperature 1 from each of `prompts`.

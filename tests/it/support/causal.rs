@@ -126,11 +126,11 @@ impl<'a> Live<'a> {
 }
 
 /// exp of the mean negative log-likelihood of every token but the first, each after all that stand before it.
-pub fn perplexity(model: &Decoder, tokens: &[u32]) -> f64 {
+pub fn perplexity(model: &Decoder, kv_dtype: DType, tokens: &[u32]) -> f64 {
     let inputs = &tokens[..tokens.len() - 1];
     let blocks: Vec<_> = (0..inputs.len().div_ceil(BLOCK_SIZE) as u32).map(BlockId::new).collect();
     let shape = (blocks.len() * BLOCK_SIZE, model.slab_width());
-    let slab = |_| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+    let slab = |_| Tensor::zeros(shape, kv_dtype, &Device::Cpu).unwrap();
     let slabs: Vec<Tensor> = (0..model.layers()).map(slab).collect();
     let mut rows = RowTable::default();
     inputs.iter().for_each(|&token| rows.push(Row::Token { token, delta: None }));
@@ -160,11 +160,21 @@ pub fn logprob(logits: &[f32], token: u32) -> f64 {
 
 /// Generates greedily for all jobs in one ragged batch. Job `i` joins before step `i`.
 pub fn generate(model: &Decoder, jobs: &[CausalJob<'_>], pieces: Pieces) -> Vec<Generated> {
+    generate_over(DType::F32, model, jobs, pieces)
+}
+
+/// The same with keys and values kept in `kv_dtype`.
+pub fn generate_over(
+    kv_dtype: DType,
+    model: &Decoder,
+    jobs: &[CausalJob<'_>],
+    pieces: Pieces,
+) -> Vec<Generated> {
     let mut live: Vec<Live<'_>> =
         jobs.iter().enumerate().map(|(index, job)| Live::new(index, *job)).collect();
     let slots: Vec<AdapterSlot<'_>> = jobs.iter().map(|job| slot_of(job.adapter)).collect();
     let slab_rows = jobs.len() * BLOCKS_A_JOB * BLOCK_SIZE;
-    let slab = |_| Tensor::zeros((slab_rows, model.slab_width()), DType::F32, &Device::Cpu).unwrap();
+    let slab = |_| Tensor::zeros((slab_rows, model.slab_width()), kv_dtype, &Device::Cpu).unwrap();
     let slabs: Vec<Tensor> = (0..model.layers()).map(slab).collect();
     for step in 0.. {
         if live.iter().all(Live::finished) {

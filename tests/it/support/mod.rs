@@ -19,7 +19,7 @@ use dept::{
     grammar::{Compiled, Guide, Progress},
     kernels::{Place, dept_embed::ResidentUse, pool::ComputePool},
     layers::{Loader, PackedParts, Recipe},
-    runner::{CausalRunner, Runner, RunnerConfig, StepOutput, T5Runner},
+    runner::{CausalRunner, KvDtype, Runner, RunnerConfig, StepOutput, T5Runner},
     sampling::{Sampled, Sampler},
     scheduler::{NewSequence, PromptPath, Scheduler, SchedulerConfig, Sequence, SequenceId, StepPlan},
 };
@@ -99,6 +99,7 @@ pub struct Memory {
     pub prefix_cache: bool,
     /// Of a device, for adapters.
     pub adapter_bytes: usize,
+    pub kv_dtype: KvDtype,
 }
 
 impl Default for Memory {
@@ -110,6 +111,7 @@ impl Default for Memory {
             max_num_seqs: 16,
             prefix_cache: false,
             adapter_bytes: 1 << 16,
+            kv_dtype: KvDtype::Computed,
         }
     }
 }
@@ -118,6 +120,7 @@ impl Memory {
     fn runner(self) -> RunnerConfig {
         RunnerConfig {
             adapter_bytes: self.adapter_bytes,
+            kv_dtype: self.kv_dtype,
             num_blocks: self.num_blocks,
             block_size: NonZeroUsize::new(self.block_size).unwrap(),
         }
