@@ -1,8 +1,8 @@
 //! The numbers that keys and values are kept in, and how the kernels get to read them.
 
-use half::f16;
+use std::ops::Range;
 
-use super::cpu::RowStarts;
+use half::f16;
 
 /// A matrix of keys or values, row-major.
 #[derive(Debug, Clone, Copy)]
@@ -27,42 +27,36 @@ pub(super) struct WideRows<'a> {
     pub starts: &'a [usize],
 }
 
-impl<'a> WideRows<'a> {
-    #[inline(always)]
-    pub fn starts(&self) -> RowStarts<'a> {
-        RowStarts::new(self.starts)
-    }
-}
-
 /// Where a tile of f16 is widened once for all queries that read it. It stays in the nearest cache, so that what comes from
 /// memory is half as much and the kernels are those for f32.
 #[derive(Debug)]
 pub(super) struct Wide {
     values: Vec<f32>,
     starts: Vec<usize>,
-    dim: usize,
+    width: usize,
 }
 
 impl Wide {
     pub const fn new() -> Self {
-        Self { values: Vec::new(), starts: Vec::new(), dim: 0 }
+        Self { values: Vec::new(), starts: Vec::new(), width: 0 }
     }
 
-    /// The columns `offset..offset + dim` of the rows that start at `starts`. `widen` turns f16 to f32.
+    /// The `columns` of the rows that start at `starts`. `widen` turns f16 to f32.
     #[inline(always)]
     pub fn rows<'a>(
         &'a mut self,
         numbers: Numbers<'a>,
         starts: &'a [usize],
-        (offset, dim): (usize, usize),
+        columns: Range<usize>,
         widen: impl Fn(&[f16], &mut [f32]),
     ) -> WideRows<'a> {
         match numbers {
-            Numbers::F32(values) => WideRows { values: &values[offset..], starts },
+            Numbers::F32(values) => WideRows { values: &values[columns.start..], starts },
             Numbers::F16(values) => {
-                self.fit(starts.len(), dim);
-                for (start, wide) in starts.iter().zip(self.values.chunks_exact_mut(dim)) {
-                    widen(&values[offset + start..][..dim], wide);
+                let width = columns.len();
+                self.fit(starts.len(), width);
+                for (start, wide) in starts.iter().zip(self.values.chunks_exact_mut(width)) {
+                    widen(&values[start + columns.start..start + columns.end], wide);
                 }
                 WideRows { values: &self.values, starts: &self.starts[..starts.len()] }
             }
@@ -70,12 +64,12 @@ impl Wide {
     }
 
     /// Makes room for so many rows, one behind the other.
-    fn fit(&mut self, rows: usize, dim: usize) {
-        if self.dim != dim || self.starts.len() < rows {
-            self.dim = dim;
+    fn fit(&mut self, rows: usize, width: usize) {
+        if self.width != width || self.starts.len() < rows {
+            self.width = width;
             self.starts.clear();
-            self.starts.extend((0..rows).map(|row| row * dim));
-            self.values.resize(rows * dim, 0.0);
+            self.starts.extend((0..rows).map(|row| row * width));
+            self.values.resize(rows * width, 0.0);
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::kernels::{pool::TileMut, simd};
 
-/// Keys whose values are read before the next head's turn: a few kilobytes a head.
+/// Keys whose values one head reads at a time: a few kilobytes.
 const VALUES: usize = 64;
 
 /// The memory of a task.
@@ -95,6 +95,12 @@ impl Task<'_> {
         (self.rows.start + row, (self.groups.start + group) * self.group() + query % self.group())
     }
 
+    /// Where the columns of its groups are, whose first is `offset` columns from the row's.
+    fn columns(&self, offset: usize) -> Range<usize> {
+        let dim = self.attention.heads.dim;
+        offset + self.groups.start * dim..offset + self.groups.end * dim
+    }
+
     fn find_visible(&self, visible: &mut Vec<Range<usize>>) {
         visible.clear();
         for _ in self.groups.clone() {
@@ -141,12 +147,12 @@ impl Task<'_> {
         for (tile, starts) in starts.chunks_exact(KEYS).enumerate() {
             let first = tile * KEYS;
             let in_sight = |visible: &Range<usize>| visible.start < first + KEYS && visible.end > first;
+            let keys = wide.rows(self.kv.numbers, starts, self.columns(self.kv.keys), &widen);
+            let rows = RowStarts::new(keys.starts);
             let groups = queries.chunks(a_group).zip(visible.chunks(a_group));
             let groups = groups.zip(out.chunks_mut(a_group * count));
-            for (kv_head, ((queries, visible), out)) in self.groups.clone().zip(groups) {
-                let columns = (self.kv.keys + kv_head * dim, dim);
-                let keys = wide.rows(self.kv.numbers, starts, columns, &widen);
-                let (keys, rows) = (keys.values, keys.starts());
+            for (group, ((queries, visible), out)) in groups.enumerate() {
+                let keys = &keys.values[group * dim..];
                 let pairs = queries.chunks(PAIR).zip(visible.chunks(PAIR));
                 for ((queries, visible), out) in pairs.zip(out.chunks_mut(PAIR * count)) {
                     if !visible.iter().any(in_sight) {
@@ -182,11 +188,12 @@ impl Task<'_> {
         }
         let a_group = self.rows.len() * self.group();
         let Memory { starts, visible, scores, sums, wide, .. } = memory;
-        for first in (0..count).step_by(VALUES) {
-            let starts = &starts[first..count.min(first + VALUES)];
+        // Of all heads together as many as the nearest cache takes.
+        let keys = if self.groups.len() == 1 { VALUES } else { KEYS };
+        for first in (0..count).step_by(keys) {
+            let starts = &starts[first..count.min(first + keys)];
+            let values = wide.rows(self.kv.numbers, starts, self.columns(self.kv.values), &widen);
             for (group, sums) in sums.chunks_exact_mut(a_group * dim).enumerate() {
-                let columns = (self.kv.values + (self.groups.start + group) * dim, dim);
-                let values = wide.rows(self.kv.numbers, starts, columns, &widen);
                 for (block, sums) in sums.chunks_mut(QUERIES * dim).enumerate() {
                     let query = group * a_group + block * QUERIES;
                     let sum = |query: usize, queries: usize, keys: Range<usize>| WeighedSum {
@@ -194,13 +201,12 @@ impl Task<'_> {
                         stride: count,
                         queries,
                         rows: RowStarts::new(&values.starts[keys.start - first..keys.end - first]),
-                        values: values.values,
+                        values: &values.values[group * dim..],
                         dim,
                     };
                     let visible = &visible[query..query + sums.len() / dim];
-                    let visible = |block: usize| {
-                        visible[block].start.max(first)..visible[block].end.min(first + VALUES)
-                    };
+                    let visible =
+                        |block: usize| visible[block].start.max(first)..visible[block].end.min(first + keys);
                     weigh_block((query, dim), sums, visible, |sums, query, queries, keys| {
                         weigh(&sum(query, queries, keys), sums);
                     });
