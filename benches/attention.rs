@@ -19,7 +19,7 @@ use candle_core::{DType, Device, Tensor};
 use dept::{
     kernels::{
         pool::ComputePool,
-        ragged_attention::{Attention, HeadShape, Keys, Span, write_key_values},
+        ragged_attention::{Attention, HeadShape, Keys, Span, empty_slab, write_key_values},
     },
     kv::BlockId,
 };
@@ -89,7 +89,7 @@ impl Case {
         let rows = Tensor::rand(-1f32, 1.0, (slots, width), &Device::Cpu)?;
         let all = (0..slots as u32).collect();
         let slab = |_| {
-            let slab = Tensor::zeros((slots, width), kv_dtype, &Device::Cpu)?;
+            let slab = empty_slab((slots, width), kv_dtype, &Device::Cpu)?;
             write_key_values(&slab, &rows, &all)?;
             Ok(slab)
         };

@@ -1,12 +1,15 @@
 //! What the runners share: tokens from rows of logits, and K/V memory.
 
 use candle_core::{DType, Device, Tensor};
-use half::f16;
 
 use super::{RunnerConfig, RunnerError, StepOutput};
 use crate::{
     grammar::Guide,
-    kernels::{Place, best::best_tokens, ragged_attention::copy_blocks},
+    kernels::{
+        Place,
+        best::best_tokens,
+        ragged_attention::{copy_blocks, empty_slab},
+    },
     kv::BlockCopy,
     sampling::{Mask, SampleError, Sampled, Scratch},
     scheduler::{Decode, NewSequence, Sequence, SequenceId, Sequences},
@@ -176,15 +179,7 @@ pub(super) fn slabs(
     width: usize,
 ) -> Result<Vec<Tensor>, RunnerError> {
     let shape = (config.num_blocks as usize * config.block_size.get(), width);
-    // On the CPU, zeroed pages cost no memory until a block is first used: of plain integers and floats they come from the system,
-    // where zeros of f16 would be written.
-    let slab = |_| match config.kv_dtype.at(place) {
-        DType::F16 => {
-            let zeros: Vec<f16> = bytemuck::allocation::cast_vec(vec![0u16; shape.0 * shape.1]);
-            Tensor::from_vec(zeros, shape, place.device())
-        }
-        dtype => Tensor::zeros(shape, dtype, place.device()),
-    };
+    let slab = |_| empty_slab(shape, config.kv_dtype.at(place), place.device());
     Ok((0..layers).map(slab).collect::<candle_core::Result<_>>()?)
 }
 

@@ -62,18 +62,11 @@ impl KeyValues<'_> {
     }
 }
 
-/// Rows of a matrix, by where they start, and how far the last of them lies.
+/// Rows of a matrix, by where they start; none starts behind `last`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RowStarts<'a> {
     pub starts: &'a [usize],
     pub last: usize,
-}
-
-impl<'a> RowStarts<'a> {
-    #[inline(always)]
-    pub(super) fn new(starts: &'a [usize]) -> Self {
-        Self { starts, last: starts.iter().copied().max().unwrap_or(0) }
-    }
 }
 
 /// Weighs values into the outputs of at most [`QUERIES`] queries that see the same keys.

@@ -36,7 +36,7 @@ pub mod reference;
 
 pub use bias::{BiasShape, Direction, RelativeBias};
 pub use error::AttentionError;
-pub use slab::{copy_blocks, write_key_values};
+pub use slab::{copy_blocks, empty_slab, write_key_values};
 pub use tables::SpanTables;
 
 #[cfg(test)]

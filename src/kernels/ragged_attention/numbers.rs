@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
+use bytemuck::{Pod, Zeroable};
 use half::f16;
+
+use super::cpu::RowStarts;
 
 /// A matrix of keys or values, row-major.
 #[derive(Debug, Clone, Copy)]
@@ -20,45 +23,56 @@ impl Numbers<'_> {
     }
 }
 
-/// Columns of some rows in f32, by where the rows start.
+/// Columns of some rows in f32.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WideRows<'a> {
     pub values: &'a [f32],
-    pub starts: &'a [usize],
+    pub rows: RowStarts<'a>,
 }
+
+/// A cache line.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(64))]
+struct Line([f32; LINE]);
+
+/// Numbers in a cache line.
+const LINE: usize = 16;
 
 /// Where a tile of f16 is widened once for all queries that read it. It stays in the nearest cache, so that what comes from
 /// memory is half as much and the kernels are those for f32.
 #[derive(Debug)]
 pub(super) struct Wide {
-    values: Vec<f32>,
+    /// A vector that lies across two lines is read twice.
+    lines: Vec<Line>,
     starts: Vec<usize>,
     width: usize,
 }
 
 impl Wide {
     pub const fn new() -> Self {
-        Self { values: Vec::new(), starts: Vec::new(), width: 0 }
+        Self { lines: Vec::new(), starts: Vec::new(), width: 0 }
     }
 
-    /// The `columns` of the rows that start at `starts`. `widen` turns f16 to f32.
+    /// The `columns` of `rows`. `widen` turns f16 to f32.
     #[inline(always)]
     pub fn rows<'a>(
         &'a mut self,
         numbers: Numbers<'a>,
-        starts: &'a [usize],
+        rows: RowStarts<'a>,
         columns: Range<usize>,
         widen: impl Fn(&[f16], &mut [f32]),
     ) -> WideRows<'a> {
         match numbers {
-            Numbers::F32(values) => WideRows { values: &values[columns.start..], starts },
+            Numbers::F32(values) => WideRows { values: &values[columns.start..], rows },
             Numbers::F16(values) => {
-                let width = columns.len();
-                self.fit(starts.len(), width);
-                for (start, wide) in starts.iter().zip(self.values.chunks_exact_mut(width)) {
+                let (count, width) = (rows.starts.len(), columns.len());
+                self.fit(count, width);
+                let wide: &mut [f32] = bytemuck::cast_slice_mut(&mut self.lines);
+                for (start, wide) in rows.starts.iter().zip(wide.chunks_exact_mut(width)) {
                     widen(&values[start + columns.start..start + columns.end], wide);
                 }
-                WideRows { values: &self.values, starts: &self.starts[..starts.len()] }
+                let rows = RowStarts { starts: &self.starts[..count], last: count.saturating_sub(1) * width };
+                WideRows { values: wide, rows }
             }
         }
     }
@@ -69,7 +83,7 @@ impl Wide {
             self.width = width;
             self.starts.clear();
             self.starts.extend((0..rows).map(|row| row * width));
-            self.values.resize(rows * width, 0.0);
+            self.lines.resize((rows * width).div_ceil(LINE), Line([0.0; LINE]));
         }
     }
 }

@@ -1,12 +1,43 @@
-//! Writing to a K/V slab.
+//! Making a K/V slab, and writing to it.
 
-use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, Layout, Tensor};
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, InplaceOp2, Layout, Storage, Tensor};
+use half::f16;
 
 use super::{AttentionError, matrix};
 use crate::{
     kernels::{RowIndices, floats},
     kv::{BlockCopy, BlockId},
 };
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// An empty slab: `(rows, width)`. On the CPU it begins with a cache line, for vectors that lie across two are read twice; and
+/// its pages cost no memory until they are first written.
+///
+/// # Errors
+/// When the device has no memory for it.
+pub fn empty_slab(shape: (usize, usize), dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+    if !device.is_cpu() {
+        return Tensor::zeros(shape, dtype, device);
+    }
+    let (count, size) = (shape.0 * shape.1, dtype.size_in_bytes());
+    let with_spare = count + LINE / size;
+    let all = match dtype {
+        // Zeroed integers come from the system as they are; zeros of f16 would be written.
+        DType::F16 => {
+            let zeros: Vec<f16> = bytemuck::allocation::cast_vec(vec![0u16; with_spare]);
+            Tensor::from_vec(zeros, with_spare, device)?
+        }
+        dtype => Tensor::zeros(with_spare, dtype, device)?,
+    };
+    let address = match &*all.storage_and_layout().0 {
+        Storage::Cpu(CpuStorage::F32(values)) => values.as_ptr().addr(),
+        Storage::Cpu(CpuStorage::F16(values)) => values.as_ptr().addr(),
+        _ => 0,
+    };
+    all.narrow(0, (address.next_multiple_of(LINE) - address) / size, count)?.reshape(shape)
+}
 
 /// Writes rows `[k; v]`, the last `2 kv_heads * dim` columns of `source`, to the slab rows `slots`. Where the slab is in f16,
 /// what is beyond its largest number becomes that number.

@@ -7,7 +7,7 @@ use half::f16;
 use super::{
     Attention, Span,
     cpu::{KEYS, KeyValues, PAIR, QUERIES, RowStarts, Rows, WeighedSum},
-    numbers::Wide,
+    numbers::{Wide, WideRows},
 };
 use crate::kernels::{pool::TileMut, simd};
 
@@ -144,15 +144,16 @@ impl Task<'_> {
         let (count, a_group) = (memory.starts.len(), self.rows.len() * self.group());
         let Memory { starts, queries, visible, scores: out, wide, .. } = memory;
         let q = |start: usize| &self.q.values[start..start + dim];
+        let last = starts.iter().copied().max().unwrap_or(0);
         for (tile, starts) in starts.chunks_exact(KEYS).enumerate() {
-            let first = tile * KEYS;
+            let (rows, first) = (RowStarts { starts, last }, tile * KEYS);
             let in_sight = |visible: &Range<usize>| visible.start < first + KEYS && visible.end > first;
-            let keys = wide.rows(self.kv.numbers, starts, self.columns(self.kv.keys), &widen);
-            let rows = RowStarts::new(keys.starts);
+            let WideRows { values: keys, rows } =
+                wide.rows(self.kv.numbers, rows, self.columns(self.kv.keys), &widen);
             let groups = queries.chunks(a_group).zip(visible.chunks(a_group));
             let groups = groups.zip(out.chunks_mut(a_group * count));
             for (group, ((queries, visible), out)) in groups.enumerate() {
-                let keys = &keys.values[group * dim..];
+                let keys = &keys[group * dim..];
                 let pairs = queries.chunks(PAIR).zip(visible.chunks(PAIR));
                 for ((queries, visible), out) in pairs.zip(out.chunks_mut(PAIR * count)) {
                     if !visible.iter().any(in_sight) {
@@ -190,9 +191,11 @@ impl Task<'_> {
         let Memory { starts, visible, scores, sums, wide, .. } = memory;
         // Of all heads together as many as the nearest cache takes.
         let keys = if self.groups.len() == 1 { VALUES } else { KEYS };
+        let last = starts.iter().copied().max().unwrap_or(0);
         for first in (0..count).step_by(keys) {
-            let starts = &starts[first..count.min(first + keys)];
-            let values = wide.rows(self.kv.numbers, starts, self.columns(self.kv.values), &widen);
+            let rows = RowStarts { starts: &starts[first..count.min(first + keys)], last };
+            let values = wide.rows(self.kv.numbers, rows, self.columns(self.kv.values), &widen);
+            let WideRows { values, rows } = values;
             for (group, sums) in sums.chunks_exact_mut(a_group * dim).enumerate() {
                 for (block, sums) in sums.chunks_mut(QUERIES * dim).enumerate() {
                     let query = group * a_group + block * QUERIES;
@@ -200,8 +203,11 @@ impl Task<'_> {
                         weights: &scores[query * count + keys.start..],
                         stride: count,
                         queries,
-                        rows: RowStarts::new(&values.starts[keys.start - first..keys.end - first]),
-                        values: &values.values[group * dim..],
+                        rows: RowStarts {
+                            starts: &rows.starts[keys.start - first..keys.end - first],
+                            last: rows.last,
+                        },
+                        values: &values[group * dim..],
                         dim,
                     };
                     let visible = &visible[query..query + sums.len() / dim];

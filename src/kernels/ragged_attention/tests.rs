@@ -198,7 +198,7 @@ fn written_rows_are_where_the_slots_say() {
 
 #[test]
 fn a_slab_of_f16_takes_what_is_nearest_and_its_blocks_are_copied() {
-    let slab = Tensor::zeros((6, 4), DType::F16, &Device::Cpu).unwrap();
+    let slab = empty_slab((6, 4), DType::F16, &Device::Cpu).unwrap();
     let source = Tensor::new(&[[9f32, 0.1, -1e6, 2049.0, f32::INFINITY]], &Device::Cpu).unwrap();
     write_key_values(&slab, &source, &vec![2].into()).unwrap();
     let copy = BlockCopy { from: BlockId::new(1), to: BlockId::new(0), rows: 1 };
