@@ -80,17 +80,17 @@ const LANES: usize = 16;
 
 /// The dot product, summed in [`LANES`] lanes.
 #[inline(always)]
-pub(crate) fn dot(x: &[f32], y: &[f32]) -> f32 {
+pub(crate) fn dot<T: Copy + Into<f32>>(x: &[f32], y: &[T]) -> f32 {
     let mut lanes = [0f32; LANES];
     let (x, x_tail) = x.as_chunks::<LANES>();
     let (y, y_tail) = y.as_chunks::<LANES>();
     for (x, y) in x.iter().zip(y) {
         for lane in 0..LANES {
-            lanes[lane] = x[lane].mul_add(y[lane], lanes[lane]);
+            lanes[lane] = x[lane].mul_add(y[lane].into(), lanes[lane]);
         }
     }
     for (lane, (x, y)) in x_tail.iter().zip(y_tail).enumerate() {
-        lanes[lane] = x.mul_add(*y, lanes[lane]);
+        lanes[lane] = x.mul_add((*y).into(), lanes[lane]);
     }
     fold(lanes)
 }

@@ -1,20 +1,82 @@
 //! The kernels for AVX-512, in the order of sums that [`super::cpu`] fixes.
 
 use std::arch::x86_64::{
-    __m512, __mmask16, _mm512_add_ps, _mm512_castpd_ps, _mm512_castps_pd, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_mask_storeu_ps, _mm512_mask3_fmadd_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_shuffle_f32x4, _mm512_shuffle_ps, _mm512_storeu_ps, _mm512_unpackhi_pd, _mm512_unpacklo_pd,
+    __m512, __mmask16, _mm256_loadu_si256, _mm256_maskz_loadu_epi16, _mm512_add_ps, _mm512_castpd_ps,
+    _mm512_castps_pd, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
+    _mm512_mask3_fmadd_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4,
+    _mm512_shuffle_ps, _mm512_storeu_ps, _mm512_unpackhi_pd, _mm512_unpacklo_pd,
 };
 
-use super::cpu::{KEYS, PAIR, QUERIES, RowStarts, WeighedSum};
+use half::f16;
+
+use super::{
+    cpu::{KEYS, PAIR, QUERIES, RowStarts, WeighedSum},
+    numbers::Numbers,
+};
 
 /// Numbers in a vector.
 const LANES: usize = 16;
 
+/// A number that keys and values are kept in, read as f32.
+trait Kept: Copy {
+    /// 16 of them, of any alignment.
+    ///
+    /// # Safety
+    /// `at` points to 16 readable ones, and the processor has AVX-512.
+    unsafe fn load(at: *const Self) -> __m512;
+
+    /// Those in `mask`, and 0 in the other lanes.
+    ///
+    /// # Safety
+    /// `at` points to readable ones where `mask` has a bit, and the processor has AVX-512.
+    unsafe fn load_first(mask: __mmask16, at: *const Self) -> __m512;
+}
+
+impl Kept for f32 {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    unsafe fn load(at: *const Self) -> __m512 {
+        // SAFETY: as the trait has it.
+        unsafe { _mm512_loadu_ps(at) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    unsafe fn load_first(mask: __mmask16, at: *const Self) -> __m512 {
+        // SAFETY: as the trait has it.
+        unsafe { _mm512_maskz_loadu_ps(mask, at) }
+    }
+}
+
+impl Kept for f16 {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    unsafe fn load(at: *const Self) -> __m512 {
+        // SAFETY: as the trait has it.
+        _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(at.cast()) })
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    unsafe fn load_first(mask: __mmask16, at: *const Self) -> __m512 {
+        // SAFETY: as the trait has it.
+        _mm512_cvtph_ps(unsafe { _mm256_maskz_loadu_epi16(mask, at.cast()) })
+    }
+}
+
 /// The dot products of one or two queries with the keys in `rows` of `keys`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
-pub(super) fn scores(queries: &[&[f32]], keys: &[f32], rows: &RowStarts<'_>) -> [[f32; KEYS]; PAIR] {
+pub(super) fn scores(queries: &[&[f32]], keys: Numbers<'_>, rows: &RowStarts<'_>) -> [[f32; KEYS]; PAIR] {
+    match keys {
+        Numbers::F32(keys) => scores_by(queries, keys, rows),
+        Numbers::F16(keys) => scores_by(queries, keys, rows),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+fn scores_by<T: Kept>(queries: &[&[f32]], keys: &[T], rows: &RowStarts<'_>) -> [[f32; KEYS]; PAIR] {
     match *queries {
         [one] => [scores_of_any([one], keys, rows)[0], [0.0; KEYS]],
         [one, other] => scores_of_any([one, other], keys, rows),
@@ -25,19 +87,19 @@ pub(super) fn scores(queries: &[&[f32]], keys: &[f32], rows: &RowStarts<'_>) -> 
 /// R queries of equal length.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
-fn scores_of_any<const R: usize>(
+fn scores_of_any<T: Kept, const R: usize>(
     queries: [&[f32]; R],
-    keys: &[f32],
+    keys: &[T],
     rows: &RowStarts<'_>,
 ) -> [[f32; KEYS]; R] {
     // Heads that models have, in whole vectors, so that the queries stay in registers.
     match queries[0].len() {
-        32 => scores_of::<R, 2>(queries, keys, rows),
-        64 => scores_of::<R, 4>(queries, keys, rows),
-        80 => scores_of::<R, 5>(queries, keys, rows),
-        96 => scores_of::<R, 6>(queries, keys, rows),
-        128 => scores_of::<R, 8>(queries, keys, rows),
-        _ => scores_of::<R, 0>(queries, keys, rows),
+        32 => scores_of::<T, R, 2>(queries, keys, rows),
+        64 => scores_of::<T, R, 4>(queries, keys, rows),
+        80 => scores_of::<T, R, 5>(queries, keys, rows),
+        96 => scores_of::<T, R, 6>(queries, keys, rows),
+        128 => scores_of::<T, R, 8>(queries, keys, rows),
+        _ => scores_of::<T, R, 0>(queries, keys, rows),
     }
 }
 
@@ -47,9 +109,9 @@ fn scores_of_any<const R: usize>(
 /// so that the sums of 16 keys end up side by side.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
-fn scores_of<const R: usize, const C: usize>(
+fn scores_of<T: Kept, const R: usize, const C: usize>(
     queries: [&[f32]; R],
-    keys: &[f32],
+    keys: &[T],
     rows: &RowStarts<'_>,
 ) -> [[f32; KEYS]; R] {
     let starts: &[usize; KEYS] = rows.starts.try_into().expect("a tile of keys is whole");
@@ -101,14 +163,14 @@ fn scores_of<const R: usize, const C: usize>(
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
 #[expect(clippy::needless_range_loop, reason = "queries and vectors are walked together, by their numbers")]
-unsafe fn products<const R: usize, const C: usize>(
+unsafe fn products<T: Kept, const R: usize, const C: usize>(
     queries: &[[__m512; C]; R],
-    key: *const f32,
+    key: *const T,
 ) -> [__m512; R] {
     let mut sums = [_mm512_setzero_ps(); R];
     for chunk in 0..C {
         // SAFETY: within C vectors; the load asks for no alignment.
-        let key = unsafe { _mm512_loadu_ps(key.add(chunk * LANES)) };
+        let key = unsafe { T::load(key.add(chunk * LANES)) };
         for r in 0..R {
             sums[r] = _mm512_fmadd_ps(queries[r][chunk], key, sums[r]);
         }
@@ -122,13 +184,13 @@ unsafe fn products<const R: usize, const C: usize>(
 /// `key` points to `q.len()` readable elements.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
-unsafe fn products_of_any(q: &[f32], key: *const f32) -> __m512 {
+unsafe fn products_of_any<T: Kept>(q: &[f32], key: *const T) -> __m512 {
     let mut sums = _mm512_setzero_ps();
     for (chunk, q) in q.chunks(LANES).enumerate() {
         let mask = first(q.len());
         // SAFETY: the mask keeps both loads within the chunk, which is as long in the key.
         sums = unsafe {
-            let key = _mm512_maskz_loadu_ps(mask, key.add(chunk * LANES));
+            let key = T::load_first(mask, key.add(chunk * LANES));
             _mm512_mask3_fmadd_ps(_mm512_maskz_loadu_ps(mask, q.as_ptr()), key, sums, mask)
         };
     }
@@ -162,13 +224,22 @@ fn first(count: usize) -> __mmask16 {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
 pub(super) fn weigh(call: &WeighedSum<'_>, sums: &mut [f32]) {
+    match call.values {
+        Numbers::F32(values) => weigh_by(call, values, sums),
+        Numbers::F16(values) => weigh_by(call, values, sums),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+fn weigh_by<T: Kept>(call: &WeighedSum<'_>, values: &[T], sums: &mut [f32]) {
     match call.queries {
-        1 => weigh_rows::<1>(call, sums),
-        2 => weigh_rows::<2>(call, sums),
-        3 => weigh_rows::<3>(call, sums),
-        4 => weigh_rows::<4>(call, sums),
-        5 => weigh_rows::<5>(call, sums),
-        6 => weigh_rows::<6>(call, sums),
+        1 => weigh_rows::<T, 1>(call, values, sums),
+        2 => weigh_rows::<T, 2>(call, values, sums),
+        3 => weigh_rows::<T, 3>(call, values, sums),
+        4 => weigh_rows::<T, 4>(call, values, sums),
+        5 => weigh_rows::<T, 5>(call, values, sums),
+        6 => weigh_rows::<T, 6>(call, values, sums),
         _ => unreachable!("a kernel takes 1 to {QUERIES} queries"),
     }
 }
@@ -176,20 +247,20 @@ pub(super) fn weigh(call: &WeighedSum<'_>, sums: &mut [f32]) {
 /// R queries, their columns in strips of four vectors, then of one.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
-fn weigh_rows<const R: usize>(call: &WeighedSum<'_>, sums: &mut [f32]) {
+fn weigh_rows<T: Kept, const R: usize>(call: &WeighedSum<'_>, values: &[T], sums: &mut [f32]) {
     let keys = call.rows.starts.len();
     assert!(sums.len() >= R * call.dim, "an output a query");
     assert!(call.weights.len() >= (R - 1) * call.stride + keys, "a weight a key and query");
-    assert!(call.values.len() >= call.rows.last + call.dim, "the values lie inside of their matrix");
+    assert!(values.len() >= call.rows.last + call.dim, "the values lie inside of their matrix");
     let mut column = 0;
     while column + 4 * LANES <= call.dim {
         // SAFETY: as asserted, and the strip's columns are below `dim`.
-        unsafe { strip::<R, 4>(call, sums, column, u16::MAX) };
+        unsafe { strip::<T, R, 4>(call, values, sums, column, u16::MAX) };
         column += 4 * LANES;
     }
     while column < call.dim {
         // SAFETY: as above, and the mask leaves out the columns from `dim` on.
-        unsafe { strip::<R, 1>(call, sums, column, first((call.dim - column).min(LANES))) };
+        unsafe { strip::<T, R, 1>(call, values, sums, column, first((call.dim - column).min(LANES))) };
         column += LANES;
     }
 }
@@ -201,13 +272,14 @@ fn weigh_rows<const R: usize>(call: &WeighedSum<'_>, sums: &mut [f32]) {
 /// from the start of every key's row, and the columns in use are below `dim`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
-unsafe fn strip<const R: usize, const V: usize>(
+unsafe fn strip<T: Kept, const R: usize, const V: usize>(
     call: &WeighedSum<'_>,
+    values: &[T],
     sums: &mut [f32],
     column: usize,
     mask: __mmask16,
 ) {
-    let (weights, values, sums) = (call.weights.as_ptr(), call.values.as_ptr(), sums.as_mut_ptr());
+    let (weights, values, sums) = (call.weights.as_ptr(), values.as_ptr(), sums.as_mut_ptr());
     let mut acc = [[_mm512_setzero_ps(); V]; R];
     // SAFETY: every element is inside of its slice by the function's contract; masked lanes are not touched, and loads and
     // stores ask for no alignment.
@@ -221,7 +293,7 @@ unsafe fn strip<const R: usize, const V: usize>(
             let mut row = [_mm512_setzero_ps(); V];
             for (v, row) in row.iter_mut().enumerate() {
                 let value = values.add(start + column + v * LANES);
-                *row = if V == 1 { _mm512_maskz_loadu_ps(mask, value) } else { _mm512_loadu_ps(value) };
+                *row = if V == 1 { T::load_first(mask, value) } else { T::load(value) };
             }
             for (r, acc) in acc.iter_mut().enumerate() {
                 let weight = _mm512_set1_ps(*weights.add(r * call.stride + key));

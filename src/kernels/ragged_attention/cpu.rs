@@ -79,7 +79,7 @@ pub(super) struct WeighedSum<'a> {
     /// The keys' rows in `values`.
     pub rows: RowStarts<'a>,
     /// From the head's first column on.
-    pub values: &'a [f32],
+    pub values: Numbers<'a>,
     /// Columns of the head, and of an output.
     pub dim: usize,
 }
@@ -101,7 +101,9 @@ pub(super) fn attend(
         let first = span.visible(rows.start, attention.window);
         let last = span.visible(rows.end - 1, attention.window);
         let groups = tile.columns().start / group_columns..tile.columns().end / group_columns;
-        let task = Task { attention, span, q, kv, rows, groups, seen: first.start..last.end };
+        let seen = first.start..last.end;
+        let reads_f16 = width == Width::Avx512;
+        let task = Task { attention, span, q, kv, rows, groups, seen, reads_f16 };
         MEMORY.with_borrow_mut(|memory| match width {
             // SAFETY: `width` names only vectors that this processor has.
             #[cfg(target_arch = "x86_64")]

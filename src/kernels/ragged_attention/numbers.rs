@@ -15,6 +15,15 @@ pub(super) enum Numbers<'a> {
 }
 
 impl Numbers<'_> {
+    /// From its `count`-th number on.
+    #[inline(always)]
+    pub fn skip(self, count: usize) -> Self {
+        match self {
+            Self::F32(values) => Self::F32(&values[count..]),
+            Self::F16(values) => Self::F16(&values[count..]),
+        }
+    }
+
     pub fn len(&self) -> usize {
         match self {
             Self::F32(values) => values.len(),
@@ -23,10 +32,11 @@ impl Numbers<'_> {
     }
 }
 
-/// Columns of some rows in f32.
+/// Some rows as the kernels read them.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct WideRows<'a> {
-    pub values: &'a [f32],
+pub(super) struct Tile<'a> {
+    /// From the first column on.
+    pub numbers: Numbers<'a>,
     pub rows: RowStarts<'a>,
 }
 
@@ -38,8 +48,7 @@ struct Line([f32; LINE]);
 /// Numbers in a cache line.
 const LINE: usize = 16;
 
-/// Where a tile of f16 is widened once for all queries that read it. It stays in the nearest cache, so that what comes from
-/// memory is half as much and the kernels are those for f32.
+/// Where a tile of f16 is widened once for many queries. It stays in the nearest cache.
 #[derive(Debug)]
 pub(super) struct Wide {
     /// A vector that lies across two lines is read twice.
@@ -53,7 +62,7 @@ impl Wide {
         Self { lines: Vec::new(), starts: Vec::new(), width: 0 }
     }
 
-    /// The `columns` of `rows`. `widen` turns f16 to f32.
+    /// The `columns` of `rows` in f32. `widen` turns f16 to it.
     #[inline(always)]
     pub fn rows<'a>(
         &'a mut self,
@@ -61,9 +70,9 @@ impl Wide {
         rows: RowStarts<'a>,
         columns: Range<usize>,
         widen: impl Fn(&[f16], &mut [f32]),
-    ) -> WideRows<'a> {
+    ) -> Tile<'a> {
         match numbers {
-            Numbers::F32(values) => WideRows { values: &values[columns.start..], rows },
+            Numbers::F32(_) => Tile { numbers: numbers.skip(columns.start), rows },
             Numbers::F16(values) => {
                 let (count, width) = (rows.starts.len(), columns.len());
                 self.fit(count, width);
@@ -72,7 +81,7 @@ impl Wide {
                     widen(&values[start + columns.start..start + columns.end], wide);
                 }
                 let rows = RowStarts { starts: &self.starts[..count], last: count.saturating_sub(1) * width };
-                WideRows { values: wide, rows }
+                Tile { numbers: Numbers::F32(wide), rows }
             }
         }
     }

@@ -7,12 +7,15 @@ use half::f16;
 use super::{
     Attention, Span,
     cpu::{KEYS, KeyValues, PAIR, QUERIES, RowStarts, Rows, WeighedSum},
-    numbers::{Wide, WideRows},
+    numbers::{Numbers, Tile, Wide},
 };
 use crate::kernels::{pool::TileMut, simd};
 
 /// Keys whose values one head reads at a time: a few kilobytes.
 const VALUES: usize = 64;
+
+/// So few queries read f16 as it is: widening it once, for all, costs as much as widening it in each.
+const FEW: usize = 4;
 
 /// The memory of a task.
 #[derive(Debug)]
@@ -55,6 +58,8 @@ pub(super) struct Task<'a> {
     pub(super) groups: Range<usize>,
     /// Positions of the keys that any of its rows sees.
     pub(super) seen: Range<usize>,
+    /// Whether the kernels read f16 about as fast as f32.
+    pub(super) reads_f16: bool,
 }
 
 impl Task<'_> {
@@ -66,7 +71,7 @@ impl Task<'_> {
         memory: &mut Memory,
         mut tile: TileMut<'_, MaybeUninit<f32>>,
         widen: impl Fn(&[f16], &mut [f32]),
-        scores: impl Fn(&[&[f32]], &[f32], &RowStarts<'_>) -> [[f32; KEYS]; PAIR],
+        scores: impl Fn(&[&[f32]], Numbers<'_>, &RowStarts<'_>) -> [[f32; KEYS]; PAIR],
         weigh: impl Fn(&WeighedSum<'_>, &mut [f32]),
     ) {
         self.find_rows(&mut memory.starts);
@@ -95,10 +100,23 @@ impl Task<'_> {
         (self.rows.start + row, (self.groups.start + group) * self.group() + query % self.group())
     }
 
-    /// Where the columns of its groups are, whose first is `offset` columns from the row's.
-    fn columns(&self, offset: usize) -> Range<usize> {
+    /// The columns of its groups in some rows of the keys, or of the values, which begin at column `offset`: as they are, or
+    /// widened where that is worth it.
+    #[inline(always)]
+    fn tile<'t>(
+        &'t self,
+        wide: &'t mut Wide,
+        rows: RowStarts<'t>,
+        offset: usize,
+        widen: impl Fn(&[f16], &mut [f32]),
+    ) -> Tile<'t> {
         let dim = self.attention.heads.dim;
-        offset + self.groups.start * dim..offset + self.groups.end * dim
+        let columns = offset + self.groups.start * dim..offset + self.groups.end * dim;
+        if self.reads_f16 && self.rows.len() * self.group() <= FEW {
+            Tile { numbers: self.kv.numbers.skip(columns.start), rows }
+        } else {
+            wide.rows(self.kv.numbers, rows, columns, widen)
+        }
     }
 
     fn find_visible(&self, visible: &mut Vec<Range<usize>>) {
@@ -138,7 +156,7 @@ impl Task<'_> {
         &self,
         memory: &mut Memory,
         widen: impl Fn(&[f16], &mut [f32]),
-        scores: impl Fn(&[&[f32]], &[f32], &RowStarts<'_>) -> [[f32; KEYS]; PAIR],
+        scores: impl Fn(&[&[f32]], Numbers<'_>, &RowStarts<'_>) -> [[f32; KEYS]; PAIR],
     ) {
         let dim = self.attention.heads.dim;
         let (count, a_group) = (memory.starts.len(), self.rows.len() * self.group());
@@ -148,12 +166,11 @@ impl Task<'_> {
         for (tile, starts) in starts.chunks_exact(KEYS).enumerate() {
             let (rows, first) = (RowStarts { starts, last }, tile * KEYS);
             let in_sight = |visible: &Range<usize>| visible.start < first + KEYS && visible.end > first;
-            let WideRows { values: keys, rows } =
-                wide.rows(self.kv.numbers, rows, self.columns(self.kv.keys), &widen);
+            let Tile { numbers: keys, rows } = self.tile(wide, rows, self.kv.keys, &widen);
             let groups = queries.chunks(a_group).zip(visible.chunks(a_group));
             let groups = groups.zip(out.chunks_mut(a_group * count));
             for (group, ((queries, visible), out)) in groups.enumerate() {
-                let keys = &keys[group * dim..];
+                let keys = keys.skip(group * dim);
                 let pairs = queries.chunks(PAIR).zip(visible.chunks(PAIR));
                 for ((queries, visible), out) in pairs.zip(out.chunks_mut(PAIR * count)) {
                     if !visible.iter().any(in_sight) {
@@ -194,8 +211,7 @@ impl Task<'_> {
         let last = starts.iter().copied().max().unwrap_or(0);
         for first in (0..count).step_by(keys) {
             let rows = RowStarts { starts: &starts[first..count.min(first + keys)], last };
-            let values = wide.rows(self.kv.numbers, rows, self.columns(self.kv.values), &widen);
-            let WideRows { values, rows } = values;
+            let Tile { numbers: values, rows } = self.tile(wide, rows, self.kv.values, &widen);
             for (group, sums) in sums.chunks_exact_mut(a_group * dim).enumerate() {
                 for (block, sums) in sums.chunks_mut(QUERIES * dim).enumerate() {
                     let query = group * a_group + block * QUERIES;
@@ -207,7 +223,7 @@ impl Task<'_> {
                             starts: &rows.starts[keys.start - first..keys.end - first],
                             last: rows.last,
                         },
-                        values: &values[group * dim..],
+                        values: values.skip(group * dim),
                         dim,
                     };
                     let visible = &visible[query..query + sums.len() / dim];
