@@ -11,7 +11,7 @@ if [ -z "${DEPT_BIN:-}" ]; then
     DEPT_BIN=${CARGO_TARGET_DIR:-target}/release/dept
 fi
 export DEPT_BIN
-cargo bench --locked --quiet --no-run --bench engine --bench doors --bench dept_and_pt --bench linear
+cargo bench --locked --quiet --no-run --bench engine --bench doors --bench dept_and_pt --bench linear --bench attention
 
 section() { printf '\n### %s\n\n' "$1"; printf '%s (%s)\n' "$1" "$(date +%T)" >&2; }
 
@@ -33,5 +33,6 @@ section "Start"
 python3 benches/start.py --dept "$DEPT_BIN" models/flan-t5-small-en target/models/flan-t5-small target/models/smollm2/*.gguf "$@"
 # Criterion's, which knows no --small.
 [ $# -gt 0 ] || { section "Linear maps"; cargo bench --locked --quiet --bench linear; }
+[ $# -gt 0 ] || { section "Attention"; cargo bench --locked --quiet --bench attention; }
 section "The embedded model beside transformers"
 benches/peers/run.sh "$@"

@@ -27,7 +27,7 @@ use dept::{
         Place, RowIndices,
         dept_embed::{AdapterSlot, DeltaRow, LowRankSlot, Row, RowTable, UpdateSlot},
         pool::ComputePool,
-        ragged_attention::{Keys, Span},
+        ragged_attention::{Keys, Span, empty_slab},
     },
     layers::{Loader, PackedParts, Recipe},
     runner::{KvDtype, Runner, RunnerConfig, StepOutput, T5Runner},
@@ -136,7 +136,7 @@ impl Encoding {
             keys: Keys::Rows { start },
             causal: false,
         };
-        let slab = |_| Tensor::zeros((prompts * ROWS, model.slab_width()), DType::F32, &Device::Cpu);
+        let slab = |_| empty_slab((prompts * ROWS, model.slab_width()), DType::F16, &Device::Cpu);
         Ok(Self {
             prompt: noises(0, VIRTUAL * hidden),
             a: noises(1 << 20, TOKENS * RANK),

@@ -4,6 +4,7 @@ mod admin;
 mod backbone;
 mod descriptors;
 mod load;
+mod place;
 mod resident;
 mod signal;
 mod tls;
@@ -31,7 +32,7 @@ pub use trainable::Trainable;
 pub use watch::Watched;
 
 use crate::{
-    adapter::{CatalogueError, LoadRoot},
+    adapter::{Catalogue, CatalogueError, LoadRoot},
     api::{
         Readiness, State,
         grpc::{self, GrpcOptions},
@@ -159,6 +160,28 @@ pub async fn serve(config: ServeConfig, watched: Vec<Watched>) -> Result<(), App
     let router = http::public(Arc::clone(&resident.service), Arc::clone(&gate), options);
     let files = watched.into_iter().chain(own_files(&config, &gate, certificate.as_ref()));
     let watching = watch::watch(files.collect(), metrics, hangups, watch::PERIOD);
+    let ready = || {
+        if !resident.readiness().open() {
+            return Ok(()); // told to end meanwhile
+        }
+        addresses.write(config.port_file.as_deref())?;
+        announce(&config, addresses, &resident, began);
+        Ok(())
+    };
+    let waits = config.wait_for_pinned && resident.service.catalogue.lacks_pinned();
+    if waits {
+        resident.readiness().set(State::Pinning);
+        tracing::warn!(
+            http = %addresses.http,
+            grpc = ?addresses.grpc,
+            admin = %addresses.admin,
+            "not ready yet: requests are served, and --wait-for-pinned waits for the pinned adapters"
+        );
+    } else {
+        ready()?;
+    }
+    let keep_up = keep_up(waits, ready, resident.service.catalogue.clone());
+
     let (phase, phases) = tokio::sync::watch::channel(Phase::Serving);
     let tls = certificate.as_ref().map(Certificate::acceptor);
     let serve_http = server::serve(http, tls.clone(), router, limits, phases.clone());
@@ -168,7 +191,7 @@ pub async fn serve(config: ServeConfig, watched: Vec<Watched>) -> Result<(), App
         }
     };
     tokio::select! {
-        Err(error) = keep_up(&config, addresses, &resident, began) => return Err(error),
+        Err(error) = keep_up => return Err(error),
         ((), ()) = async { tokio::join!(serve_http, serve_grpc) } => {}
         // A client that reads nothing must not keep the process.
         () = grace(resident.ended()) => tracing::warn!("some clients did not take their answers in time"),
@@ -184,30 +207,20 @@ pub async fn serve(config: ServeConfig, watched: Vec<Watched>) -> Result<(), App
     Ok(())
 }
 
-/// Says that the server is ready as soon as it is, and follows the adapters for as long as it is polled.
+/// Follows the adapters for as long as it is polled, and says that the server is ready where that was waited for.
 ///
 /// # Errors
 /// When the port file can't be written.
 async fn keep_up(
-    config: &ServeConfig,
-    addresses: Addresses,
-    resident: &Resident,
-    began: Instant,
+    waits: bool,
+    ready: impl Fn() -> Result<(), AppError>,
+    catalogue: Catalogue,
 ) -> Result<(), AppError> {
-    let catalogue = &resident.service.catalogue;
-    if config.wait_for_pinned && catalogue.lacks_pinned() {
-        resident.readiness().set(State::Pinning);
-        tracing::warn!(
-            http = %addresses.http,
-            admin = %addresses.admin,
-            "not ready yet: requests are served, and --wait-for-pinned waits for the pinned adapters"
-        );
+    if waits {
         catalogue.hold_pinned().await;
+        ready()?;
     }
-    resident.readiness().open();
-    addresses.write(config.port_file.as_deref())?;
-    announce(config, addresses, resident, began);
-    catalogue.clone().watch().await;
+    catalogue.watch().await;
     Ok(())
 }
 

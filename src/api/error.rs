@@ -149,7 +149,8 @@ const TABLE: [ErrorRow; 22] = [
     row(ErrorCode::Draining, "draining", 503, UNAVAILABLE, Code::Unavailable,
         "The server is shutting down; retry on another replica.").retry_after(1),
     row(ErrorCode::NotReady, "not_ready", 503, UNAVAILABLE, Code::Unavailable,
-        "The model is not loaded yet, the engine has stopped, or the adapter store does not answer.").retry_after(5),
+        "The model is not loaded yet, the engine has stopped, the adapter store does not answer, or a pinned adapter is \
+         waited for (`/health/ready` with `--wait-for-pinned`).").retry_after(5),
     row(ErrorCode::EngineStuck, "engine_stuck", 503, UNAVAILABLE, Code::Unavailable,
         "On `/health/live`: a step of the engine has been running for longer than `--stuck-after`. Whoever watches the server \
          should start it anew.").retry_after(5),

@@ -33,15 +33,15 @@ impl Readiness {
         self.0.send_replace(state);
     }
 
-    /// Moves on to `Ready`, unless the server has begun to end.
-    pub fn open(&self) {
+    /// Moves on to `Ready`, unless the server has begun to end. Whether it has moved.
+    pub fn open(&self) -> bool {
         self.0.send_if_modified(|state| {
             let starts = matches!(state, State::Starting | State::Pinning);
             if starts {
                 *state = State::Ready;
             }
             starts
-        });
+        })
     }
 
     /// The state now.

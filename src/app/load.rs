@@ -7,10 +7,9 @@ use std::{
     thread::JoinHandle,
 };
 
-use candle_core::DType;
-
 use super::{
     backbone::{Backbone, Dimensions},
+    place::{kv_dtype, place},
     weights_cache::{Unkept, WeightsCache},
 };
 use crate::{
@@ -20,7 +19,7 @@ use crate::{
         t5,
         weights::{Weights, WeightsError},
     },
-    config::{Device, Dtype, EngineConfig, HubSettings, KvCacheDtype, ModelSource},
+    config::{EngineConfig, HubSettings, ModelSource},
     domain::{ContextWindow, ModelProfile},
     engine::{Engine, EngineHandle, EngineParts, QueueLimits},
     grammar::Grammars,
@@ -28,7 +27,7 @@ use crate::{
         CardError, Place,
         pool::{ComputePool, PoolError},
     },
-    layers::{LoadError, Loader, PackedParts, Recipe},
+    layers::{LoadError, Loader, PackedParts},
     runner::{KvDtype, RunnerConfig, RunnerError},
     scheduler::{Scheduler, SchedulerConfig},
     telemetry::Metrics,
@@ -109,19 +108,6 @@ pub enum LoadModelError {
     },
 }
 
-impl From<Dtype> for Recipe {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::Auto => Self::Stored,
-            Dtype::F32 => Self::F32,
-            Dtype::Fine => Self::Fine,
-            Dtype::I8 => Self::I8,
-            // Matrices of a GPU are rounded from exact weights.
-            Dtype::Bf16 => Self::F32,
-        }
-    }
-}
-
 /// A resident model with its tokenizer.
 #[derive(Debug)]
 pub struct LoadedModel {
@@ -141,9 +127,9 @@ pub struct LoadedModel {
 /// When a file is missing, broken or of a model that can't be run.
 pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> {
     let (place, recipe) = place(config)?;
-    let kv_dtype = kv_dtype(&place, config)?;
     let path = locate(&config.model)?;
     let weights = Weights::open(&path)?;
+    let kv_dtype = kv_dtype(&place, (config.kv_cache_dtype, config.dtype), &weights)?;
     let dimensions = Dimensions::read(&weights)?;
     let context = dimensions.context(config.max_model_len);
     let threads = NonZeroUsize::new(config.threads).unwrap_or(NonZeroUsize::MIN);
@@ -179,47 +165,6 @@ pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> 
         context,
     };
     Ok(LoadedModel { profile: Arc::new(profile), tokenizer, unkept, model, kv_dtype })
-}
-
-/// Where and how a model computes: on the GPU that was asked for, on the first one that can be used, else on the CPU.
-fn place(config: &EngineConfig) -> Result<(Place, Recipe), LoadModelError> {
-    let &EngineConfig { device, dtype, batch_invariant, .. } = config;
-    let floats = if dtype == Dtype::F32 { DType::F32 } else { DType::BF16 };
-    let on_card = |ordinal| Place::card(ordinal, floats, batch_invariant);
-    let refused = |device, instead| LoadModelError::Dtype { dtype: dtype.name(), device, instead };
-    let is_the_cpus = matches!(dtype, Dtype::I8 | Dtype::Fine);
-    let place = match device {
-        Device::Cpu => Place::Cpu,
-        Device::Cuda(ordinal) => on_card(ordinal).map_err(|why| LoadModelError::Card { ordinal, why })?,
-        Device::Auto if is_the_cpus => {
-            tracing::info!("device auto: computing on the CPU, which --dtype {} is for", dtype.name());
-            Place::Cpu
-        }
-        Device::Auto => on_card(0).unwrap_or_else(|why| {
-            tracing::info!(%why, "device auto: computing on the CPU");
-            Place::Cpu
-        }),
-    };
-    match (&place, dtype) {
-        (Place::Cpu, Dtype::Bf16) => Err(refused("the CPU", "use auto, fine, f32 or i8")),
-        (Place::Cpu, _) => Ok((place, dtype.into())),
-        (Place::Dense(_), _) if is_the_cpus => Err(refused("a GPU", "use auto, bf16 or f32")),
-        (Place::Dense(_), _) => Ok((place, Recipe::F32)),
-    }
-}
-
-/// How keys and values are kept: in f16 on the CPU, unless exact results are asked for.
-fn kv_dtype(place: &Place, config: &EngineConfig) -> Result<KvDtype, LoadModelError> {
-    match (place, config.kv_cache_dtype) {
-        (Place::Dense(_), KvCacheDtype::Auto) => Ok(KvDtype::Computed),
-        (Place::Dense(_), asked) => Err(LoadModelError::KvCacheDtype(asked.name())),
-        (Place::Cpu, KvCacheDtype::F32) => Ok(KvDtype::Computed),
-        (Place::Cpu, KvCacheDtype::F16) => Ok(KvDtype::F16),
-        (Place::Cpu, KvCacheDtype::Auto) => match config.dtype {
-            Dtype::F32 | Dtype::Fine => Ok(KvDtype::Computed),
-            Dtype::Auto | Dtype::I8 | Dtype::Bf16 => Ok(KvDtype::F16),
-        },
-    }
 }
 
 /// The model's folder or file, fetched from the hub where it is one of the hub's.

@@ -104,9 +104,13 @@ pub struct ServeArgs {
     #[arg(long, env = "DEPT_DRAIN_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = duration)]
     pub drain_timeout: Duration,
 
-    /// Answer /health/ready with 503 after the start until every pinned adapter is held in memory. Without it, one that can't be
-    /// keeps no server away, since a tenant may have pinned it; readiness says so. For clusters where all who may pin are trusted.
-    #[arg(long, env = "DEPT_WAIT_FOR_PINNED")]
+    /// After the start, answer /health/ready with 503 until every pinned adapter is held in memory. Without this flag a pinned
+    /// adapter that can't be loaded makes no server wait, since a tenant may have pinned it; readiness tells of it. For clusters
+    /// where all who may pin are trusted.
+    #[arg(
+        long, env = "DEPT_WAIT_FOR_PINNED", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+        default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true
+    )]
     pub wait_for_pinned: bool,
 
     /// How long one step of the engine may take before /health/live answers 503, so that whoever watches the server starts it
@@ -135,7 +139,10 @@ pub struct ServeArgs {
 
     /// Log every prompt and every answer too, of all tenants, as info of the target dept::texts. For finding out what clients
     /// send; whoever reads the log reads them.
-    #[arg(long, env = "DEPT_LOG_TEXTS")]
+    #[arg(
+        long, env = "DEPT_LOG_TEXTS", value_name = "BOOL", value_parser = BoolishValueParser::new(),
+        default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true
+    )]
     pub log_texts: bool,
 
     /// How a log line looks: text for people, json for collectors.
@@ -217,8 +224,8 @@ pub struct EngineArgs {
     #[arg(long, env = "DEPT_KV_CACHE_BYTES", value_name = "SIZE", default_value = "256MiB", value_parser = bytes)]
     pub kv_cache_bytes: u64,
 
-    /// How keys and values are kept: f16 takes half the memory and is faster, f32 is exact. auto is f16 on the CPU, but f32 with
-    /// --dtype f32 or fine; on a GPU it is as the weights.
+    /// How keys and values are kept: f32 is exact, f16 takes half the memory and less time to read. auto is f16 where the weights
+    /// are of 8 bits or fewer, in the model's file or by --dtype, else f32. On a GPU they are as the weights.
     #[arg(long, env = "DEPT_KV_CACHE_DTYPE", value_enum, value_name = "DTYPE", default_value = "auto")]
     pub kv_cache_dtype: KvCacheDtype,
 

@@ -121,7 +121,7 @@ impl Dtype {
 /// The number format that keys and values are kept in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum KvCacheDtype {
-    /// On the CPU f16, with a dtype of f32 or fine f32; on a GPU as the weights.
+    /// On the CPU f16 beside weights of 8 bits or fewer, else f32; on a GPU as the weights.
     #[default]
     Auto,
     /// 32-bit floats, as they are computed; on the CPU.

@@ -72,7 +72,7 @@ impl Place {
         }
     }
 
-    /// The numbers between products, and in K/V slabs.
+    /// The numbers between products.
     pub fn dtype(&self) -> DType {
         match self {
             Self::Cpu => DType::F32,

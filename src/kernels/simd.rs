@@ -75,6 +75,25 @@ pub(crate) fn widths() -> &'static [Width] {
     &ALL[..=ALL.iter().position(|&kind| kind == width()).expect("all kinds are listed")]
 }
 
+/// Bytes of a cache line.
+pub(crate) const LINE: usize = 64;
+
+/// Asks for `values` to be brought to the second cache, where the processor can be asked.
+#[inline(always)]
+pub(crate) fn prefetch<T>(values: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        let start = values.as_ptr().cast::<i8>();
+        for at in (0..size_of_val(values)).step_by(LINE) {
+            // SAFETY: a prefetch reads nothing, whatever it points to.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(at)) };
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
+}
+
 /// Sums are kept in this many lanes and folded at the end, on every instruction set.
 const LANES: usize = 16;
 

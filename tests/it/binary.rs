@@ -62,6 +62,10 @@ impl Process {
         fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
+    pub fn has_port_file(&self) -> bool {
+        self.folder.path().join("ports.json").exists()
+    }
+
     /// What `there` finds once there is something.
     pub fn until<T>(&mut self, there: impl Fn(&Self) -> Option<T>) -> T {
         loop {

@@ -311,6 +311,7 @@ async fn a_server_that_waits_for_a_pinned_adapter_serves_and_is_not_ready() {
         let address = words.filter_map(|word| word.strip_prefix(door)?.strip_prefix('=')).next();
         format!("http://{}", address.unwrap())
     };
+    assert!(!waiting.has_port_file(), "who waits for the file waits for readiness");
     let told = client().get(format!("{}/health/ready", address("admin"))).send().await.unwrap();
     assert_eq!(told.status(), 503);
     let told: Value = told.json().await.unwrap();

@@ -1,73 +1,25 @@
 //! The kernels for AVX-512, in the order of sums that [`super::cpu`] fixes.
 
 use std::arch::x86_64::{
-    __m512, __mmask16, _mm256_loadu_si256, _mm256_maskz_loadu_epi16, _mm512_add_ps, _mm512_castpd_ps,
-    _mm512_castps_pd, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps,
-    _mm512_mask3_fmadd_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4,
-    _mm512_shuffle_ps, _mm512_storeu_ps, _mm512_unpackhi_pd, _mm512_unpacklo_pd,
+    __m512, __mmask16, _mm512_add_ps, _mm512_castpd_ps, _mm512_castps_pd, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_mask_storeu_ps, _mm512_mask3_fmadd_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_shuffle_f32x4, _mm512_shuffle_ps, _mm512_storeu_ps, _mm512_unpackhi_pd, _mm512_unpacklo_pd,
 };
 
-use half::f16;
-
 use super::{
-    cpu::{KEYS, PAIR, QUERIES, RowStarts, WeighedSum},
+    cpu::{KEYS, PAIR, QUERIES, WeighedSum},
+    kept::Kept,
     numbers::Numbers,
+    row_starts::RowStarts,
 };
 
 /// Numbers in a vector.
 const LANES: usize = 16;
 
-/// A number that keys and values are kept in, read as f32.
-trait Kept: Copy {
-    /// 16 of them, of any alignment.
-    ///
-    /// # Safety
-    /// `at` points to 16 readable ones, and the processor has AVX-512.
-    unsafe fn load(at: *const Self) -> __m512;
-
-    /// Those in `mask`, and 0 in the other lanes.
-    ///
-    /// # Safety
-    /// `at` points to readable ones where `mask` has a bit, and the processor has AVX-512.
-    unsafe fn load_first(mask: __mmask16, at: *const Self) -> __m512;
-}
-
-impl Kept for f32 {
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
-    unsafe fn load(at: *const Self) -> __m512 {
-        // SAFETY: as the trait has it.
-        unsafe { _mm512_loadu_ps(at) }
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
-    unsafe fn load_first(mask: __mmask16, at: *const Self) -> __m512 {
-        // SAFETY: as the trait has it.
-        unsafe { _mm512_maskz_loadu_ps(mask, at) }
-    }
-}
-
-impl Kept for f16 {
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
-    unsafe fn load(at: *const Self) -> __m512 {
-        // SAFETY: as the trait has it.
-        _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(at.cast()) })
-    }
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    #[inline]
-    unsafe fn load_first(mask: __mmask16, at: *const Self) -> __m512 {
-        // SAFETY: as the trait has it.
-        _mm512_cvtph_ps(unsafe { _mm256_maskz_loadu_epi16(mask, at.cast()) })
-    }
-}
-
 /// The dot products of one or two queries with the keys in `rows` of `keys`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
-pub(super) fn scores(queries: &[&[f32]], keys: Numbers<'_>, rows: &RowStarts<'_>) -> [[f32; KEYS]; PAIR] {
+pub(super) fn scores(queries: &[&[f32]], keys: Numbers<'_>, rows: RowStarts<'_>) -> [[f32; KEYS]; PAIR] {
     match keys {
         Numbers::F32(keys) => scores_by(queries, keys, rows),
         Numbers::F16(keys) => scores_by(queries, keys, rows),
@@ -76,7 +28,7 @@ pub(super) fn scores(queries: &[&[f32]], keys: Numbers<'_>, rows: &RowStarts<'_>
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
-fn scores_by<T: Kept>(queries: &[&[f32]], keys: &[T], rows: &RowStarts<'_>) -> [[f32; KEYS]; PAIR] {
+fn scores_by<T: Kept>(queries: &[&[f32]], keys: &[T], rows: RowStarts<'_>) -> [[f32; KEYS]; PAIR] {
     match *queries {
         [one] => [scores_of_any([one], keys, rows)[0], [0.0; KEYS]],
         [one, other] => scores_of_any([one, other], keys, rows),
@@ -90,7 +42,7 @@ fn scores_by<T: Kept>(queries: &[&[f32]], keys: &[T], rows: &RowStarts<'_>) -> [
 fn scores_of_any<T: Kept, const R: usize>(
     queries: [&[f32]; R],
     keys: &[T],
-    rows: &RowStarts<'_>,
+    rows: RowStarts<'_>,
 ) -> [[f32; KEYS]; R] {
     // Heads that models have, in whole vectors, so that the queries stay in registers.
     match queries[0].len() {
@@ -112,11 +64,11 @@ fn scores_of_any<T: Kept, const R: usize>(
 fn scores_of<T: Kept, const R: usize, const C: usize>(
     queries: [&[f32]; R],
     keys: &[T],
-    rows: &RowStarts<'_>,
+    rows: RowStarts<'_>,
 ) -> [[f32; KEYS]; R] {
-    let starts: &[usize; KEYS] = rows.starts.try_into().expect("a tile of keys is whole");
+    let starts: &[usize; KEYS] = rows.starts().try_into().expect("a tile of keys is whole");
     let dim = queries[0].len();
-    assert!(rows.last + dim <= keys.len(), "the keys lie inside of their matrix");
+    assert!(rows.last() + dim <= keys.len(), "the keys lie inside of their matrix");
     assert!(queries.iter().all(|q| q.len() == dim), "queries are of one length");
     let mut whole = [[_mm512_setzero_ps(); C]; R];
     for (whole, q) in whole.iter_mut().zip(queries) {
@@ -248,10 +200,10 @@ fn weigh_by<T: Kept>(call: &WeighedSum<'_>, values: &[T], sums: &mut [f32]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
 fn weigh_rows<T: Kept, const R: usize>(call: &WeighedSum<'_>, values: &[T], sums: &mut [f32]) {
-    let keys = call.rows.starts.len();
+    let keys = call.rows.starts().len();
     assert!(sums.len() >= R * call.dim, "an output a query");
     assert!(call.weights.len() >= (R - 1) * call.stride + keys, "a weight a key and query");
-    assert!(values.len() >= call.rows.last + call.dim, "the values lie inside of their matrix");
+    assert!(values.len() >= call.rows.last() + call.dim, "the values lie inside of their matrix");
     let mut column = 0;
     while column + 4 * LANES <= call.dim {
         // SAFETY: as asserted, and the strip's columns are below `dim`.
@@ -289,7 +241,7 @@ unsafe fn strip<T: Kept, const R: usize, const V: usize>(
                 *acc = _mm512_maskz_loadu_ps(mask, sums.add(r * call.dim + column + v * LANES));
             }
         }
-        for (key, &start) in call.rows.starts.iter().enumerate() {
+        for (key, &start) in call.rows.starts().iter().enumerate() {
             let mut row = [_mm512_setzero_ps(); V];
             for (v, row) in row.iter_mut().enumerate() {
                 let value = values.add(start + column + v * LANES);

@@ -12,6 +12,7 @@ use super::{
     Attention,
     numbers::Numbers,
     portable,
+    row_starts::RowStarts,
     task::{Memory, Task},
 };
 use crate::kernels::{
@@ -62,13 +63,6 @@ impl KeyValues<'_> {
     }
 }
 
-/// Rows of a matrix, by where they start; none starts behind `last`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RowStarts<'a> {
-    pub starts: &'a [usize],
-    pub last: usize,
-}
-
 /// Weighs values into the outputs of at most [`QUERIES`] queries that see the same keys.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WeighedSum<'a> {
@@ -102,7 +96,8 @@ pub(super) fn attend(
         let last = span.visible(rows.end - 1, attention.window);
         let groups = tile.columns().start / group_columns..tile.columns().end / group_columns;
         let seen = first.start..last.end;
-        let reads_f16 = width == Width::Avx512;
+        // AVX2's kernels are plain Rust, in which a number's conversion is a call.
+        let reads_f16 = width != Width::Avx2;
         let task = Task { attention, span, q, kv, rows, groups, seen, reads_f16 };
         MEMORY.with_borrow_mut(|memory| match width {
             // SAFETY: `width` names only vectors that this processor has.

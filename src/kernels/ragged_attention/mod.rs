@@ -24,10 +24,13 @@ mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod error;
+#[cfg(target_arch = "x86_64")]
+mod kept;
 mod numbers;
 #[cfg(any(test, feature = "cuda"))]
 mod plan;
 mod portable;
+mod row_starts;
 mod slab;
 mod tables;
 mod task;

@@ -5,7 +5,8 @@ use std::ops::Range;
 use bytemuck::{Pod, Zeroable};
 use half::f16;
 
-use super::cpu::RowStarts;
+use super::row_starts::RowStarts;
+use crate::kernels::simd;
 
 /// A matrix of keys or values, row-major.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +22,20 @@ impl Numbers<'_> {
         match self {
             Self::F32(values) => Self::F32(&values[count..]),
             Self::F16(values) => Self::F16(&values[count..]),
+        }
+    }
+
+    /// Asks for some columns of some rows, which are needed soon.
+    #[inline(always)]
+    pub fn prefetch(self, rows: RowStarts<'_>, columns: Range<usize>) {
+        let of_row = |start: usize| start + columns.start..start + columns.end;
+        match self {
+            Self::F32(values) => {
+                rows.starts().iter().for_each(|&start| simd::prefetch(&values[of_row(start)]))
+            }
+            Self::F16(values) => {
+                rows.starts().iter().for_each(|&start| simd::prefetch(&values[of_row(start)]))
+            }
         }
     }
 
@@ -40,15 +55,18 @@ pub(super) struct Tile<'a> {
     pub rows: RowStarts<'a>,
 }
 
+/// Numbers in a cache line.
+const LINE: usize = simd::LINE / size_of::<f32>();
+
 /// A cache line.
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C, align(64))]
 struct Line([f32; LINE]);
 
-/// Numbers in a cache line.
-const LINE: usize = 16;
+const _: () = assert!(align_of::<Line>() == simd::LINE, "a line starts where the cache's does");
 
-/// Where a tile of f16 is widened once for many queries. It stays in the nearest cache.
+/// Where a tile of f16 is widened once for many queries. It stays in the nearest cache: 16 rows of the heads of a task, or 64 of
+/// one.
 #[derive(Debug)]
 pub(super) struct Wide {
     /// A vector that lies across two lines is read twice.
@@ -74,13 +92,13 @@ impl Wide {
         match numbers {
             Numbers::F32(_) => Tile { numbers: numbers.skip(columns.start), rows },
             Numbers::F16(values) => {
-                let (count, width) = (rows.starts.len(), columns.len());
+                let (count, width) = (rows.starts().len(), columns.len());
                 self.fit(count, width);
                 let wide: &mut [f32] = bytemuck::cast_slice_mut(&mut self.lines);
-                for (start, wide) in rows.starts.iter().zip(wide.chunks_exact_mut(width)) {
+                for (start, wide) in rows.starts().iter().zip(wide.chunks_exact_mut(width)) {
                     widen(&values[start + columns.start..start + columns.end], wide);
                 }
-                let rows = RowStarts { starts: &self.starts[..count], last: count.saturating_sub(1) * width };
+                let rows = RowStarts::new(&self.starts[..count]);
                 Tile { numbers: Numbers::F32(wide), rows }
             }
         }

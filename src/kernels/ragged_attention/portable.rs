@@ -1,14 +1,15 @@
 //! The kernels in plain Rust, compiled for whatever vectors their caller has.
 
 use super::{
-    cpu::{KEYS, PAIR, RowStarts, WeighedSum},
+    cpu::{KEYS, PAIR, WeighedSum},
     numbers::Numbers,
+    row_starts::RowStarts,
 };
 use crate::kernels::simd;
 
 /// The dot products of at most [`PAIR`] queries with the keys in `rows` of `keys`.
 #[inline(always)]
-pub(super) fn scores(queries: &[&[f32]], keys: Numbers<'_>, rows: &RowStarts<'_>) -> [[f32; KEYS]; PAIR] {
+pub(super) fn scores(queries: &[&[f32]], keys: Numbers<'_>, rows: RowStarts<'_>) -> [[f32; KEYS]; PAIR] {
     match keys {
         Numbers::F32(keys) => scores_of(queries, keys, rows),
         Numbers::F16(keys) => scores_of(queries, keys, rows),
@@ -19,11 +20,11 @@ pub(super) fn scores(queries: &[&[f32]], keys: Numbers<'_>, rows: &RowStarts<'_>
 fn scores_of<T: Copy + Into<f32>>(
     queries: &[&[f32]],
     keys: &[T],
-    rows: &RowStarts<'_>,
+    rows: RowStarts<'_>,
 ) -> [[f32; KEYS]; PAIR] {
     let mut scores = [[0.0; KEYS]; PAIR];
     for (q, scores) in queries.iter().zip(&mut scores) {
-        for (score, &start) in scores.iter_mut().zip(rows.starts) {
+        for (score, &start) in scores.iter_mut().zip(rows.starts()) {
             *score = simd::dot(q, &keys[start..start + q.len()]);
         }
     }
@@ -49,7 +50,7 @@ fn weigh_of<T: Copy + Into<f32>>(call: &WeighedSum<'_>, values: &[T], sums: &mut
             let mut sums = [0f32; STRIP];
             let sums = &mut sums[..out.len()];
             sums.copy_from_slice(out);
-            for (&weight, &start) in weights.iter().zip(call.rows.starts) {
+            for (&weight, &start) in weights.iter().zip(call.rows.starts()) {
                 let values = &values[start + strip * STRIP..][..sums.len()];
                 for (sum, value) in sums.iter_mut().zip(values) {
                     *sum = weight.mul_add((*value).into(), *sum);

@@ -5,15 +5,12 @@ use half::f16;
 
 use super::{AttentionError, matrix};
 use crate::{
-    kernels::{RowIndices, floats},
+    kernels::{RowIndices, floats, simd::LINE},
     kv::{BlockCopy, BlockId},
 };
 
-/// Bytes of a cache line.
-const LINE: usize = 64;
-
-/// An empty slab: `(rows, width)`. On the CPU it begins with a cache line, for vectors that lie across two are read twice; and
-/// its pages cost no memory until they are first written.
+/// An empty slab: `(rows, width)`. On the CPU it starts where a cache line does, because a vector that lies across two lines is
+/// read twice; and its pages cost no memory until they are first written.
 ///
 /// # Errors
 /// When the device has no memory for it.

@@ -6,13 +6,18 @@ use half::f16;
 
 use super::{
     Attention, Span,
-    cpu::{KEYS, KeyValues, PAIR, QUERIES, RowStarts, Rows, WeighedSum},
+    cpu::{KEYS, KeyValues, PAIR, QUERIES, Rows, WeighedSum},
     numbers::{Numbers, Tile, Wide},
+    row_starts::RowStarts,
 };
 use crate::kernels::{pool::TileMut, simd};
 
 /// Keys whose values one head reads at a time: a few kilobytes.
 const VALUES: usize = 64;
+
+/// Values that are fetched while scores are made: rows hold keys and values in turns, and read so they come from memory in one
+/// go. More would drive each other out of the second cache before they are needed.
+const NEAR: usize = 1 << 17;
 
 /// So few queries read f16 as it is: widening it once, for all, costs as much as widening it in each.
 const FEW: usize = 4;
@@ -71,7 +76,7 @@ impl Task<'_> {
         memory: &mut Memory,
         mut tile: TileMut<'_, MaybeUninit<f32>>,
         widen: impl Fn(&[f16], &mut [f32]),
-        scores: impl Fn(&[&[f32]], Numbers<'_>, &RowStarts<'_>) -> [[f32; KEYS]; PAIR],
+        scores: impl Fn(&[&[f32]], Numbers<'_>, RowStarts<'_>) -> [[f32; KEYS]; PAIR],
         weigh: impl Fn(&WeighedSum<'_>, &mut [f32]),
     ) {
         self.find_rows(&mut memory.starts);
@@ -100,6 +105,12 @@ impl Task<'_> {
         (self.rows.start + row, (self.groups.start + group) * self.group() + query % self.group())
     }
 
+    /// The columns of its groups among those of the keys, or of the values, which begin at column `offset`.
+    fn columns(&self, offset: usize) -> Range<usize> {
+        let dim = self.attention.heads.dim;
+        offset + self.groups.start * dim..offset + self.groups.end * dim
+    }
+
     /// The columns of its groups in some rows of the keys, or of the values, which begin at column `offset`: as they are, or
     /// widened where that is worth it.
     #[inline(always)]
@@ -110,8 +121,7 @@ impl Task<'_> {
         offset: usize,
         widen: impl Fn(&[f16], &mut [f32]),
     ) -> Tile<'t> {
-        let dim = self.attention.heads.dim;
-        let columns = offset + self.groups.start * dim..offset + self.groups.end * dim;
+        let columns = self.columns(offset);
         if self.reads_f16 && self.rows.len() * self.group() <= FEW {
             Tile { numbers: self.kv.numbers.skip(columns.start), rows }
         } else {
@@ -156,15 +166,19 @@ impl Task<'_> {
         &self,
         memory: &mut Memory,
         widen: impl Fn(&[f16], &mut [f32]),
-        scores: impl Fn(&[&[f32]], Numbers<'_>, &RowStarts<'_>) -> [[f32; KEYS]; PAIR],
+        scores: impl Fn(&[&[f32]], Numbers<'_>, RowStarts<'_>) -> [[f32; KEYS]; PAIR],
     ) {
         let dim = self.attention.heads.dim;
         let (count, a_group) = (memory.starts.len(), self.rows.len() * self.group());
         let Memory { starts, queries, visible, scores: out, wide, .. } = memory;
         let q = |start: usize| &self.q.values[start..start + dim];
-        let last = starts.iter().copied().max().unwrap_or(0);
-        for (tile, starts) in starts.chunks_exact(KEYS).enumerate() {
-            let (rows, first) = (RowStarts { starts, last }, tile * KEYS);
+        let near = count * self.columns(0).len() <= NEAR;
+        let all = RowStarts::new(starts);
+        for first in (0..count).step_by(KEYS) {
+            let rows = all.part(first..first + KEYS);
+            if near {
+                self.kv.numbers.prefetch(rows, self.columns(self.kv.values));
+            }
             let in_sight = |visible: &Range<usize>| visible.start < first + KEYS && visible.end > first;
             let Tile { numbers: keys, rows } = self.tile(wide, rows, self.kv.keys, &widen);
             let groups = queries.chunks(a_group).zip(visible.chunks(a_group));
@@ -177,8 +191,8 @@ impl Task<'_> {
                         continue;
                     }
                     let found = match *queries {
-                        [one] => scores(&[q(one)], keys, &rows),
-                        [one, other] => scores(&[q(one), q(other)], keys, &rows),
+                        [one] => scores(&[q(one)], keys, rows),
+                        [one, other] => scores(&[q(one), q(other)], keys, rows),
                         _ => unreachable!("a chunk is one or two"),
                     };
                     for (out, found) in out.chunks_exact_mut(count).zip(found) {
@@ -206,11 +220,11 @@ impl Task<'_> {
         }
         let a_group = self.rows.len() * self.group();
         let Memory { starts, visible, scores, sums, wide, .. } = memory;
+        let all = RowStarts::new(starts);
         // Of all heads together as many as the nearest cache takes.
         let keys = if self.groups.len() == 1 { VALUES } else { KEYS };
-        let last = starts.iter().copied().max().unwrap_or(0);
         for first in (0..count).step_by(keys) {
-            let rows = RowStarts { starts: &starts[first..count.min(first + keys)], last };
+            let rows = all.part(first..count.min(first + keys));
             let Tile { numbers: values, rows } = self.tile(wide, rows, self.kv.values, &widen);
             for (group, sums) in sums.chunks_exact_mut(a_group * dim).enumerate() {
                 for (block, sums) in sums.chunks_mut(QUERIES * dim).enumerate() {
@@ -219,10 +233,7 @@ impl Task<'_> {
                         weights: &scores[query * count + keys.start..],
                         stride: count,
                         queries,
-                        rows: RowStarts {
-                            starts: &rows.starts[keys.start - first..keys.end - first],
-                            last: rows.last,
-                        },
+                        rows: rows.part(keys.start - first..keys.end - first),
                         values: values.skip(group * dim),
                         dim,
                     };

@@ -215,6 +215,28 @@ fn a_slab_of_f16_takes_what_is_nearest_and_its_blocks_are_copied() {
 }
 
 #[test]
+fn an_empty_slab_starts_with_a_cache_line() {
+    for dtype in [DType::F32, DType::F16] {
+        let slabs: Vec<Tensor> =
+            (1..9).map(|rows| empty_slab((rows * 37, 24), dtype, &Device::Cpu).unwrap()).collect();
+        for slab in &slabs {
+            let (storage, layout) = slab.storage_and_layout();
+            let (start, end) = layout.contiguous_offsets().unwrap();
+            let (address, zeros) = match &*storage {
+                candle_core::Storage::Cpu(CpuStorage::F32(all)) => {
+                    (all[start..].as_ptr().addr(), all[start..end].iter().all(|x| *x == 0.0))
+                }
+                candle_core::Storage::Cpu(CpuStorage::F16(all)) => {
+                    (all[start..].as_ptr().addr(), all[start..end].iter().all(|x| *x == f16::ZERO))
+                }
+                _ => unreachable!("a slab of the CPU"),
+            };
+            assert_eq!((address % 64, zeros, end - start), (0, true, slab.elem_count()), "{dtype:?}");
+        }
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_an_error() {
     let slab = Tensor::zeros((6, 4), DType::F32, &Device::Cpu).unwrap();
     let source = Tensor::zeros((1, 6), DType::F32, &Device::Cpu).unwrap();
