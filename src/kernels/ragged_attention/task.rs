@@ -15,11 +15,11 @@ use crate::kernels::{pool::TileMut, simd};
 /// Keys whose values one head reads at a time: a few kilobytes.
 const VALUES: usize = 64;
 
-/// Values that are fetched while scores are made: rows hold keys and values in turns, and read so they come from memory in one
-/// go. More would drive each other out of the second cache before they are needed.
+/// So many values are fetched while scores are made: rows hold keys and values in turns, and read so they come from memory in
+/// one go. More would drive each other out of the second cache before they are needed.
 const NEAR: usize = 1 << 17;
 
-/// So few queries read f16 as it is: widening it once, for all, costs as much as widening it in each.
+/// Queries of a group that are few: they read f16 as it is, because to widen it once for all costs as much as in each.
 const FEW: usize = 4;
 
 /// The memory of a task.
@@ -98,6 +98,11 @@ impl Task<'_> {
         self.attention.heads.heads / self.attention.heads.kv_heads
     }
 
+    /// Whether little is done with each key, so that its way from memory counts.
+    fn few(&self) -> bool {
+        self.rows.len() * self.group() <= FEW
+    }
+
     /// The row and the head of a query.
     fn place(&self, query: usize) -> (usize, usize) {
         let by_row = query / self.group();
@@ -122,7 +127,7 @@ impl Task<'_> {
         widen: impl Fn(&[f16], &mut [f32]),
     ) -> Tile<'t> {
         let columns = self.columns(offset);
-        if self.reads_f16 && self.rows.len() * self.group() <= FEW {
+        if self.reads_f16 && self.few() {
             Tile { numbers: self.kv.numbers.skip(columns.start), rows }
         } else {
             wide.rows(self.kv.numbers, rows, columns, widen)
@@ -172,7 +177,7 @@ impl Task<'_> {
         let (count, a_group) = (memory.starts.len(), self.rows.len() * self.group());
         let Memory { starts, queries, visible, scores: out, wide, .. } = memory;
         let q = |start: usize| &self.q.values[start..start + dim];
-        let near = count * self.columns(0).len() <= NEAR;
+        let near = self.few() && count * self.columns(0).len() <= NEAR;
         let all = RowStarts::new(starts);
         for first in (0..count).step_by(KEYS) {
             let rows = all.part(first..first + KEYS);
