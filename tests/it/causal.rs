@@ -12,6 +12,7 @@ use dept::{
     kv::BlockId,
     layers::Recipe,
     runner::KvDtype,
+    sampling::Sampled,
 };
 use serde::Deserialize;
 
@@ -176,14 +177,16 @@ fn given_tokens_score_what_they_scored_when_they_were_chosen() {
         let leases = leases(family, &cases);
         let model = || load_decoder(&golden(family), Recipe::Stored, 2);
         let generate = |jobs: &[Job], memory| generate_causal(model(), jobs, memory).0;
-        let jobs = |scored: bool| -> Vec<Job> {
-            let jobs = cases.iter().zip(&leases).map(|(case, lease)| match scored {
-                false => Job::new(case.prompt_ids.clone(), lease.clone(), case.tokens.len()),
-                true => Job {
-                    given: case.tokens.clone(),
-                    scoring: Scoring::Given,
-                    ..Job::new(case.prompt_ids.clone(), lease.clone(), 0)
-                },
+        let asked = cases.iter().zip(&leases);
+        let asked =
+            asked.map(|(case, lease)| Job::new(case.prompt_ids.clone(), lease.clone(), case.tokens.len()));
+        let asked: Vec<Job> = asked.collect();
+        let given = |chosen: &[Vec<Sampled>]| -> Vec<Job> {
+            let jobs = asked.iter().zip(chosen).map(|(job, chosen)| Job {
+                given: chosen.iter().map(|sampled| sampled.token).collect(),
+                scoring: Scoring::Given,
+                max_tokens: 0,
+                ..job.clone()
             });
             jobs.collect()
         };
@@ -195,16 +198,21 @@ fn given_tokens_score_what_they_scored_when_they_were_chosen() {
             prefix_cache: true,
             ..Memory::default()
         };
+        // These models are of random weights, whose scores are large: f16 may turn a close call.
         for (kv_dtype, most_off) in [(KvDtype::Computed, 1e-3), (KvDtype::F16, 5e-2)] {
             let (roomy, tight) = (Memory { kv_dtype, ..Memory::default() }, Memory { kv_dtype, ..tight });
-            let chosen = generate(&jobs(false), roomy);
+            let chosen = generate(&asked, roomy);
             for memory in [roomy, tight] {
-                assert!(generate(&jobs(true), memory) == chosen, "{family} {memory:?}");
+                assert!(generate(&given(&chosen), memory) == chosen, "{family} {memory:?}");
             }
             for (case, found) in cases.iter().zip(&chosen) {
-                for (sampled, expected) in found.iter().zip(&case.logprobs) {
+                for ((sampled, token), expected) in found.iter().zip(&case.tokens).zip(&case.logprobs) {
                     let off = (sampled.logprob.unwrap() - expected).abs();
                     assert!(off < most_off, "{family} {} {kv_dtype:?}: {off}", case.name);
+                    if sampled.token != *token {
+                        assert_eq!(kv_dtype, KvDtype::F16, "{family} {}", case.name);
+                        break;
+                    }
                 }
             }
         }
