@@ -4,6 +4,7 @@ mod admin;
 mod backbone;
 mod descriptors;
 mod load;
+mod opening;
 mod place;
 mod resident;
 mod signal;
@@ -15,13 +16,14 @@ mod weights_cache;
 
 use std::{
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::net::TcpListener;
 
+use opening::{Addresses, Opening};
 use tls::Certificate;
 use traces::Tracing;
 
@@ -32,7 +34,7 @@ pub use trainable::Trainable;
 pub use watch::Watched;
 
 use crate::{
-    adapter::{Catalogue, CatalogueError, LoadRoot},
+    adapter::{CatalogueError, LoadRoot},
     api::{
         Readiness, State,
         grpc::{self, GrpcOptions},
@@ -160,27 +162,10 @@ pub async fn serve(config: ServeConfig, watched: Vec<Watched>) -> Result<(), App
     let router = http::public(Arc::clone(&resident.service), Arc::clone(&gate), options);
     let files = watched.into_iter().chain(own_files(&config, &gate, certificate.as_ref()));
     let watching = watch::watch(files.collect(), metrics, hangups, watch::PERIOD);
-    let ready = || {
-        if !resident.readiness().open() {
-            return Ok(()); // told to end meanwhile
-        }
-        addresses.write(config.port_file.as_deref())?;
-        announce(&config, addresses, &resident, began);
-        Ok(())
-    };
-    let waits = config.wait_for_pinned && resident.service.catalogue.lacks_pinned();
-    if waits {
-        resident.readiness().set(State::Pinning);
-        tracing::warn!(
-            http = %addresses.http,
-            grpc = ?addresses.grpc,
-            admin = %addresses.admin,
-            "not ready yet: requests are served, and --wait-for-pinned waits for the pinned adapters"
-        );
-    } else {
-        ready()?;
-    }
-    let keep_up = keep_up(waits, ready, resident.service.catalogue.clone());
+    // Before anybody hears that the server is there: who has heard it may end it.
+    let shutdowns = signal::Shutdowns::new();
+    let opening = Opening { config: &config, addresses, resident: &resident, began };
+    let waits = opening.begin()?;
 
     let (phase, phases) = tokio::sync::watch::channel(Phase::Serving);
     let tls = certificate.as_ref().map(Certificate::acceptor);
@@ -191,11 +176,11 @@ pub async fn serve(config: ServeConfig, watched: Vec<Watched>) -> Result<(), App
         }
     };
     tokio::select! {
-        Err(error) = keep_up => return Err(error),
+        Err(error) = opening.keep_up(waits) => return Err(error),
         ((), ()) = async { tokio::join!(serve_http, serve_grpc) } => {}
         // A client that reads nothing must not keep the process.
         () = grace(resident.ended()) => tracing::warn!("some clients did not take their answers in time"),
-        () = drain(&resident, &phase, (config.drain_delay, config.drain_timeout)) => tracing::warn!("what was left has been dropped"),
+        () = drain(&resident, &phase, shutdowns, (config.drain_delay, config.drain_timeout)) => tracing::warn!("what was left has been dropped"),
         () = watching => {}
     }
     let ended = resident.ended().await;
@@ -204,23 +189,6 @@ pub async fn serve(config: ServeConfig, watched: Vec<Watched>) -> Result<(), App
         return Err(AppError::EngineDied);
     }
     tracing::info!("drained");
-    Ok(())
-}
-
-/// Follows the adapters for as long as it is polled, and says that the server is ready where that was waited for.
-///
-/// # Errors
-/// When the port file can't be written.
-async fn keep_up(
-    waits: bool,
-    ready: impl Fn() -> Result<(), AppError>,
-    catalogue: Catalogue,
-) -> Result<(), AppError> {
-    if waits {
-        catalogue.hold_pinned().await;
-        ready()?;
-    }
-    catalogue.watch().await;
     Ok(())
 }
 
@@ -235,9 +203,9 @@ async fn grace(ended: impl Future<Output = bool>) {
 async fn drain(
     resident: &Resident,
     phase: &tokio::sync::watch::Sender<Phase>,
+    mut shutdowns: signal::Shutdowns,
     (delay, timeout): (Duration, Duration),
 ) {
-    let mut shutdowns = signal::Shutdowns::new();
     let mut hurried = false;
     tokio::select! {
         () = shutdowns.next() => {
@@ -315,46 +283,6 @@ fn http_options(config: &ServeConfig, gate: &Gate, address: SocketAddr) -> Resul
 /// The hosts that requests to `address` may name.
 fn hosts(gate: &Gate, address: SocketAddr) -> Hosts {
     if gate.is_open() { Hosts::of(address) } else { Hosts::Keyed }
-}
-
-/// Where the server really listens.
-#[derive(Debug, Clone, Copy, serde::Serialize)]
-struct Addresses {
-    http: SocketAddr,
-    /// Null where there is no such door.
-    grpc: Option<SocketAddr>,
-    admin: SocketAddr,
-}
-
-impl Addresses {
-    /// Writes them as JSON, whole or not at all: who waits for the file must not read half of it.
-    fn write(&self, file: Option<&Path>) -> Result<(), AppError> {
-        let Some(path) = file else { return Ok(()) };
-        let failed = |source| AppError::PortFile { path: path.to_owned(), source };
-        let json = serde_json::to_string(self).map_err(|error| failed(error.into()))?;
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(".tmp");
-        std::fs::write(&temporary, json + "\n").map_err(failed)?;
-        std::fs::rename(&temporary, path).map_err(failed)
-    }
-}
-
-fn announce(config: &ServeConfig, addresses: Addresses, resident: &Resident, began: Instant) {
-    if config.log_texts {
-        tracing::warn!("prompts and answers of all tenants are logged, as info of dept::texts (--log-texts)");
-    }
-    tracing::info!(
-        model = resident.model().name,
-        adapters = resident.service.catalogue.len(),
-        threads = config.engine.threads,
-        grpc = addresses.grpc.map_or("off".to_owned(), |address| address.to_string()),
-        admin = %addresses.admin,
-        took_ms = began.elapsed().as_millis() as u64,
-        keys = config.api_keys.is_some(),
-        "ready: POST {}://{}/v1/generate",
-        if config.tls.is_some() { "https" } else { "http" },
-        addresses.http
-    );
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 mod args;
 mod crypto;
+mod engine;
 mod file;
 mod hub;
 mod location;
@@ -16,12 +17,13 @@ mod units;
 
 pub use args::{EngineArgs, ServeArgs};
 pub(crate) use crypto::choose_crypto;
+pub use engine::EngineConfig;
 pub use file::{file_of, parse};
 pub use hub::{HubModel, HubSettings};
 pub use location::{Location, LocationError, Scheme};
 pub use model_source::{ModelSource, SourceError};
 pub use places::Places;
-pub use serve::{ConfigError, ConnectionLimits, EngineConfig, ServeConfig, TlsFiles};
+pub use serve::{ConfigError, ConnectionLimits, ServeConfig, TlsFiles};
 pub use units::{Device, Door, Dtype, KvCacheDtype, Shelf};
 pub(crate) use units::{count, duration};
 

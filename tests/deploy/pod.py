@@ -23,7 +23,7 @@ def manifest(ports):
     [server] = deployment["spec"]["template"]["spec"]["containers"]
     server["image"] = IMAGE
     server["imagePullPolicy"] = "Never"
-    del server["startupProbe"], server["readinessProbe"], server["livenessProbe"], server["lifecycle"]
+    del server["readinessProbe"], server["livenessProbe"], server["lifecycle"]
     for port in server["ports"]:
         port |= {"hostIP": "127.0.0.1", "hostPort": ports[port["name"]]}
     # podman 4.3 mounts a Secret's values as they stand in the manifest, in base64: a ConfigMap takes its place.

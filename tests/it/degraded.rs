@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, runtime::Runtime};
 
 use crate::{
-    binary::{Process, Server, client},
+    support::process::{Process, Server, client},
     support::repo,
 };
 
@@ -272,13 +272,19 @@ async fn a_bucket_that_goes_away_or_refuses_costs_only_what_is_not_in_memory() {
 async fn a_server_whose_bucket_does_not_answer_does_not_start() {
     let mut door = Door::open().await;
     door.shut();
-    let output = crate::binary::dept(&["serve", "--adapters", "s3://adapters/team", "--http", "127.0.0.1:0"])
-        .args(["--grpc", "off", "--admin", "127.0.0.1:0"])
-        .env("AWS_ENDPOINT", format!("http://{}", door.address))
-        .envs([("AWS_ALLOW_HTTP", "true"), ("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "y")])
-        .output()
-        .unwrap();
-    let said = crate::binary::said(&output);
+    let output = crate::support::process::dept(&[
+        "serve",
+        "--adapters",
+        "s3://adapters/team",
+        "--http",
+        "127.0.0.1:0",
+    ])
+    .args(["--grpc", "off", "--admin", "127.0.0.1:0"])
+    .env("AWS_ENDPOINT", format!("http://{}", door.address))
+    .envs([("AWS_ALLOW_HTTP", "true"), ("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "y")])
+    .output()
+    .unwrap();
+    let said = crate::support::process::said(&output);
     assert_eq!(output.status.code(), Some(78), "{said}");
     assert!(said.contains("the adapter store does not answer"), "{said}");
 }
@@ -319,6 +325,13 @@ async fn a_server_that_waits_for_a_pinned_adapter_serves_and_is_not_ready() {
     let asked = client().post(format!("{}/v1/generate", address("http")));
     let asked = asked.json(&json!({"prompt": "a", "max_tokens": 1})).send().await.unwrap();
     assert_eq!(asked.status(), 200, "requests are served");
+
+    // Told to end, one that waits does, and is never ready.
+    let mut other = Process::spawn(&[], &flags);
+    other.until(|process| process.log().contains("not ready yet").then_some(()));
+    other.signal("-TERM");
+    assert!(other.end().success(), "{}", other.log());
+    assert!(!other.log().contains(" ready: "), "{}", other.log());
 
     pin(&address("http"), false).await;
     assert_eq!(ready(&waiting.ready()).await, (200, json!({"status": "ok"})));

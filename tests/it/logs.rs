@@ -5,7 +5,7 @@ use dept::api::grpc::proto::{
 };
 use serde_json::{Value, json};
 
-use crate::binary::{Server, client};
+use crate::support::process::{Server, client};
 
 const FILM: &str = "a warm and funny film .";
 

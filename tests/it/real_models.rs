@@ -87,7 +87,7 @@ fn smollm2_answers_as_transformers_does() {
 
     // Each answer goes its own way after its first other token. As stored, activations are rounded to 8 bits or, fine, to 15, and
     // keys and values to 11, as they are served. I8 rounds the weights once more. Where a close call may fall otherwise the bound
-    // is what was measured, less a margin: activations of 8 bits move the perplexity by half a percent, whatever tips them.
+    // is what was measured, less a margin.
     let recipes = [
         (Recipe::F32, DType::F32, 0.95, 0.001),
         (Recipe::F32, DType::F16, 0.95, 0.001),

@@ -13,7 +13,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::binary::{Server, client};
+use crate::support::process::{Server, client};
 
 const CLIENTS: usize = 6;
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    binary::{Server, client},
+    support::process::{Server, client},
     support::repo,
 };
 

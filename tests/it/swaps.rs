@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    binary::{Server, client},
     support::golden,
+    support::process::{Server, client},
 };
 
 /// Other contents that take turns under one name, and how often they do.

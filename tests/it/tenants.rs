@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::binary::{Server, client, run, said};
+use crate::support::process::{Server, client, run, said};
 
 /// A key and its line, as `dept key new` prints them.
 fn new_key(name: &str) -> (String, String) {

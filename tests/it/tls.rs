@@ -20,7 +20,7 @@ use tokio_rustls::{
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-use crate::binary::Server;
+use crate::support::process::Server;
 
 /// Writes a new pair for localhost into `folder`.
 fn renew(folder: &Path) -> CertificateDer<'static> {

@@ -14,7 +14,7 @@ use prost::Message;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::Notify};
 
-use crate::binary::{Server, client};
+use crate::support::process::{Server, client};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -167,7 +167,7 @@ async fn a_collector_that_is_away_costs_a_line_in_the_log() {
 
 #[test]
 fn a_wrong_collector_is_said_so_and_a_key_is_not_repeated() {
-    let run = |args: &[&str]| crate::binary::run(&[&["serve"], args].concat());
+    let run = |args: &[&str]| crate::support::process::run(&[&["serve"], args].concat());
     let cases: [(&[&str], i32, &str); 4] = [
         (&["--otlp-endpoint", "collector:4318"], 2, "http://collector:4318"),
         (&["--otlp-endpoint", "http://c:4318", "--otlp-sample", "2"], 2, "a number from 0 to 1"),
@@ -176,7 +176,7 @@ fn a_wrong_collector_is_said_so_and_a_key_is_not_repeated() {
     ];
     for (args, code, message) in cases {
         let output = run(args);
-        let said = crate::binary::said(&output);
+        let said = crate::support::process::said(&output);
         assert_eq!(output.status.code(), Some(code), "{said}");
         assert!(said.contains(message), "{said}");
         assert!(!said.contains("hushhush"), "{said}");

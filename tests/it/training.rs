@@ -11,8 +11,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    binary::{Server, dept, run, said},
     support::golden,
+    support::process::{Server, dept, run, said},
 };
 
 const WORDS: [&str; 8] =

@@ -1,6 +1,7 @@
 //! What several tests stand on: golden files and a model driven step by step, without a server.
 
 pub mod causal;
+pub mod process;
 
 use std::{
     num::{NonZeroU32, NonZeroUsize},
