@@ -24,7 +24,7 @@ use dept::{
         weights::Weights,
     },
     domain::{SamplingParams, Scoring, TenantId},
-    kernels::{Place, pool::ComputePool},
+    kernels::{Place, linear::Isa, pool::ComputePool},
     layers::{Loader, PackedParts, Recipe},
     runner::{CausalRunner, KvDtype, Runner, RunnerConfig, StepOutput, T5Runner},
     sampling::Sampler,
@@ -198,6 +198,7 @@ impl Machine {
             place: Place::Cpu,
             recipe: Recipe::Stored,
             pool: ComputePool::new(threads)?,
+            isa: Isa::fastest(),
             gradients: false,
             packed: PackedParts::Fresh,
         };

@@ -23,7 +23,7 @@ use dept::{
     },
     domain::{ContextWindow, ModelKind, ModelProfile, SamplingParams, Scoring, TenantId, TokenEvent},
     engine::{Engine, EngineHandle, EngineParts, QueueLimits, Submission},
-    kernels::{Place, pool::ComputePool},
+    kernels::{Place, linear::Isa, pool::ComputePool},
     layers::{Loader, PackedParts, Recipe},
     runner::{KvDtype, Runner, RunnerConfig, StepError, StepOutput, T5Runner},
     scheduler::{PromptPath, Scheduler, SchedulerConfig, Sequences, StepPlan},
@@ -149,6 +149,7 @@ fn start(threads: NonZeroUsize, log: Log) -> Outcome<EngineHandle> {
         place: Place::Cpu,
         recipe: Recipe::Stored,
         pool: ComputePool::new(threads)?,
+        isa: Isa::fastest(),
         gradients: false,
         packed: PackedParts::Fresh,
     };

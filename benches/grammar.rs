@@ -22,7 +22,7 @@ use dept::{
     },
     domain::{Grammar, Pattern, RawSampling, SamplingParams, Schema, Scoring, TenantId},
     grammar::{Compiled, Grammars, Guide, Progress},
-    kernels::{Place, pool::ComputePool},
+    kernels::{Place, linear::Isa, pool::ComputePool},
     layers::{Loader, PackedParts, Recipe},
     runner::{CausalRunner, KvDtype, Runner, RunnerConfig, StepOutput, T5Runner},
     sampling::Sampler,
@@ -68,6 +68,7 @@ impl Subject {
             place: Place::Cpu,
             recipe: Recipe::Stored,
             pool: ComputePool::new(threads())?,
+            isa: Isa::fastest(),
             gradients: false,
             packed: PackedParts::Fresh,
         };
@@ -86,6 +87,7 @@ impl Subject {
             place: Place::Cpu,
             recipe: Recipe::I8,
             pool: ComputePool::new(threads())?,
+            isa: Isa::fastest(),
             gradients: false,
             packed: PackedParts::Fresh,
         };

@@ -26,6 +26,7 @@ use dept::{
     kernels::{
         Place, RowIndices,
         dept_embed::{AdapterSlot, DeltaRow, LowRankSlot, Row, RowTable, UpdateSlot},
+        linear::Isa,
         pool::ComputePool,
         ragged_attention::{Keys, Span, empty_slab},
     },
@@ -63,6 +64,7 @@ fn main() -> Outcome<()> {
             place: Place::Cpu,
             recipe,
             pool: ComputePool::new(threads)?,
+            isa: Isa::fastest(),
             gradients: false,
             packed: PackedParts::Fresh,
         };

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     backbone::{Backbone, Dimensions},
-    place::{kv_dtype, place},
+    place::{isa, kv_dtype, place},
     weights_cache::{Unkept, WeightsCache},
 };
 use crate::{
@@ -96,6 +96,16 @@ pub enum LoadModelError {
         "--kv-cache-dtype {0} is for the CPU: a GPU keeps keys and values in the numbers of --dtype; leave it at auto"
     )]
     KvCacheDtype(&'static str),
+    /// Instructions that the machine lacks.
+    #[error(
+        "--cpu-isa {asked}: this machine has no such instructions, or keeps them from this process; leave it at auto, which is {fastest} here"
+    )]
+    CpuIsa {
+        /// As asked.
+        asked: &'static str,
+        /// What there is.
+        fastest: &'static str,
+    },
     /// A format of weights that the device has no kernels for.
     #[error("--dtype {dtype} is not for {device}: {instead}")]
     Dtype {
@@ -134,6 +144,10 @@ pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> 
     let context = dimensions.context(config.max_model_len);
     let threads = NonZeroUsize::new(config.threads).unwrap_or(NonZeroUsize::MIN);
     let pool = ComputePool::new(threads)?;
+    let isa = isa(config.cpu_isa)?;
+    if let Place::Cpu = place {
+        tracing::info!(isa = isa.name(), threads, "linear maps are computed on the CPU");
+    }
     let folder = config.weights_cache.as_deref().filter(|_| matches!(place, Place::Cpu));
     // The vocabulary takes about as long to read as the weights take to hash or pack, and neither needs the other.
     let (model, tokenizer, unkept) = std::thread::scope(|scope| {
@@ -144,7 +158,7 @@ pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> 
         });
         let cache = folder.map(|folder| WeightsCache { folder, weights: &weights, recipe });
         let packed = cache.as_ref().map_or(PackedParts::Fresh, WeightsCache::open);
-        let loader = Loader { weights: &weights, place, recipe, pool, gradients: false, packed };
+        let loader = Loader { weights: &weights, place, recipe, pool, isa, gradients: false, packed };
         let model = dimensions.load(&loader, context);
         let tokenizer = aside.join();
         let unkept = match (&model, cache, loader.packed) {

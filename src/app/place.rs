@@ -5,8 +5,8 @@ use candle_core::DType;
 use super::LoadModelError;
 use crate::{
     backbones::weights::{Format, Weights},
-    config::{Device, Dtype, EngineConfig, KvCacheDtype},
-    kernels::Place,
+    config::{CpuIsa, Device, Dtype, EngineConfig, KvCacheDtype},
+    kernels::{Place, linear::Isa},
     layers::Recipe,
     runner::KvDtype,
 };
@@ -51,6 +51,19 @@ pub(super) fn place(config: &EngineConfig) -> Result<(Place, Recipe), LoadModelE
     }
 }
 
+/// The instruction set that was asked for.
+pub(super) fn isa(asked: CpuIsa) -> Result<Isa, LoadModelError> {
+    let isa = match asked {
+        CpuIsa::Auto => return Ok(Isa::fastest()),
+        CpuIsa::Amx => Isa::Amx,
+        CpuIsa::Avx512 => Isa::Avx512Vnni,
+        CpuIsa::Avx2 => Isa::Avx2,
+        CpuIsa::Portable => Isa::Portable,
+    };
+    let refused = || LoadModelError::CpuIsa { asked: asked.name(), fastest: Isa::fastest().name() };
+    isa.is_available().then_some(isa).ok_or_else(refused)
+}
+
 /// How keys and values of the model in `weights` are kept.
 pub(super) fn kv_dtype(
     place: &Place,
@@ -80,6 +93,24 @@ mod tests {
 
     use super::*;
     use crate::kernels::DensePlace;
+
+    #[test]
+    fn instructions_are_those_asked_for_or_refused_by_name() {
+        assert_eq!(isa(CpuIsa::Auto).unwrap(), Isa::fastest());
+        for asked in [CpuIsa::Amx, CpuIsa::Avx512, CpuIsa::Avx2, CpuIsa::Portable] {
+            let wanted = Isa::ALL.into_iter().find(|isa| isa.name() == asked.name()).unwrap();
+            match isa(asked) {
+                Ok(found) => assert_eq!(found, wanted),
+                Err(error) => {
+                    assert!(!wanted.is_available(), "{error}");
+                    let (asked, there) = (asked.name(), Isa::fastest().name());
+                    let message = error.to_string();
+                    assert!(message.contains(&format!("--cpu-isa {asked}: this machine")), "{message}");
+                    assert!(message.contains(&format!("auto, which is {there} here")), "{message}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn keys_and_values_are_short_beside_rounded_weights() {

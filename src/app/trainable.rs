@@ -10,7 +10,7 @@ use crate::{
     backbones::weights::Weights,
     config::{Device, Dtype, EngineConfig},
     domain::ContextWindow,
-    kernels::{Place, pool::ComputePool},
+    kernels::{Place, linear::Isa, pool::ComputePool},
     layers::{Loader, PackedParts},
     tokenizer::Tokenizer,
     training,
@@ -76,6 +76,7 @@ impl Trainable {
             place: Place::Cpu,
             recipe: dtype.into(),
             pool,
+            isa: Isa::fastest(),
             gradients: true,
             packed: PackedParts::Fresh,
         };

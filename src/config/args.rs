@@ -4,7 +4,7 @@ use clap::{Args, builder::BoolishValueParser};
 
 use super::{
     otlp::{Endpoint, share},
-    units::{Device, Door, Dtype, KvCacheDtype, Shelf, bytes, count, duration, origin},
+    units::{CpuIsa, Device, Door, Dtype, KvCacheDtype, Shelf, bytes, count, duration, origin},
 };
 use crate::telemetry::LogFormat;
 
@@ -206,6 +206,11 @@ pub struct EngineArgs {
     /// Threads that compute; 0 takes every core. More threads than cores make every step slower.
     #[arg(long, env = "DEPT_THREADS", value_name = "N", default_value = "0")]
     pub threads: usize,
+
+    /// The instructions that linear maps on the CPU are computed with; auto takes the fastest of the machine, and the log of the
+    /// start tells which. Answers are the same bits with all of them; the others are for comparing.
+    #[arg(long, env = "DEPT_CPU_ISA", value_enum, value_name = "ISA", default_value = "auto")]
+    pub cpu_isa: CpuIsa,
 
     /// Most rows (tokens and soft-prompt rows) of a sequence, prompt and answer together; of an encoder-decoder, whose
     /// prompt and answer are apart, of each. Never more than the model was made for. More take more K/V memory.

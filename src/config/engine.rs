@@ -1,6 +1,6 @@
 use std::{path::PathBuf, time::Duration};
 
-use super::{ConfigError, Device, Dtype, EngineArgs, KvCacheDtype, Location, ModelSource, Places};
+use super::{ConfigError, CpuIsa, Device, Dtype, EngineArgs, KvCacheDtype, Location, ModelSource, Places};
 
 /// The model that ships with the server.
 pub(super) const EMBEDDED_MODEL: &str = "models/flan-t5-small-en";
@@ -33,6 +33,8 @@ pub struct EngineConfig {
     pub weights_cache: Option<PathBuf>,
     /// Threads that compute, at least 1.
     pub threads: usize,
+    /// The instruction set of linear maps on the CPU.
+    pub cpu_isa: CpuIsa,
     /// Most rows of a prompt and most tokens of an answer, at least 1.
     pub max_model_len: usize,
     /// Most sequences in one step, at least 1.
@@ -87,6 +89,7 @@ impl EngineConfig {
                 None => places.cache().map(|cache| cache.join("weights")),
             },
             threads: if args.threads == 0 { cores() } else { args.threads },
+            cpu_isa: args.cpu_isa,
             max_model_len: args.max_model_len,
             max_num_seqs: args.max_num_seqs,
             max_batch_tokens: args.max_batch_tokens,

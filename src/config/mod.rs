@@ -24,7 +24,7 @@ pub use location::{Location, LocationError, Scheme};
 pub use model_source::{ModelSource, SourceError};
 pub use places::Places;
 pub use serve::{ConfigError, ConnectionLimits, ServeConfig, TlsFiles};
-pub use units::{Device, Door, Dtype, KvCacheDtype, Shelf};
+pub use units::{CpuIsa, Device, Door, Dtype, KvCacheDtype, Shelf};
 pub(crate) use units::{count, duration};
 
 pub use crate::telemetry::LogFormat;

@@ -141,6 +141,35 @@ impl KvCacheDtype {
     }
 }
 
+/// The instruction set of linear maps on the CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum CpuIsa {
+    /// The fastest that the machine has.
+    #[default]
+    Auto,
+    /// AMX's tiles of int8 products, with AVX-512.
+    Amx,
+    /// AVX-512 with VNNI.
+    Avx512,
+    /// AVX2 with FMA and F16C.
+    Avx2,
+    /// Of any machine.
+    Portable,
+}
+
+impl CpuIsa {
+    /// Its name on a command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Amx => "amx",
+            Self::Avx512 => "avx512",
+            Self::Avx2 => "avx2",
+            Self::Portable => "portable",
+        }
+    }
+}
+
 /// Splits `12MiB` into 12 and `MiB`.
 fn split(text: &str) -> Option<(u64, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

@@ -12,8 +12,8 @@ use crate::{
         Place,
         dept_embed::TableError,
         linear::{
-            ActivationBits, Dense, Epilogue, Gate, Linear, LinearError, LinearMap, LinearPart, LinearShape,
-            LinearWeights,
+            ActivationBits, Dense, Epilogue, Gate, Isa, Linear, LinearError, LinearMap, LinearPart,
+            LinearShape, LinearWeights,
         },
         norm::{Norm, NormError},
         pool::ComputePool,
@@ -103,6 +103,8 @@ pub struct Loader<'a> {
     pub place: Place,
     /// The threads of the CPU's kernels.
     pub pool: ComputePool,
+    /// The instruction set of linear maps on the CPU.
+    pub isa: Isa,
     /// Whether gradients go back through the layers, for training: linear maps then take twice the memory.
     pub gradients: bool,
     /// Where the CPU's packed maps come from. Those that gradients go back through are always packed.
@@ -183,14 +185,17 @@ impl Loader<'_> {
         let (epilogue, pool) = (wanted.epilogue, self.pool.clone());
         Ok(match &self.place {
             Place::Dense(place) => LinearMap::Dense(Dense::pack(parts()?, epilogue, place).map_err(failed)?),
-            Place::Cpu if self.gradients => Linear::differentiable(parts()?, pool).map_err(failed)?.into(),
+            Place::Cpu if self.gradients => {
+                let linear = Linear::differentiable(parts()?, pool).map_err(failed)?;
+                linear.with_isa(self.isa).map_err(failed)?.into()
+            }
             Place::Cpu => {
                 let pack = || {
                     let linear = Linear::pack(parts()?, epilogue, pool).map_err(failed);
                     self.weights.release();
                     linear
                 };
-                self.packed.map(wanted, &self.pool, pack)?.into()
+                self.packed.map(wanted, &self.pool, pack)?.with_isa(self.isa).map_err(failed)?.into()
             }
         })
     }

@@ -10,7 +10,7 @@ use dept::{
     },
     kernels::{
         Place,
-        linear::{LAYOUT, PackedBytes},
+        linear::{Isa, LAYOUT, PackedBytes},
         pool::ComputePool,
     },
     layers::{Loader, PackedFile, PackedPart, PackedParts, Recipe},
@@ -32,7 +32,8 @@ fn load<M>(
     model: &impl Fn(&Loader<'_>) -> M,
 ) -> (M, PackedParts) {
     let pool = ComputePool::serial();
-    let loader = Loader { weights, place: Place::Cpu, recipe, pool, gradients: false, packed };
+    let loader =
+        Loader { weights, place: Place::Cpu, recipe, pool, isa: Isa::fastest(), gradients: false, packed };
     (model(&loader), loader.packed)
 }
 

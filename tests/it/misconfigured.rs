@@ -38,13 +38,14 @@ fn told(folder: &Path, mistake: &Mistake<'_>) -> (Option<i32>, String) {
 fn a_wrong_word_is_named_wherever_it_stands() {
     use Mistake::{File, Flags, Variable};
     let folder = TempDir::new().unwrap();
-    let cases: [(Mistake<'_>, i32, &[&str]); 25] = [
+    let cases: [(Mistake<'_>, i32, &[&str]); 26] = [
         // Values that are none, on each of the three ways.
         (Flags(&["--threads", "many"]), 2, &["--threads", "'many'", "invalid digit"]),
         (Flags(&["--kv-cache-bytes", "1 apple"]), 2, &["--kv-cache-bytes", "'1 apple'", "write a size like"]),
         (Flags(&["--drain-timeout", "soon"]), 2, &["--drain-timeout", "'soon'", "write a time like"]),
         (Flags(&["--device", "tpu"]), 2, &["--device", "'tpu'", "auto, cpu or cuda:N"]),
         (Flags(&["--dtype", "q3"]), 2, &["--dtype", "'q3'", "possible values"]),
+        (Flags(&["--cpu-isa", "sse"]), 2, &["--cpu-isa", "'sse'", "auto, amx, avx512, avx2, portable"]),
         (Flags(&["--kv-cache-dtype", "f8"]), 2, &["--kv-cache-dtype", "'f8'", "auto, f32, f16"]),
         (File("wait_for_pinned = \"perhaps\""), 78, &["dept.toml", "'wait_for_pinned'", "'perhaps'"]),
         (Flags(&["--max-num-seqs", "0"]), 2, &["--max-num-seqs", "'0'", "from 1 to"]),

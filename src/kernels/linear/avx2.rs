@@ -25,12 +25,7 @@ use crate::kernels::pool::TileMut;
 
 /// See [`super::isa::Kernels::sums_i8`].
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn sums_i8(
-    rows: Rows<'_, Group>,
-    lines: &[I8Line],
-    _next: &[I8Line],
-    sums: &mut [[i32; BLOCK]; ROWS],
-) {
+pub(super) fn sums_i8(rows: Rows<'_, Group>, lines: &[I8Line], _next: &[I8Line], sums: &mut [[i32; BLOCK]]) {
     for first in (0..rows.count()).step_by(3) {
         let (rows, sums) = (rows.skip(first), &mut sums[first..]);
         for line in 0..LINES {

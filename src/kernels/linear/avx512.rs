@@ -19,16 +19,11 @@ use crate::kernels::pool::TileMut;
 
 pub(super) use steps::{quantise_step, sums_blocks, sums_nibbles};
 
-mod steps;
+pub(super) mod steps;
 
 /// See [`super::isa::Kernels::sums_i8`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn sums_i8(
-    rows: Rows<'_, Group>,
-    lines: &[I8Line],
-    next: &[I8Line],
-    sums: &mut [[i32; BLOCK]; ROWS],
-) {
+pub(super) fn sums_i8(rows: Rows<'_, Group>, lines: &[I8Line], next: &[I8Line], sums: &mut [[i32; BLOCK]]) {
     match rows.count() {
         1 => tile_i8(rows.array::<1>(), lines, next, sums),
         2 => tile_i8(rows.array::<2>(), lines, next, sums),
@@ -47,7 +42,7 @@ fn tile_i8<const R: usize>(
     rows: [&[Group]; R],
     lines: &[I8Line],
     next: &[I8Line],
-    sums: &mut [[i32; BLOCK]; ROWS],
+    sums: &mut [[i32; BLOCK]],
 ) {
     let steps = lines.len() / LINES;
     let rows = rows.map(|row| &row[..steps]);

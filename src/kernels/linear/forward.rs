@@ -10,7 +10,7 @@ use bytemuck::Pod;
 use super::activation::Epilogue;
 use super::blocks::{Activations, PackedSteps, SPAN};
 use super::finish::Ending;
-use super::isa::{Kernels, ROWS, STEP_ROWS};
+use super::isa::{AMX_ROWS, Kernels, ROWS, STEP_ROWS};
 use super::pack::{BLOCK, GROUP, Packed, PackedF32, PackedI8, Sums};
 use super::quantise::{Group, RowLayout};
 use super::rows::{Columns, Rows};
@@ -69,11 +69,16 @@ impl Call<'_> {
             },
             Packed::I8(packed) => {
                 let layout = RowLayout::new(self.shape.k, packed.activations);
-                let grid = self.grid(rows, ROWS, GROUP * layout.record());
+                let grid = self.grid(rows, self.kernels.rows_i8(), GROUP * layout.record());
                 with_records(&RECORDS, Group::default(), rows * layout.record(), |records| {
                     self.quantise(layout, x, records);
                     // SAFETY: as above, and so does `tile_i8`.
-                    unsafe { self.pool.fill_tiles(grid, |tile| self.tile_i8(packed, layout, records, tile)) }
+                    unsafe {
+                        self.pool.fill_tiles(grid, |tile| match self.kernels.rows_i8() {
+                            AMX_ROWS => self.tile_i8::<AMX_ROWS>(packed, layout, records, tile),
+                            _ => self.tile_i8::<ROWS>(packed, layout, records, tile),
+                        })
+                    }
                 })
             }
             Packed::Blocks(packed) => match packed.activations {
@@ -177,8 +182,8 @@ impl Call<'_> {
         }
     }
 
-    /// One tile of outputs from int8 products.
-    fn tile_i8(
+    /// One tile of outputs from int8 products, R rows at a time.
+    fn tile_i8<const R: usize>(
         self,
         packed: &PackedI8,
         layout: RowLayout,
@@ -186,16 +191,16 @@ impl Call<'_> {
         mut tile: TileMut<'_, MaybeUninit<f32>>,
     ) {
         let planes = layout.bits.planes();
-        let (mut products, mut sums) = ([[0; BLOCK]; ROWS], [Sums::ZERO; ROWS]);
+        let (mut products, mut sums) = ([[0; BLOCK]; R], [Sums::ZERO; R]);
         for first in tile.columns().step_by(self.epilogue.block_outputs()) {
             let block = first / self.epilogue.block_outputs();
             let (lines, columns) = packed.block(block);
             // Each pass over this block has a part of the next one fetched, for memory would stand idle in all passes but the first.
-            let passes = tile.rows().len().div_ceil(ROWS / planes);
+            let passes = tile.rows().len().div_ceil(R / planes);
             let last = first + self.epilogue.block_outputs() >= tile.columns().end;
             let ahead = if last { &[] } else { packed.next(block) };
             let mut ahead = ahead.chunks(lines.len().div_ceil(passes));
-            for rows in even(tile.rows(), ROWS / planes) {
+            for rows in even(tile.rows(), R / planes) {
                 let next = ahead.next().unwrap_or_default();
                 self.kernels.sums_i8(layout.planes(records, rows.clone()), lines, next, &mut products);
                 let products = products.chunks_exact(planes);

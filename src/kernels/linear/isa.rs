@@ -12,7 +12,7 @@ use super::quantise::Group;
 use super::rows::{Columns, Rows};
 use super::weights::ActivationBits;
 #[cfg(target_arch = "x86_64")]
-use super::{avx2, avx512};
+use super::{amx, avx2, avx512};
 use crate::kernels::pool::TileMut;
 
 /// An instruction set with micro-kernels of its own. All of them give the same bits.
@@ -24,13 +24,30 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 (F, BW, DQ, VL) and its VNNI integer products.
     Avx512Vnni,
+    /// The same with AMX's tiles of int8 products, on Linux.
+    Amx,
 }
 
 impl Isa {
     /// Every instruction set, slowest first.
-    pub const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512Vnni];
+    pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512Vnni, Isa::Amx];
 
-    /// Whether this machine has it.
+    /// Its name in options and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512Vnni => "avx512",
+            Isa::Amx => "amx",
+        }
+    }
+
+    /// The fastest of this machine.
+    pub fn fastest() -> Isa {
+        Isa::ALL.into_iter().rev().find(|isa| isa.is_available()).unwrap_or(Isa::Portable)
+    }
+
+    /// Whether this machine has it and lets the process use it.
     pub fn is_available(self) -> bool {
         match self {
             Isa::Portable => true,
@@ -48,14 +65,19 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => amx::is_available(),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512Vnni => false,
+            Isa::Avx2 | Isa::Avx512Vnni | Isa::Amx => false,
         }
     }
 }
 
 /// Rows of activations that a micro-kernel of int8 or f32 weights takes at once; a row of 15 bits counts twice.
 pub(super) const ROWS: usize = 6;
+
+/// The same where int8 products are made in tiles: two tiles of rows.
+pub(super) const AMX_ROWS: usize = 32;
 
 /// Rows of one byte an activation that weights in blocks meet side by side; these kernels take any number in turn.
 pub(super) const STEP_ROWS: usize = 8;
@@ -75,8 +97,11 @@ macro_rules! dispatch {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => unsafe { avx512::$name($($argument),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => unsafe { amx::$name($($argument),*) },
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512Vnni => unreachable!("never available off x86-64"),
+            Isa::Avx2 | Isa::Avx512Vnni | Isa::Amx => unreachable!("never available off x86-64"),
         }
     };
 }
@@ -89,22 +114,29 @@ impl Kernels {
 
     /// The fastest kernels of this machine.
     pub(super) fn fastest() -> Kernels {
-        let best = Isa::ALL.into_iter().rev().find_map(Kernels::of);
-        best.unwrap_or(Kernels(Isa::Portable))
+        Kernels(Isa::fastest())
     }
 
     pub(super) fn isa(self) -> Isa {
         self.0
     }
 
-    /// Sums over k of at most [`ROWS`] rows of unsigned activations with a block's weights, modulo 2^32. Meanwhile the lines `next` may
-    /// be fetched from memory.
+    /// Rows of activations that [`Kernels::sums_i8`] takes at once; a row of 15 bits counts twice.
+    pub(super) fn rows_i8(self) -> usize {
+        match self.0 {
+            Isa::Amx => AMX_ROWS,
+            Isa::Portable | Isa::Avx2 | Isa::Avx512Vnni => ROWS,
+        }
+    }
+
+    /// Sums over k of at most [`Kernels::rows_i8`] rows of unsigned activations with a block's weights, modulo 2^32. Meanwhile the lines
+    /// `next` may be fetched from memory.
     pub(super) fn sums_i8(
         self,
         rows: Rows<'_, Group>,
         lines: &[I8Line],
         next: &[I8Line],
-        sums: &mut [[i32; BLOCK]; ROWS],
+        sums: &mut [[i32; BLOCK]],
     ) {
         dispatch!(self, sums_i8(rows, lines, next, sums));
     }

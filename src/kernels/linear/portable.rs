@@ -3,7 +3,6 @@
 pub(super) use super::blocks::quantise_step;
 use super::blocks::{Activations, GROUPS, Step};
 pub(super) use super::finish::finish;
-use super::isa::ROWS;
 use super::nibbles::{NibbleStep, PAIRS};
 use super::pack::{BLOCK, F32Line, GROUP, I8Columns, I8Line, LANES, LINES, Sums};
 use super::quantise::Group;
@@ -11,12 +10,7 @@ pub(super) use super::quantise::quantise_row;
 use super::rows::{Columns, Rows};
 
 /// See [`super::isa::Kernels::sums_i8`].
-pub(super) fn sums_i8(
-    rows: Rows<'_, Group>,
-    lines: &[I8Line],
-    _next: &[I8Line],
-    sums: &mut [[i32; BLOCK]; ROWS],
-) {
+pub(super) fn sums_i8(rows: Rows<'_, Group>, lines: &[I8Line], _next: &[I8Line], sums: &mut [[i32; BLOCK]]) {
     for (row, sums) in rows.iter().zip(sums) {
         *sums = [0; BLOCK];
         for (group, step) in row.iter().zip(lines.chunks_exact(LINES)) {

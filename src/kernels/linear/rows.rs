@@ -38,6 +38,24 @@ impl<'a, T> Rows<'a, T> {
         &self.items[index * self.stride..][..self.width]
     }
 
+    /// Items of a row.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn width(self) -> usize {
+        self.width
+    }
+
+    /// Items from the start of a row to that of the next.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn stride(self) -> usize {
+        self.stride
+    }
+
+    /// Where the first one starts.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn as_ptr(self) -> *const T {
+        self.items.as_ptr()
+    }
+
     /// Those behind the first `count`.
     pub(super) fn skip(self, count: usize) -> Rows<'a, T> {
         Rows { items: &self.items[count * self.stride..], count: self.count - count, ..self }
@@ -83,6 +101,12 @@ impl<'a, T> Columns<'a, T> {
     #[inline(always)]
     pub(super) fn count(self) -> usize {
         self.count
+    }
+
+    /// Some of the rows.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn part(self, range: Range<usize>) -> Columns<'a, T> {
+        Columns { items: &self.items[range.start..], count: range.len(), ..self }
     }
 
     /// One item of each row.

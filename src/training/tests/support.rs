@@ -6,7 +6,7 @@ use crate::{
         t5::{Reach, T5, T5Config},
         weights::Weights,
     },
-    kernels::{Place, pool::ComputePool},
+    kernels::{Place, linear::Isa, pool::ComputePool},
     layers::{Loader, PackedParts, Recipe},
     training::Backbone,
 };
@@ -24,6 +24,7 @@ pub fn tiny(name: &str) -> Backbone {
         place: Place::Cpu,
         recipe: Recipe::F32,
         pool,
+        isa: Isa::fastest(),
         gradients: true,
         packed: PackedParts::Fresh,
     };

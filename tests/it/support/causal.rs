@@ -12,6 +12,7 @@ use dept::{
     kernels::{
         Place, RowIndices,
         dept_embed::{AdapterSlot, Adapters, DeltaRow, Row, RowTable, UpdateSlot},
+        linear::Isa,
         pool::ComputePool,
         ragged_attention::{Keys, Span},
     },
@@ -43,8 +44,15 @@ fn load(place: Place, path: &Path, recipe: Recipe, threads: usize, positions: us
     let weights = Weights::open(path).unwrap();
     let pool = ComputePool::new(NonZeroUsize::new(threads).unwrap()).unwrap();
     let config = DecoderConfig::read(&weights).unwrap();
-    let loader =
-        Loader { weights: &weights, place, recipe, pool, gradients: false, packed: PackedParts::Fresh };
+    let loader = Loader {
+        weights: &weights,
+        place,
+        recipe,
+        pool,
+        isa: Isa::fastest(),
+        gradients: false,
+        packed: PackedParts::Fresh,
+    };
     Decoder::load(&loader, config, positions).unwrap()
 }
 

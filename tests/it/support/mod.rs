@@ -18,7 +18,7 @@ use dept::{
     },
     domain::{FinishReason, GivenToken, RawSampling, SamplingParams, Scoring, TenantId},
     grammar::{Compiled, Guide, Progress},
-    kernels::{Place, dept_embed::ResidentUse, pool::ComputePool},
+    kernels::{Place, dept_embed::ResidentUse, linear::Isa, pool::ComputePool},
     layers::{Loader, PackedParts, Recipe},
     runner::{CausalRunner, KvDtype, Runner, RunnerConfig, StepOutput, T5Runner},
     sampling::{Sampled, Sampler},
@@ -45,8 +45,15 @@ pub fn load_t5_at(place: Place, path: &Path, recipe: Recipe, threads: usize) -> 
     let weights = Weights::open(path).unwrap();
     let pool = ComputePool::new(NonZeroUsize::new(threads).unwrap()).unwrap();
     let config = T5Config::read(&weights).unwrap();
-    let loader =
-        Loader { weights: &weights, place, recipe, pool, gradients: false, packed: PackedParts::Fresh };
+    let loader = Loader {
+        weights: &weights,
+        place,
+        recipe,
+        pool,
+        isa: Isa::fastest(),
+        gradients: false,
+        packed: PackedParts::Fresh,
+    };
     T5::load(&loader, config, Reach { prompt: 512, new_tokens: 128 }).unwrap()
 }
 

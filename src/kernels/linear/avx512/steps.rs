@@ -24,7 +24,7 @@ use super::super::quantise::{ROUND, scale_for};
 use super::super::rows::{Columns, Rows};
 
 /// Steps that weights are asked for ahead of their turn: processors guess what comes next, but too late for many rows a step.
-const AHEAD: usize = 4;
+pub(in super::super) const AHEAD: usize = 4;
 /// Bytes that are asked for at once.
 const CACHE_LINE: usize = 64;
 
@@ -44,8 +44,7 @@ pub(in super::super) fn sums_blocks<const P: usize>(
         6 if P == 1 => few_blocks::<P, 6, 2>(rows, steps, sums),
         _ => many::<P, _>(rows, steps, sums, |step, line| HeldLine {
             weights: std::array::from_fn(|group| load_bytes(&step.weights[group][line])),
-            scales: load_f16(&step.scales, line),
-            offsets: None,
+            numbers: block_numbers(step, line),
         }),
     }
 }
@@ -113,8 +112,7 @@ pub(in super::super) fn sums_nibbles<const P: usize>(
             weights: std::array::from_fn(|group| {
                 halves(load_bytes(&step.levels[group % PAIRS][line]))[group / PAIRS]
             }),
-            scales: load_f16(&step.scales, line),
-            offsets: Some(load_f16(&step.offsets, line)),
+            numbers: nibble_numbers(step, line),
         }),
     }
 }
@@ -169,9 +167,28 @@ fn few_nibbles<const P: usize, const R: usize, const L: usize>(
 struct HeldLine {
     /// By group of inputs, bytes without a sign.
     weights: [__m512i; GROUPS],
+    numbers: Numbers,
+}
+
+/// What turns the products of a line of 16 outputs by 32 inputs into a part of their sums.
+pub(in super::super) struct Numbers {
     scales: __m512,
-    /// Where there is none, bytes are 128 too large.
-    offsets: Option<__m512>,
+    /// Where there is none, weights are 128 too large.
+    pub(in super::super) offsets: Option<__m512>,
+}
+
+/// The numbers of a line of a step.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+pub(in super::super) fn block_numbers(step: &Step, line: usize) -> Numbers {
+    Numbers { scales: load_f16(&step.scales, line), offsets: None }
+}
+
+/// The same of 4-bit weights.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+pub(in super::super) fn nibble_numbers(step: &NibbleStep, line: usize) -> Numbers {
+    Numbers { scales: load_f16(&step.scales, line), offsets: Some(load_f16(&step.offsets, line)) }
 }
 
 /// Many rows; `load` takes a line of outputs out of a step.
@@ -223,7 +240,7 @@ fn add_step<const P: usize, const R: usize>(
         unreachable!("{R} rows were counted")
     };
     let mut products = [[_mm512_setzero_si512(); P]; R];
-    if held.offsets.is_none() {
+    if held.numbers.offsets.is_none() {
         for r in 0..R {
             products[r][0] = _mm512_set1_epi32(x[r].correction);
         }
@@ -237,17 +254,30 @@ fn add_step<const P: usize, const R: usize>(
         }
     }
     for r in 0..R {
-        let out: &mut [f32] = &mut sums[r].0[line * LANES..][..LANES];
-        // SAFETY: `out` is 16 f32, the 64 bytes that are loaded, at a multiple of 64 in a row that is aligned to 64.
-        let before = unsafe { _mm512_load_ps(out.as_ptr()) };
-        let scale = _mm512_mul_ps(held.scales, _mm512_set1_ps(x[r].scale));
-        let mut sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(joined(products[r])), scale, before);
-        if let Some(offsets) = held.offsets {
-            sum = _mm512_fmadd_ps(_mm512_set1_ps(x[r].sum), offsets, sum);
-        }
-        // SAFETY: as above, stored.
-        unsafe { _mm512_store_ps(out.as_mut_ptr(), sum) };
+        add_scaled(&held.numbers, &x[r], joined(products[r]), line, &mut sums[r]);
     }
+}
+
+/// Adds the products of a row with a line of outputs to its sums.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+#[inline]
+pub(in super::super) fn add_scaled<const P: usize>(
+    numbers: &Numbers,
+    x: &Activations<P>,
+    products: __m512i,
+    line: usize,
+    sums: &mut Sums,
+) {
+    let out: &mut [f32] = &mut sums.0[line * LANES..][..LANES];
+    // SAFETY: `out` is 16 f32, the 64 bytes that are loaded, at a multiple of 64 in a row that is aligned to 64.
+    let before = unsafe { _mm512_load_ps(out.as_ptr()) };
+    let scale = _mm512_mul_ps(numbers.scales, _mm512_set1_ps(x.scale));
+    let mut sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), scale, before);
+    if let Some(offsets) = numbers.offsets {
+        sum = _mm512_fmadd_ps(_mm512_set1_ps(x.sum), offsets, sum);
+    }
+    // SAFETY: as above, stored.
+    unsafe { _mm512_store_ps(out.as_mut_ptr(), sum) };
 }
 
 /// See [`super::super::blocks`].
@@ -300,7 +330,7 @@ fn quantise_span<const P: usize>(values: &[f32; SPAN], record: &mut Activations<
 /// comes next; an address that may not be read is left alone.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-fn prefetch<S>(steps: &[S], index: usize, lines: Range<usize>) {
+pub(in super::super) fn prefetch<S>(steps: &[S], index: usize, lines: Range<usize>) {
     let step = steps.as_ptr().wrapping_add(index).cast::<i8>();
     let share = size_of::<S>() / LINES;
     for at in (lines.start * share..lines.end * share).step_by(CACHE_LINE) {
@@ -311,7 +341,7 @@ fn prefetch<S>(steps: &[S], index: usize, lines: Range<usize>) {
 /// The exact sums of a row and a line of outputs, from those of each byte of the activations.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-fn joined<const P: usize>(products: [__m512i; P]) -> __m512i {
+pub(in super::super) fn joined<const P: usize>(products: [__m512i; P]) -> __m512i {
     let [first, rest @ ..] = products.as_slice() else { unreachable!("an activation has a byte") };
     rest.iter().fold(*first, |sum, next| _mm512_add_epi32(_mm512_slli_epi32::<7>(sum), *next))
 }
@@ -326,14 +356,14 @@ fn broadcast(group: [u8; 4]) -> __m512i {
 /// The lower half of each byte, and the upper one.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-fn halves(bytes: __m512i) -> [__m512i; 2] {
+pub(in super::super) fn halves(bytes: __m512i) -> [__m512i; 2] {
     let low_half = _mm512_set1_epi8(15);
     [_mm512_and_si512(bytes, low_half), _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), low_half)]
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-fn load_bytes(line: &[u8; 64]) -> __m512i {
+pub(in super::super) fn load_bytes(line: &[u8; 64]) -> __m512i {
     // SAFETY: a line is the 64 bytes that are loaded; the load asks for no alignment.
     unsafe { _mm512_loadu_si512(line.as_ptr().cast()) }
 }

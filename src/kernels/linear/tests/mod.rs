@@ -1,3 +1,4 @@
+use std::io::Write as _;
 use std::num::NonZeroUsize;
 
 use half::f16;
@@ -162,6 +163,19 @@ proptest! {
         for (row, x) in x.chunks_exact(k).enumerate() {
             prop_assert_eq!(&run(&linear, x), &together[row * n..(row + 1) * n]);
         }
+    }
+}
+
+#[test]
+fn instruction_sets_that_go_untested_here_are_told() {
+    let shape = LinearShape { n: 1, k: 1 };
+    let linear = Linear::new(shape, weights(0, shape, Recipe::F32), None, pool(1)).unwrap();
+    assert_eq!(linear.isa(), available().last().unwrap());
+    for isa in Isa::ALL.into_iter().filter(|isa| !isa.is_available()) {
+        assert_eq!(linear.clone().with_isa(isa).unwrap_err(), LinearError::Unavailable(isa));
+        // Not by a macro, whose output is only shown of tests that fail.
+        writeln!(std::io::stderr(), "SKIPPED, not on this machine: linear kernels for {}", isa.name())
+            .unwrap();
     }
 }
 
