@@ -1,5 +1,5 @@
 """dept beside llama.cpp and OpenVINO on SmolLM2-135M-Instruct, all from the same GGUF file; prints a Markdown table of medians a
-file.
+file, and draws the ratios.
 
     benches/peers/decoders.sh [--rounds N] [--small]
 
@@ -28,6 +28,11 @@ from pathlib import Path
 
 from machine import describe, load_average
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from bars import Drawing, top
+
+COLOURS = {"llama.cpp": "#8a8f98", "OpenVINO": "#d9a441", "dept": "#1f4e86"}
 # Ids that are words; the first of SmolLM2's are marks of its chats.
 WORDS = range(1000, 40000)
 PREFILLS = [16, 64, 256, 512]
@@ -43,6 +48,10 @@ class Job:
     at_once: int
     prompt: int
     new: int
+
+    @property
+    def short(self) -> str:
+        return f"prompt of {self.prompt}" if self.new == 1 else f"{self.at_once} at once"
 
     @property
     def name(self) -> str:
@@ -216,14 +225,19 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, action="append", help="a GGUF file; may come again")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5, help="measured ones; one more before them is not counted")
+    parser.add_argument("--plot", type=Path, help="an SVG to draw to")
     parser.add_argument("--small", action="store_true", help="one round: to see that it works")
     args = parser.parse_args()
     rounds, tries = (1, 1) if args.small else (args.rounds, 3)
+    panels = {}
     for model in args.model:
         load = load_average()
         found = compare(args, model.resolve(), rounds, tries)
         print(f"{model.name}; tokens/s, median of {rounds} rounds. {describe(args.threads, load)}\n")
         print(table(found) + "\n", flush=True)
+        panels[model.stem] = ratios(found)
+    if args.plot and not args.small:
+        args.plot.write_text(plot(panels))
 
 
 def compare(args: argparse.Namespace, model: Path, rounds: int, tries: int) -> list[dict[str, dict[Job, float]]]:
@@ -268,6 +282,22 @@ def table(rounds: list[dict[str, dict[Job, float]]]) -> str:
         cells = [job.name, *(f"{rates[name]:.0f}" for name in names), *(f"{ratio:.2f}x" for ratio in ratios)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def ratios(rounds: list[dict[str, dict[Job, float]]]) -> dict[str, dict[str, float]]:
+    """Rates by those of the first engine, medians of the rounds."""
+    first = next(iter(rounds[0]))
+    ratio = lambda name, job: statistics.median(found[name][job] / found[first][job] for found in rounds)
+    return {job.short: {name: ratio(name, job) for name in rounds[0]} for job in JOBS}
+
+
+def plot(panels: dict[str, dict[str, dict[str, float]]]) -> str:
+    engines = next(iter(next(iter(panels.values())).values()))
+    drawing = Drawing({name: COLOURS[name] for name in engines})
+    drawing.legend()
+    for at, (model, groups) in enumerate(panels.items()):
+        drawing.bars(top(at), f"{model}: tokens/s on a CPU, {next(iter(engines))}'s are 1", groups)
+    return drawing.svg(len(panels), "dept beside other engines")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 #!/bin/sh
 # dept beside llama.cpp and OpenVINO on SmolLM2-135M-Instruct: builds llama.cpp's server for this very machine (some minutes of two
-# cores at first) and dept, prints a Markdown table.
+# cores at first) and dept, prints a Markdown table and draws docs/decoders.svg.
 #
-#   benches/peers/decoders.sh [--rounds N] [--threads N] [--small]
+#   benches/peers/decoders.sh [--rounds N] [--threads N] [--small] [--plot FILE]
 #
 # DEPT_BIN names another binary of dept, LLAMA_BIN a folder of llama.cpp's, built before.
 set -eu
@@ -39,4 +39,5 @@ like() { # a format: the same model in it
 like Q4_0
 like Q8_0
 exec "$venv/bin/python" benches/peers/decoders.py --dept "$DEPT_BIN" --llama-server "$LLAMA_BIN/llama-server" --openvino \
+    --plot docs/decoders.svg \
     --model "$four" --model "$made/SmolLM2-135M-Instruct.Q4_0.gguf" --model "$made/SmolLM2-135M-Instruct.Q8_0.gguf" "$@"

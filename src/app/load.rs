@@ -137,6 +137,7 @@ pub struct LoadedModel {
 /// When a file is missing, broken or of a model that can't be run.
 pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> {
     let (place, recipe) = place(config)?;
+    let isa = isa(config.cpu_isa)?;
     let path = locate(&config.model)?;
     let weights = Weights::open(&path)?;
     let kv_dtype = kv_dtype(&place, (config.kv_cache_dtype, config.dtype), &weights)?;
@@ -144,7 +145,6 @@ pub fn load_model(config: &EngineConfig) -> Result<LoadedModel, LoadModelError> 
     let context = dimensions.context(config.max_model_len);
     let threads = NonZeroUsize::new(config.threads).unwrap_or(NonZeroUsize::MIN);
     let pool = ComputePool::new(threads)?;
-    let isa = isa(config.cpu_isa)?;
     if let Place::Cpu = place {
         tracing::info!(isa = isa.name(), threads, "linear maps are computed on the CPU");
     }

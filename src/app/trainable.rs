@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use super::{
     backbone::{Backbone, Dimensions},
     load::{LoadModelError, locate, read_tokenizer},
+    place::isa,
 };
 use crate::{
     backbones::weights::Weights,
@@ -27,6 +28,7 @@ pub struct Trainable {
     weights: Weights,
     dimensions: Dimensions,
     threads: NonZeroUsize,
+    isa: Isa,
 }
 
 impl Trainable {
@@ -38,6 +40,7 @@ impl Trainable {
         if let Device::Cuda(ordinal) = config.device {
             return Err(LoadModelError::TrainsOnCpu(ordinal));
         }
+        let isa = isa(config.cpu_isa)?;
         let path = locate(&config.model)?;
         let weights = Weights::open(&path)?;
         let dimensions = Dimensions::read(&weights)?;
@@ -47,7 +50,7 @@ impl Trainable {
             Dimensions::Decoder(config) => (Some(config.max_positions), config.eos.first().copied()),
         };
         let threads = NonZeroUsize::new(config.threads).unwrap_or(NonZeroUsize::MIN);
-        Ok(Self { tokenizer, most_rows, eos, weights, dimensions, threads })
+        Ok(Self { tokenizer, most_rows, eos, weights, dimensions, threads, isa })
     }
 
     /// The fingerprint of its weights, as cards name it.
@@ -76,7 +79,7 @@ impl Trainable {
             place: Place::Cpu,
             recipe: dtype.into(),
             pool,
-            isa: Isa::fastest(),
+            isa: self.isa,
             gradients: true,
             packed: PackedParts::Fresh,
         };

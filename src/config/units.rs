@@ -153,7 +153,7 @@ pub enum CpuIsa {
     Avx512,
     /// AVX2 with FMA and F16C.
     Avx2,
-    /// Of any machine.
+    /// Plain code, for any machine.
     Portable,
 }
 

@@ -22,6 +22,9 @@ use crate::{
     },
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Why a layer could not be made from a checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {

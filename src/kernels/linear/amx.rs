@@ -16,14 +16,22 @@ mod steps;
 mod tiles;
 
 /// See [`super::isa::Kernels::sums_i8`]. What comes next is not asked for: the processor guesses it from how tiles are loaded.
+///
+/// # Safety
+/// [`is_available`] must have said yes.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn sums_i8(rows: Rows<'_, Group>, lines: &[I8Line], next: &[I8Line], sums: &mut [[i32; BLOCK]]) {
+pub(super) unsafe fn sums_i8(
+    rows: Rows<'_, Group>,
+    lines: &[I8Line],
+    next: &[I8Line],
+    sums: &mut [[i32; BLOCK]],
+) {
     if rows.count() <= ROWS {
         return super::avx512::sums_i8(rows, lines, next, sums);
     }
     let sums = &mut sums[..rows.count()];
     sums.fill([0; BLOCK]);
-    // SAFETY: a `Kernels` holds this instruction set only where `is_available` has found it.
+    // SAFETY: what this function asks for, and no other guard lives.
     let tiles = unsafe { I8Tiles::new(rows.count()) };
     tiles.add(rows, lines, sums);
     let done = lines.len() / LINES / GROUPS * GROUPS;

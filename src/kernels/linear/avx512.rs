@@ -19,6 +19,7 @@ use crate::kernels::pool::TileMut;
 
 pub(super) use steps::{quantise_step, sums_blocks, sums_nibbles};
 
+pub(super) mod many;
 pub(super) mod steps;
 
 /// See [`super::isa::Kernels::sums_i8`].

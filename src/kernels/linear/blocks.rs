@@ -19,12 +19,15 @@ pub(super) const SPAN: usize = 32;
 /// Groups of inputs in a block.
 pub(super) const GROUPS: usize = SPAN / GROUP;
 
+/// Weights of a step in bytes without a sign, by group of inputs: line `p` holds outputs `16 p..16 p + 16`, and of each its four inputs.
+pub(super) type StepWeights = [[[u8; 64]; LINES]; GROUPS];
+
 /// The next 32 inputs of 64 outputs.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C, align(64))]
 pub(super) struct Step {
-    /// Weights plus 128, by group of inputs: line `p` holds outputs `16 p..16 p + 16`, and of each its four inputs.
-    pub(super) weights: [[[u8; 64]; LINES]; GROUPS],
+    /// Weights plus 128.
+    pub(super) weights: StepWeights,
     /// A scale an output.
     pub(super) scales: [f16; BLOCK],
 }

@@ -23,7 +23,9 @@ const CHUNK_WORK: usize = 1 << 17;
 /// further row of tiles reads all weights again.
 const TILE_BYTES: usize = 1 << 20;
 /// Rows that weights in blocks meet in turn: what a step of them reads and writes stays in the nearest cache.
-const PANEL: usize = 6 * STEP_ROWS;
+const PANEL: usize = 8 * STEP_ROWS;
+/// Rows of weights in blocks that a thread quantises side by side, at least: whole cache lines of records.
+const QUANTISED_ROWS: usize = 16;
 /// Activations below which one thread quantises them all.
 const QUANTISE_ALONE: usize = 1 << 14;
 
@@ -69,7 +71,11 @@ impl Call<'_> {
             },
             Packed::I8(packed) => {
                 let layout = RowLayout::new(self.shape.k, packed.activations);
-                let grid = self.grid(rows, self.kernels.rows_i8(), GROUP * layout.record());
+                let grid = self.grid(
+                    rows,
+                    self.kernels.rows_i8() / packed.activations.planes(),
+                    GROUP * layout.record(),
+                );
                 with_records(&RECORDS, Group::default(), rows * layout.record(), |records| {
                     self.quantise(layout, x, records);
                     // SAFETY: as above, and so does `tile_i8`.
@@ -108,7 +114,7 @@ impl Call<'_> {
         steps: Steps<S, P>,
     ) -> Vec<f32> {
         let (rows, len) = (x.len() / self.shape.k, self.shape.k.div_ceil(SPAN));
-        let grid = self.grid(rows, STEP_ROWS, len * size_of::<Activations<P>>());
+        let grid = self.grid(rows, self.kernels.rows_steps(), len * size_of::<Activations<P>>());
         with_records(steps.records, Activations::ZERO, rows * len, |records| {
             self.quantise_steps(rows, x, records);
             // SAFETY: `tile_steps` writes each row of each block of outputs that lies in its tile.
@@ -151,7 +157,7 @@ impl Call<'_> {
     fn quantise_steps<const P: usize>(self, rows: usize, x: &[f32], records: &mut [Activations<P>]) {
         let k = self.shape.k;
         // Few rows of many inputs are cut by steps: rows beside each other share cache lines, which threads should not.
-        let tile_columns = (QUANTISE_ALONE / k).max(2 * STEP_ROWS).min(rows.max(1));
+        let tile_columns = (QUANTISE_ALONE / k).max(QUANTISED_ROWS).min(rows.max(1));
         let tile_rows = (QUANTISE_ALONE / (SPAN * tile_columns)).max(1);
         let grid = TileGrid { rows: k.div_ceil(SPAN), columns: rows, tile_rows, tile_columns };
         self.pool.for_each_tile(records, grid, |mut tile| {

@@ -29,7 +29,7 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// Every instruction set, slowest first.
+    /// Every instruction set; the last that a machine has is the one to take.
     pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::Avx512Vnni, Isa::Amx];
 
     /// Its name in options and logs.
@@ -80,7 +80,7 @@ pub(super) const ROWS: usize = 6;
 pub(super) const AMX_ROWS: usize = 32;
 
 /// Rows of one byte an activation that weights in blocks meet side by side; these kernels take any number in turn.
-pub(super) const STEP_ROWS: usize = 8;
+pub(super) const STEP_ROWS: usize = 6;
 
 /// The micro-kernels of an instruction set that this machine is known to have.
 #[derive(Clone, Copy, Debug)]
@@ -126,6 +126,14 @@ impl Kernels {
         match self.0 {
             Isa::Amx => AMX_ROWS,
             Isa::Portable | Isa::Avx2 | Isa::Avx512Vnni => ROWS,
+        }
+    }
+
+    /// Rows by whose multiples weights in blocks are best met.
+    pub(super) fn rows_steps(self) -> usize {
+        match self.0 {
+            Isa::Amx => AMX_ROWS / 2,
+            Isa::Portable | Isa::Avx2 | Isa::Avx512Vnni => STEP_ROWS,
         }
     }
 

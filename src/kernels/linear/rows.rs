@@ -38,12 +38,6 @@ impl<'a, T> Rows<'a, T> {
         &self.items[index * self.stride..][..self.width]
     }
 
-    /// Items of a row.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) fn width(self) -> usize {
-        self.width
-    }
-
     /// Items from the start of a row to that of the next.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn stride(self) -> usize {

@@ -27,8 +27,8 @@ pub(super) const KEYS: usize = 16;
 pub(super) const PAIR: usize = 2;
 /// Queries whose values a kernel sums at once.
 pub(super) const QUERIES: usize = 6;
-/// Queries a task of many rows: they read the same keys, which then are in the nearest cache.
-const QUERIES_A_TASK: usize = 4 * QUERIES;
+/// Queries a task of many rows: they read the same keys, which are widened once for all and then are in the nearest cache.
+const QUERIES_A_TASK: usize = 8 * QUERIES;
 /// Scores that make a task worth a thread's while: some microseconds.
 const TASK_WORK: usize = 1 << 10;
 

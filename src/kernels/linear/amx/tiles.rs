@@ -5,8 +5,9 @@
 
 use std::arch::asm;
 use std::marker::PhantomData;
+use std::mem::offset_of;
 
-use super::super::blocks::{self, Activations};
+use super::super::blocks::{self, Activations, StepWeights};
 use super::super::pack::{BLOCK, I8Line, LANES, LINES};
 use super::super::quantise::Group;
 use super::super::rows::Rows;
@@ -33,7 +34,8 @@ struct Shaped(PhantomData<*const ()>);
 
 impl Shaped {
     /// # Safety
-    /// [`super::is_available`] must have said yes.
+    /// [`super::is_available`] must have said yes, and no other guard may live on this thread. While one does, nothing may run that sets
+    /// shapes by itself: this crate calls nothing but its own functions then.
     unsafe fn new(shapes: [(usize, u16); 8]) -> Shaped {
         let mut table =
             Shapes { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
@@ -65,7 +67,7 @@ impl I8Tiles {
     /// For 1 to 32 rows. Up to 16 take a tile and meet four lines at a time; more take two and meet two.
     ///
     /// # Safety
-    /// [`super::is_available`] must have said yes.
+    /// As [`Shaped::new`].
     pub(super) unsafe fn new(rows: usize) -> I8Tiles {
         assert!((1..=2 * TILE_ROWS).contains(&rows), "{rows} rows don't fit two tiles");
         let weights = (GROUPS, TILE_BYTES);
@@ -84,7 +86,8 @@ impl I8Tiles {
     pub(super) fn add(&self, x: Rows<'_, Group>, lines: &[I8Line], sums: &mut [[i32; BLOCK]]) {
         let count = lines.len() / LINES / GROUPS;
         assert!(x.count() == self.rows && sums.len() == self.rows, "the rows that the tiles are for");
-        assert!(x.width() >= count * GROUPS, "as many inputs as weights");
+        // Of the last row, which has all others ahead of it.
+        assert!(x.row(self.rows - 1).len() >= count * GROUPS, "as many inputs as weights");
         if count == 0 {
             return;
         }
@@ -197,8 +200,6 @@ unsafe fn add_two_lines(x: *const Group, stride: usize, lines: *const I8Line, co
     }
 }
 
-/// 32 inputs of 64 outputs, bytes without a sign: by group, then by line.
-pub(super) type StepWeights = [[[u8; 64]; LINES]; blocks::GROUPS];
 /// Products of a tile of rows with a step of weights: by line, then by row.
 pub(super) type Products = [[[i32; LANES]; TILE_ROWS]; LINES];
 
@@ -212,7 +213,7 @@ impl StepTiles {
     /// For 1 to 16 rows.
     ///
     /// # Safety
-    /// [`super::is_available`] must have said yes.
+    /// As [`Shaped::new`].
     pub(super) unsafe fn new(rows: usize) -> StepTiles {
         assert!((1..=TILE_ROWS).contains(&rows), "{rows} rows don't fit a tile");
         let (x, weights) = ((rows, blocks::SPAN as u16), (blocks::GROUPS, TILE_BYTES));
@@ -231,6 +232,8 @@ impl StepTiles {
         products: &mut Products,
     ) {
         assert!(x.len() == self.rows, "the rows that the tiles are for");
+        let start = offset_of!(Activations<P>, planes) + plane * blocks::SPAN;
+        assert!(plane < P, "a byte of the activations");
         // SAFETY: reads 32 bytes, a plane, of as many records as tiles are shaped for, and all weights, the four lines of a group being 256
         // bytes; writes as many rows of each line's products, of 64 bytes, 1024 bytes a line.
         unsafe {
@@ -252,7 +255,7 @@ impl StepTiles {
                 "tilestored [{products} + {row} + 1024], tmm1",
                 "tilestored [{products} + {row} + 2048], tmm2",
                 "tilestored [{products} + {row} + 3072], tmm3",
-                x = in(reg) &x[0].planes[plane],
+                x = in(reg) x.as_ptr().wrapping_byte_add(start),
                 stride = in(reg) size_of::<Activations<P>>(),
                 w = in(reg) weights,
                 group = in(reg) size_of::<[[u8; 64]; LINES]>(),

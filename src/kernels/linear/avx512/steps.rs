@@ -1,27 +1,22 @@
-//! Block formats on AVX-512 with VNNI, in two ways.
-//!
-//! Few rows keep their sums in registers while the weights stream by, for weights are what a step of few rows waits for. Many rows
-//! keep weights in registers, a line of 16 outputs by 32 inputs, and their sums in the nearest cache: half bytes are then taken
-//! apart once for all rows, and an accumulator is read and written once for eight products.
+//! Block formats on AVX-512 with VNNI, few rows at a time: they keep their sums in registers while the weights stream by, for weights
+//! are what a step of few rows waits for. Those of many rows are in [`super::many`].
 
+use half::f16;
 use std::arch::x86_64::{
     __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm_storeu_si128, _mm256_loadu_si256, _mm512_add_epi32,
     _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps,
-    _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_load_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_max_epi32, _mm512_mul_ps, _mm512_reduce_add_epi32, _mm512_reduce_max_epi32,
-    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
-    _mm512_slli_epi32, _mm512_srai_epi32, _mm512_srli_epi16, _mm512_store_ps, _mm512_sub_epi32,
+    _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_max_epi32, _mm512_mul_ps, _mm512_reduce_add_epi32, _mm512_reduce_max_epi32, _mm512_set1_epi8,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32,
+    _mm512_srai_epi32, _mm512_srli_epi16, _mm512_store_ps, _mm512_sub_epi32,
 };
-use std::ops::Range;
-
-use half::f16;
 
 use super::super::blocks::{self, Activations, GROUPS, SPAN, Step};
-use super::super::isa::STEP_ROWS;
 use super::super::nibbles::{NibbleStep, PAIRS};
 use super::super::pack::{BLOCK, LANES, LINES, Sums};
 use super::super::quantise::{ROUND, scale_for};
 use super::super::rows::{Columns, Rows};
+use super::many::{many, widen_block, widen_nibbles};
 
 /// Steps that weights are asked for ahead of their turn: processors guess what comes next, but too late for many rows a step.
 pub(in super::super) const AHEAD: usize = 4;
@@ -42,10 +37,7 @@ pub(in super::super) fn sums_blocks<const P: usize>(
         4 => few_blocks::<P, 4, 2>(rows, steps, sums),
         5 if P == 1 => few_blocks::<P, 5, 2>(rows, steps, sums),
         6 if P == 1 => few_blocks::<P, 6, 2>(rows, steps, sums),
-        _ => many::<P, _>(rows, steps, sums, |step, line| HeldLine {
-            weights: std::array::from_fn(|group| load_bytes(&step.weights[group][line])),
-            numbers: block_numbers(step, line),
-        }),
+        _ => many::<P, false, _>(rows, steps, sums, |step, _, numbers| widen_block(step, numbers)),
     }
 }
 
@@ -62,7 +54,7 @@ fn few_blocks<const P: usize, const R: usize, const L: usize>(
         let mut acc = [[_mm512_setzero_ps(); L]; R];
         for (index, step) in steps.iter().enumerate() {
             if first == 0 {
-                prefetch(steps, index + AHEAD, 0..LINES);
+                prefetch(steps, index + AHEAD);
             }
             let x: &[_; R] = rows.first(index);
             let mut products = [[[_mm512_setzero_si512(); L]; R]; P];
@@ -108,11 +100,8 @@ pub(in super::super) fn sums_nibbles<const P: usize>(
         4 => few_nibbles::<P, 4, 2>(rows, steps, sums),
         5 if P == 1 => few_nibbles::<P, 5, 2>(rows, steps, sums),
         6 if P == 1 => few_nibbles::<P, 6, 2>(rows, steps, sums),
-        _ => many::<P, _>(rows, steps, sums, |step, line| HeldLine {
-            weights: std::array::from_fn(|group| {
-                halves(load_bytes(&step.levels[group % PAIRS][line]))[group / PAIRS]
-            }),
-            numbers: nibble_numbers(step, line),
+        _ => many::<P, true, _>(rows, steps, sums, |step, weights, numbers| {
+            widen_nibbles(step, weights, numbers)
         }),
     }
 }
@@ -130,7 +119,7 @@ fn few_nibbles<const P: usize, const R: usize, const L: usize>(
         let mut acc = [[_mm512_setzero_ps(); L]; R];
         for (index, step) in steps.iter().enumerate() {
             if first == 0 {
-                prefetch(steps, index + AHEAD, 0..LINES);
+                prefetch(steps, index + AHEAD);
             }
             let x: &[_; R] = rows.first(index);
             let mut products = [[[_mm512_setzero_si512(); L]; R]; P];
@@ -161,123 +150,6 @@ fn few_nibbles<const P: usize, const R: usize, const L: usize>(
         }
         store_lines(&acc, first, sums);
     }
-}
-
-/// The weights of 16 outputs by 32 inputs, in registers.
-struct HeldLine {
-    /// By group of inputs, bytes without a sign.
-    weights: [__m512i; GROUPS],
-    numbers: Numbers,
-}
-
-/// What turns the products of a line of 16 outputs by 32 inputs into a part of their sums.
-pub(in super::super) struct Numbers {
-    scales: __m512,
-    /// Where there is none, weights are 128 too large.
-    pub(in super::super) offsets: Option<__m512>,
-}
-
-/// The numbers of a line of a step.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-#[inline]
-pub(in super::super) fn block_numbers(step: &Step, line: usize) -> Numbers {
-    Numbers { scales: load_f16(&step.scales, line), offsets: None }
-}
-
-/// The same of 4-bit weights.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-#[inline]
-pub(in super::super) fn nibble_numbers(step: &NibbleStep, line: usize) -> Numbers {
-    Numbers { scales: load_f16(&step.scales, line), offsets: Some(load_f16(&step.offsets, line)) }
-}
-
-/// Many rows; `load` takes a line of outputs out of a step.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-#[inline]
-fn many<const P: usize, S>(
-    rows: Columns<'_, Activations<P>>,
-    steps: &[S],
-    sums: &mut [Sums],
-    load: impl Fn(&S, usize) -> HeldLine,
-) {
-    // So that none waits for its own products: as even as it goes, and half as many where each takes two.
-    let side_by_side = rows.count().div_ceil(rows.count().div_ceil(STEP_ROWS / P));
-    let sums = &mut sums[..rows.count()];
-    sums.fill(Sums::ZERO);
-    for (index, step) in steps.iter().enumerate() {
-        for line in 0..LINES {
-            prefetch(steps, index + AHEAD, line..line + 1);
-            let held = load(step, line);
-            let rows = rows.column(index).chunks(side_by_side);
-            for (x, sums) in rows.zip(sums.chunks_mut(side_by_side)) {
-                match x.len() {
-                    1 => add_step::<P, 1>(&held, line, x, sums),
-                    2 => add_step::<P, 2>(&held, line, x, sums),
-                    3 => add_step::<P, 3>(&held, line, x, sums),
-                    4 => add_step::<P, 4>(&held, line, x, sums),
-                    5 if P == 1 => add_step::<P, 5>(&held, line, x, sums),
-                    6 if P == 1 => add_step::<P, 6>(&held, line, x, sums),
-                    7 if P == 1 => add_step::<P, 7>(&held, line, x, sums),
-                    8 if P == 1 => add_step::<P, 8>(&held, line, x, sums),
-                    _ => unreachable!("at most {side_by_side} rows run side by side"),
-                }
-            }
-        }
-    }
-}
-
-/// Adds what a step gives of R rows with a line of outputs.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-#[inline]
-#[expect(clippy::needless_range_loop, reason = "rows and bytes are walked together, by their numbers")]
-fn add_step<const P: usize, const R: usize>(
-    held: &HeldLine,
-    line: usize,
-    x: &[Activations<P>],
-    sums: &mut [Sums],
-) {
-    let (Some(x), Some(sums)) = (x.first_chunk::<R>(), sums.first_chunk_mut::<R>()) else {
-        unreachable!("{R} rows were counted")
-    };
-    let mut products = [[_mm512_setzero_si512(); P]; R];
-    if held.numbers.offsets.is_none() {
-        for r in 0..R {
-            products[r][0] = _mm512_set1_epi32(x[r].correction);
-        }
-    }
-    for group in 0..GROUPS {
-        for r in 0..R {
-            for p in 0..P {
-                let x = broadcast(x[r].planes[p][group]);
-                products[r][p] = _mm512_dpbusd_epi32(products[r][p], held.weights[group], x);
-            }
-        }
-    }
-    for r in 0..R {
-        add_scaled(&held.numbers, &x[r], joined(products[r]), line, &mut sums[r]);
-    }
-}
-
-/// Adds the products of a row with a line of outputs to its sums.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-#[inline]
-pub(in super::super) fn add_scaled<const P: usize>(
-    numbers: &Numbers,
-    x: &Activations<P>,
-    products: __m512i,
-    line: usize,
-    sums: &mut Sums,
-) {
-    let out: &mut [f32] = &mut sums.0[line * LANES..][..LANES];
-    // SAFETY: `out` is 16 f32, the 64 bytes that are loaded, at a multiple of 64 in a row that is aligned to 64.
-    let before = unsafe { _mm512_load_ps(out.as_ptr()) };
-    let scale = _mm512_mul_ps(numbers.scales, _mm512_set1_ps(x.scale));
-    let mut sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), scale, before);
-    if let Some(offsets) = numbers.offsets {
-        sum = _mm512_fmadd_ps(_mm512_set1_ps(x.sum), offsets, sum);
-    }
-    // SAFETY: as above, stored.
-    unsafe { _mm512_store_ps(out.as_mut_ptr(), sum) };
 }
 
 /// See [`super::super::blocks`].
@@ -326,14 +198,13 @@ fn quantise_span<const P: usize>(values: &[f32; SPAN], record: &mut Activations<
     }
 }
 
-/// Asks for the share of some lines of a step's weights. Behind the last step lie those of the next block of outputs, whose turn often
-/// comes next; an address that may not be read is left alone.
+/// Asks for a step's weights. Behind the last step lie those of the next block of outputs, whose turn often comes next; an address that
+/// may not be read is left alone.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-pub(in super::super) fn prefetch<S>(steps: &[S], index: usize, lines: Range<usize>) {
+pub(in super::super) fn prefetch<S>(steps: &[S], index: usize) {
     let step = steps.as_ptr().wrapping_add(index).cast::<i8>();
-    let share = size_of::<S>() / LINES;
-    for at in (lines.start * share..lines.end * share).step_by(CACHE_LINE) {
+    for at in (0..size_of::<S>()).step_by(CACHE_LINE) {
         _mm_prefetch::<_MM_HINT_T0>(step.wrapping_add(at));
     }
 }
@@ -349,21 +220,21 @@ pub(in super::super) fn joined<const P: usize>(products: [__m512i; P]) -> __m512
 /// Four activations, for each of 16 outputs.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-fn broadcast(group: [u8; 4]) -> __m512i {
+pub(super) fn broadcast(group: [u8; 4]) -> __m512i {
     _mm512_set1_epi32(i32::from_ne_bytes(group))
 }
 
 /// The lower half of each byte, and the upper one.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-pub(in super::super) fn halves(bytes: __m512i) -> [__m512i; 2] {
+pub(super) fn halves(bytes: __m512i) -> [__m512i; 2] {
     let low_half = _mm512_set1_epi8(15);
     [_mm512_and_si512(bytes, low_half), _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), low_half)]
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-pub(in super::super) fn load_bytes(line: &[u8; 64]) -> __m512i {
+pub(super) fn load_bytes(line: &[u8; 64]) -> __m512i {
     // SAFETY: a line is the 64 bytes that are loaded; the load asks for no alignment.
     unsafe { _mm512_loadu_si512(line.as_ptr().cast()) }
 }
@@ -371,7 +242,7 @@ pub(in super::super) fn load_bytes(line: &[u8; 64]) -> __m512i {
 /// The numbers of a line of outputs.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-fn load_f16(columns: &[f16; BLOCK], line: usize) -> __m512 {
+pub(super) fn load_f16(columns: &[f16; BLOCK], line: usize) -> __m512 {
     let numbers: &[f16] = &columns[line * LANES..][..LANES];
     // SAFETY: `numbers` is 16 numbers of 2 bytes, the 32 bytes that are loaded; the load asks for no alignment.
     _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(numbers.as_ptr().cast()) })

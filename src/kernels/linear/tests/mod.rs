@@ -179,36 +179,39 @@ fn instruction_sets_that_go_untested_here_are_told() {
     }
 }
 
+/// Rows and inputs that bring out the kernels of few rows, and those of many with and without rests.
+const FEW_AND_MANY: [(usize, usize); 4] = [(2, 4099), (7, 67), (17, 131), (49, 260)];
+
 #[test]
 fn extreme_integers_stay_exact() {
     // All products at their largest, of one sign, over a long k: saturating or 16-bit sums would show.
-    let shape = LinearShape { n: 3, k: 4099 };
-    for activations in [ActivationBits::Eight, ActivationBits::Fifteen] {
-        for (weight, x) in [(-128, 1.0), (127, 1.0), (-128, -1.0), (127, -1.0)] {
-            let weights = LinearWeights::I8 {
-                values: vec![weight; 3 * 4099],
-                scales: vec![0.5, 1.0, -2.0],
-                activations,
-            };
-            check_against_reference(&vec![x; 2 * 4099], shape, weights, None);
+    for (rows, k) in FEW_AND_MANY {
+        for activations in [ActivationBits::Eight, ActivationBits::Fifteen] {
+            for (weight, x) in [(-128, 1.0), (127, 1.0), (-128, -1.0), (127, -1.0)] {
+                let (values, scales) = (vec![weight; 3 * k], vec![0.5, 1.0, -2.0]);
+                let weights = LinearWeights::I8 { values, scales, activations };
+                check_against_reference(&vec![x; rows * k], LinearShape { n: 3, k }, weights, None);
+            }
         }
     }
 }
 
 #[test]
 fn extreme_blocks_stay_exact() {
-    let shape = LinearShape { n: 3, k: 4099 };
-    let numbers = |value| vec![f16::from_f32(value); 3 * 129];
-    for activations in [ActivationBits::Eight, ActivationBits::Fifteen] {
-        for (weight, x) in [(-128, 1.0), (127, 1.0), (-128, -1.0), (127, -1.0)] {
-            let (values, scales) = (vec![weight; 3 * 4099], numbers(-0.5));
-            let weights = LinearWeights::Blocks { values, scales, activations };
-            check_against_reference(&vec![x; 2 * 4099], shape, weights, None);
-        }
-        for (level, x) in [(15, 1.0), (15, -1.0), (0, 1.0)] {
-            let (levels, scales, offsets) = (vec![level; 3 * 4099], numbers(-0.5), numbers(3.75));
-            let weights = LinearWeights::Nibbles { levels, scales, offsets, activations };
-            check_against_reference(&vec![x; 2 * 4099], shape, weights, None);
+    for (rows, k) in FEW_AND_MANY {
+        let shape = LinearShape { n: 3, k };
+        let numbers = |value| vec![f16::from_f32(value); 3 * k.div_ceil(32)];
+        for activations in [ActivationBits::Eight, ActivationBits::Fifteen] {
+            for (weight, x) in [(-128, 1.0), (127, 1.0), (-128, -1.0), (127, -1.0)] {
+                let (values, scales) = (vec![weight; 3 * k], numbers(-0.5));
+                let weights = LinearWeights::Blocks { values, scales, activations };
+                check_against_reference(&vec![x; rows * k], shape, weights, None);
+            }
+            for (level, x) in [(15, 1.0), (15, -1.0), (0, 1.0)] {
+                let (levels, scales, offsets) = (vec![level; 3 * k], numbers(-0.5), numbers(3.75));
+                let weights = LinearWeights::Nibbles { levels, scales, offsets, activations };
+                check_against_reference(&vec![x; rows * k], shape, weights, None);
+            }
         }
     }
 }
@@ -311,10 +314,10 @@ fn quantised_weights_are_within_half_a_step() {
 
 #[test]
 fn a_row_with_a_nan_shows_it_and_spares_the_others() {
-    // In one of three blocks of the middle row, the last of which is a tail.
+    // In one of three blocks of the second row, the last of which is a tail; 3 rows are few, 20 many.
     let shape = LinearShape { n: 70, k: 73 };
-    for recipe in RECIPES.into_iter().skip(1) {
-        let clean = activations(1, 3, 73, &[Rows::Random]);
+    for (recipe, rows) in RECIPES.into_iter().skip(1).flat_map(|recipe| [(recipe, 3), (recipe, 20)]) {
+        let clean = activations(1, rows, 73, &[Rows::Random]);
         for (bad, at) in [(f32::NAN, 4), (f32::INFINITY, 40), (f32::NEG_INFINITY, 72), (f32::NAN, 72)] {
             let mut x = clean.clone();
             x[73 + at] = bad;
