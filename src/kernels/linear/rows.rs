@@ -46,7 +46,7 @@ impl<'a, T> Rows<'a, T> {
 
     /// Where the first one starts.
     #[cfg(target_arch = "x86_64")]
-    pub(super) fn as_ptr(self) -> *const T {
+    pub(super) fn start(self) -> *const T {
         self.items.as_ptr()
     }
 

@@ -35,7 +35,7 @@ pub(in super::super) fn is_available() -> bool {
 }
 
 fn has_tiles() -> bool {
-    #[allow(unused_unsafe, reason = "newer compilers know that it is safe")]
+    #[expect(unused_unsafe, reason = "compilers before 1.95 may not know that it is safe")]
     // SAFETY: a processor with AVX-512 has the instruction and this leaf.
     let leaf = unsafe { __cpuid_count(7, 0) };
     if leaf.edx & FEATURES != FEATURES {

@@ -95,11 +95,11 @@ impl I8Tiles {
         // `sums` `rows` rows.
         unsafe {
             if self.rows <= TILE_ROWS {
-                add_four_lines(x.as_ptr(), x.stride(), lines.as_ptr(), count, sums.as_mut_ptr());
+                add_four_lines(x.start(), x.stride(), lines.as_ptr(), count, sums.as_mut_ptr());
             } else {
                 for pair in 0..2 {
                     let (lines, sums) = (lines.as_ptr().add(2 * pair), sums.as_mut_ptr().cast::<i32>());
-                    add_two_lines(x.as_ptr(), x.stride(), lines, count, sums.add(2 * pair * LANES));
+                    add_two_lines(x.start(), x.stride(), lines, count, sums.add(2 * pair * LANES));
                 }
             }
         }
