@@ -1,6 +1,6 @@
 //! A decoder-only model driven by hand over block tables, without scheduler and runner.
 
-use std::{num::NonZeroUsize, path::Path};
+use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use dept::{
@@ -12,13 +12,13 @@ use dept::{
     kernels::{
         Place, RowIndices,
         dept_embed::{AdapterSlot, Adapters, DeltaRow, Row, RowTable, UpdateSlot},
-        linear::Isa,
-        pool::ComputePool,
         ragged_attention::{Keys, Span},
     },
     kv::BlockId,
-    layers::{Loader, PackedParts, Recipe},
+    layers::Recipe,
 };
+
+use super::loader;
 
 const BLOCK_SIZE: usize = 5;
 const BLOCKS_A_JOB: usize = 24;
@@ -42,18 +42,8 @@ pub fn load_decoder_to(path: &Path, recipe: Recipe, threads: usize, positions: u
 
 fn load(place: Place, path: &Path, recipe: Recipe, threads: usize, positions: usize) -> Decoder {
     let weights = Weights::open(path).unwrap();
-    let pool = ComputePool::new(NonZeroUsize::new(threads).unwrap()).unwrap();
     let config = DecoderConfig::read(&weights).unwrap();
-    let loader = Loader {
-        weights: &weights,
-        place,
-        recipe,
-        pool,
-        isa: Isa::fastest(),
-        gradients: false,
-        packed: PackedParts::Fresh,
-    };
-    Decoder::load(&loader, config, positions).unwrap()
+    Decoder::load(&loader(&weights, place, recipe, threads), config, positions).unwrap()
 }
 
 /// What to generate.

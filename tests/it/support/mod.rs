@@ -43,18 +43,16 @@ pub fn load_t5(path: &Path, recipe: Recipe, threads: usize) -> T5 {
 /// A T5 in a place of its own.
 pub fn load_t5_at(place: Place, path: &Path, recipe: Recipe, threads: usize) -> T5 {
     let weights = Weights::open(path).unwrap();
-    let pool = ComputePool::new(NonZeroUsize::new(threads).unwrap()).unwrap();
     let config = T5Config::read(&weights).unwrap();
-    let loader = Loader {
-        weights: &weights,
-        place,
-        recipe,
-        pool,
-        isa: Isa::fastest(),
-        gradients: false,
-        packed: PackedParts::Fresh,
-    };
-    T5::load(&loader, config, Reach { prompt: 512, new_tokens: 128 }).unwrap()
+    T5::load(&loader(&weights, place, recipe, threads), config, Reach { prompt: 512, new_tokens: 128 })
+        .unwrap()
+}
+
+/// What makes a model of a checkpoint, on `threads` threads.
+fn loader(weights: &Weights, place: Place, recipe: Recipe, threads: usize) -> Loader<'_> {
+    let pool = ComputePool::new(NonZeroUsize::new(threads).unwrap()).unwrap();
+    let isa = Isa::fastest();
+    Loader { weights, place, recipe, pool, isa, gradients: false, packed: PackedParts::Fresh }
 }
 
 /// A lease on an adapter folder; `task` chooses among the tasks of an MPT adapter.

@@ -1,8 +1,8 @@
 //! Block formats on AVX-512 with VNNI, many rows at a time.
 //!
 //! Their sums lie in the nearest cache, and so does a step of weights: half bytes are taken apart once for a panel of rows. Then 6 rows
-//! meet 64 outputs in 24 accumulators, and four products share each load of an activation. Of the two ports that multiply, products
-//! take two thirds of the time and scaling the rest: a conversion, a multiplication and one or two fused multiply-adds for eight products.
+//! meet 64 outputs in 24 accumulators, and four products share each load of an activation. For eight products
+//! scaling takes a conversion, a multiplication, and one or two fused multiply-adds on the same ports: the bound is two thirds of their peak.
 
 use std::arch::x86_64::{
     __m512, __m512i, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_load_ps, _mm512_mul_ps,
