@@ -41,17 +41,22 @@ struct Case {
     /// Keys a sequence.
     context: usize,
     causal: bool,
+    /// Whether all sequences have the same keys: a prefix that they share.
+    shared: bool,
 }
 
 const T5: HeadShape = HeadShape { heads: 6, kv_heads: 6, dim: 64 };
 const SMOLLM2: HeadShape = HeadShape { heads: 9, kv_heads: 3, dim: 64 };
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 8] = [
     case("t5 cross decode 1 x 110", T5, 8, (1, 1, 110), false),
     case("t5 cross decode 8 x 110", T5, 8, (8, 1, 110), false),
     case("smollm2 decode 1 x 512", SMOLLM2, 30, (1, 1, 512), true),
     case("smollm2 decode 16 x 64", SMOLLM2, 30, (16, 1, 64), true),
     case("smollm2 decode 16 x 512", SMOLLM2, 30, (16, 1, 512), true),
+    Case { shared: true, ..case("smollm2 decode 16 x 512 shared", SMOLLM2, 30, (16, 1, 512), true) },
+    // What reading a shared prefix once would take.
+    case("smollm2 16 rows of 1 x 512", SMOLLM2, 30, (1, 16, 512), false),
     case("smollm2 prompt 1 x 256", SMOLLM2, 30, (1, 256, 256), true),
 ];
 
@@ -62,7 +67,7 @@ const fn case(
     (sequences, queries, context): (usize, usize, usize),
     causal: bool,
 ) -> Case {
-    Case { name, heads, layers, sequences, queries, context, causal }
+    Case { name, heads, layers, sequences, queries, context, causal, shared: false }
 }
 
 impl Case {
@@ -100,7 +105,8 @@ impl Case {
     fn step(&self, q: &Tensor, slabs: &[Tensor], pool: &ComputePool) -> candle_core::Result<Duration> {
         // The sequences' blocks take turns, as they do when sequences grow side by side.
         let table = |sequence| {
-            let blocks = (0..self.blocks()).map(|block| block * self.sequences + sequence);
+            let own = if self.shared { 0 } else { sequence };
+            let blocks = (0..self.blocks()).map(|block| block * self.sequences + own);
             blocks.map(|block| BlockId::new(block as u32)).collect()
         };
         let tables: Vec<Vec<BlockId>> = (0..self.sequences).map(table).collect();
@@ -156,7 +162,7 @@ fn main() -> anyhow::Result<()> {
     let tera = |rate: Option<f64>| rate.map_or("-".to_owned(), |rate| format!("{:.2}", rate / 1e12));
     let (threads, floats, products) = (pool.threads(), tera(peak.floats), tera(peak.products));
     println!("{threads} threads; peak {floats} TFLOP/s, {products} TOP/s int8; medians of steps, all layers");
-    println!("{:<26}{:>10}{:>28}{:>12}", "", "", "us   GB/s of bandwidth", "of peak");
+    println!("{:<32}{:>10}{:>28}{:>12}", "", "", "us   GB/s of bandwidth", "of peak");
     for case in
         CASES.iter().filter(|case| wanted.is_empty() || wanted.iter().any(|part| case.name.contains(part)))
     {
@@ -168,7 +174,7 @@ fn main() -> anyhow::Result<()> {
             let share = |peak: f64| format!("{:.0}%", 1e2 * case.operations() as f64 / seconds / peak);
             let of_peak = peak.floats.map_or("-".to_owned(), share);
             println!(
-                "{:<26}{kind:>10}{:>10.0}{:>7.1}{:>10.0}%{of_peak:>13}   {:.2}x",
+                "{:<32}{kind:>10}{:>10.0}{:>7.1}{:>10.0}%{of_peak:>13}   {:.2}x",
                 case.name,
                 seconds * 1e6,
                 rate / 1e9,

@@ -194,9 +194,10 @@ impl Loader<'_> {
             }
             Place::Cpu => {
                 let pack = || {
-                    let linear = Linear::pack(parts()?, epilogue, pool).map_err(failed);
+                    let parts = parts()?;
+                    // What was read lies in `parts`: the file's pages are not to be there while it is packed.
                     self.weights.release();
-                    linear
+                    Linear::pack(parts, epilogue, pool).map_err(failed)
                 };
                 self.packed.map(wanted, &self.pool, pack)?.with_isa(self.isa).map_err(failed)?.into()
             }

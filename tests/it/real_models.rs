@@ -1,9 +1,16 @@
 //! Real weights, where they are at hand: `DEPT_TEST_SMOLLM2` names `SmolLM2-135M-Instruct.Q4_1.gguf` and
 //! `DEPT_TEST_GEMMA3` names `gemma-3-270m-q4_k_m.gguf`.
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
-use candle_core::DType;
+use candle_core::{
+    DType, Device,
+    quantized::{GgmlDType, QTensor, gguf_file},
+};
 use dept::{
     backbones::{decoder::Decoder, weights::Weights},
     layers::Recipe,
@@ -113,6 +120,41 @@ fn smollm2_answers_as_transformers_does() {
         assert!(equal >= least_equal, "{recipe:?}: {equal} of the greedy tokens are equal");
         assert!(off.abs() <= most_off, "{recipe:?}: perplexity {found}, transformers' {}", text.perplexity);
     }
+}
+
+#[test]
+#[ignore = "needs the file that DEPT_TEST_SMOLLM2 names: just real-models"]
+fn smollm2_in_q8_0_keeps_the_perplexity_of_f32() {
+    let Some(path) = file_of("DEPT_TEST_SMOLLM2") else { return };
+    let expected = std::fs::read_to_string(golden("real/smollm2.json")).unwrap();
+    let Expected { text, .. } = serde_json::from_str(&expected).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = folder.path().join("SmolLM2-135M-Instruct.Q8_0.gguf");
+    write_q8_0(&path, &bytes);
+    for (recipe, kv_dtype) in [(Recipe::Fine, DType::F32), (Recipe::Stored, DType::F16)] {
+        let found = perplexity(&load_decoder_to(&bytes, recipe, 2, text.ids.len()), kv_dtype, &text.ids);
+        let off = found / text.perplexity - 1.0;
+        eprintln!("Q8_0, {recipe:?}, K/V {kv_dtype:?}: perplexity {found:.4} ({:+.3} %)", 1e2 * off);
+        assert!(off.abs() <= 0.01, "{recipe:?}: perplexity {found}, transformers' {}", text.perplexity);
+    }
+}
+
+/// The file at `from` with all its matrices in Q8_0.
+fn write_q8_0(from: &Path, to: &Path) {
+    let mut file = File::open(from).unwrap();
+    let content = gguf_file::Content::read(&mut file).unwrap();
+    let mut tensors = Vec::new();
+    for (name, info) in &content.tensor_infos {
+        let tensor = content.tensor(&mut file, name, &Device::Cpu).unwrap();
+        let is_matrix = info.shape.rank() == 2;
+        let bytes = |tensor: QTensor| {
+            QTensor::quantize(&tensor.dequantize(&Device::Cpu).unwrap(), GgmlDType::Q8_0).unwrap()
+        };
+        tensors.push((name.as_str(), if is_matrix { bytes(tensor) } else { tensor }));
+    }
+    let metadata: Vec<_> = content.metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
+    let tensors: Vec<_> = tensors.iter().map(|(name, tensor)| (*name, tensor)).collect();
+    gguf_file::write(&mut File::create(to).unwrap(), &metadata, &tensors).unwrap();
 }
 
 /// The share of greedy tokens that are transformers'.

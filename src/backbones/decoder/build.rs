@@ -27,11 +27,12 @@ pub(super) fn decoder(
     };
     let build = Builder { loader, config: &config, turns };
     Ok(Decoder {
+        // The largest map comes first: what it takes to pack it, besides what it becomes, is gone before the rest is there.
+        head: build.head()?,
         table: build.table()?,
         positions: build.positions()?,
         blocks: (0..config.layers()).map(|index| build.block(index)).collect::<Result<_, _>>()?,
         norm: build.norm(&format!("{}{}", config.names.prefix, config.names.norm), config.hidden)?,
-        head: build.head()?,
         place: loader.place.clone(),
         pool: loader.pool.clone(),
         config,

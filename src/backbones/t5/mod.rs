@@ -82,17 +82,18 @@ impl T5 {
     /// When a tensor is missing, has another shape or is not finite.
     pub fn load(loader: &Loader<'_>, config: T5Config, reach: Reach) -> std::result::Result<Self, LoadError> {
         let build = Builder { loader, config: &config };
+        // The largest map comes first: what it takes to pack it, besides what it becomes, is gone before the rest is there.
+        let head = if loader.weights.contains("lm_head.weight") {
+            loader.head("lm_head", config.vocab, config.hidden)?
+        } else {
+            loader.tied_head("shared", config.vocab, config.hidden)?
+        };
         let encoder = (0..config.encoder_layers)
             .map(|i| build.encoder_block(i))
             .collect::<std::result::Result<_, _>>()?;
         let decoder = (0..config.decoder_layers)
             .map(|i| build.decoder_block(i))
             .collect::<std::result::Result<_, _>>()?;
-        let head = if loader.weights.contains("lm_head.weight") {
-            loader.head("lm_head", config.vocab, config.hidden)?
-        } else {
-            loader.tied_head("shared", config.vocab, config.hidden)?
-        };
         Ok(Self {
             table: loader.embedding("shared", (config.vocab, config.hidden), 1.0)?,
             encoder,

@@ -32,6 +32,19 @@ pub(super) struct Step {
     pub(super) scales: [f16; BLOCK],
 }
 
+impl Step {
+    const EMPTY: Step = Step { weights: [[[128; 64]; LINES]; GROUPS], scales: [f16::ZERO; BLOCK] };
+
+    /// Puts up to 32 weights into the place of output `column`.
+    fn put(&mut self, column: usize, weights: &[i8]) {
+        let (line, lane) = (column / (BLOCK / LINES), column % (BLOCK / LINES));
+        for (group, weights) in self.weights.iter_mut().zip(weights.chunks(GROUP)) {
+            let places = &mut group[line][lane * GROUP..];
+            places.iter_mut().zip(weights).for_each(|(place, &w)| *place = w.cast_unsigned() ^ 0x80);
+        }
+    }
+}
+
 /// Packed weights: of each 64 outputs the steps over all inputs, and the biases.
 #[derive(Debug)]
 pub(super) struct PackedSteps<S> {
@@ -62,22 +75,20 @@ impl PackedSteps<Step> {
         order: Order,
     ) -> PackedSteps<Step> {
         let len = shape.k.div_ceil(SPAN);
-        let empty = Step { weights: [[[128; 64]; LINES]; GROUPS], scales: [f16::ZERO; BLOCK] };
-        let mut steps = vec![empty; order.blocks(shape.n) * len];
-        for (row, (weights, scales)) in values.chunks_exact(shape.k).zip(scales.chunks_exact(len)).enumerate()
-        {
-            let (block, column) = order.place(row, shape.n);
-            let (line, lane) = (column / (BLOCK / LINES), column % (BLOCK / LINES));
-            let steps = steps[block * len..].iter_mut();
-            for ((step, weights), &scale) in steps.zip(weights.chunks(SPAN)).zip(scales) {
-                step.scales[column] = scale;
-                for (group, weights) in step.weights.iter_mut().zip(weights.chunks(GROUP)) {
-                    let places = &mut group[line][lane * GROUP..];
-                    places.iter_mut().zip(weights).for_each(|(place, &w)| *place = w.cast_unsigned() ^ 0x80);
+        let steps = Memory::written(order.blocks(shape.n) * len, |steps| {
+            steps.fill(Step::EMPTY);
+            for (row, (weights, scales)) in
+                values.chunks_exact(shape.k).zip(scales.chunks_exact(len)).enumerate()
+            {
+                let (block, column) = order.place(row, shape.n);
+                let steps = steps[block * len..].iter_mut();
+                for ((step, weights), &scale) in steps.zip(weights.chunks(SPAN)).zip(scales) {
+                    step.put(column, weights);
+                    step.scales[column] = scale;
                 }
             }
-        }
-        PackedSteps { steps: steps.into(), bias: order.columns(bias, shape.n), activations }
+        });
+        PackedSteps { steps, bias: order.columns(bias, shape.n), activations }
     }
 }
 

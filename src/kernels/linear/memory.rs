@@ -32,6 +32,19 @@ enum Place<T> {
 }
 
 impl<T: Pod> Memory<T> {
+    /// `count` numbers, zeros before `write` has them: in their place from the start, since a large map is not to be there twice.
+    pub(super) fn written(count: usize, write: impl FnOnce(&mut [T])) -> Memory<T> {
+        let bytes = count * size_of::<T>();
+        if bytes < SMALL || align_of::<T>() > ALIGNMENT {
+            let mut numbers = bytemuck::zeroed_vec(count);
+            write(&mut numbers);
+            return Memory(Place::Own(numbers));
+        }
+        let mut place = place(bytes);
+        write(bytemuck::cast_slice_mut(&mut place));
+        Memory(Place::Shared(place.freeze()))
+    }
+
     /// `count` numbers that somebody else keeps; `None` where the bytes are more or fewer, or not aligned for them.
     pub(super) fn of(bytes: Bytes, count: usize) -> Option<Memory<T>> {
         let numbers: &[T] = bytemuck::try_cast_slice(&bytes).ok()?;
@@ -44,20 +57,10 @@ impl<T: Pod> Memory<T> {
     }
 }
 
-impl<T: Pod> From<Vec<T>> for Memory<T> {
-    fn from(numbers: Vec<T>) -> Memory<T> {
-        let bytes: &[u8] = bytemuck::cast_slice(&numbers);
-        if bytes.len() < SMALL || align_of::<T>() > ALIGNMENT {
-            return Memory(Place::Own(numbers));
-        }
-        Memory(Place::Shared(placed(bytes)))
-    }
-}
-
-/// A copy of `bytes` in the stretch at hand, at a multiple of [`ALIGNMENT`].
-fn placed(bytes: &[u8]) -> Bytes {
+/// `count` zeros of the stretch at hand, at a multiple of [`ALIGNMENT`].
+fn place(count: usize) -> BytesMut {
     let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
-    let room = bytes.len() + ALIGNMENT;
+    let room = count + ALIGNMENT;
     // A stretch whose maps are all gone begins anew.
     if left.capacity() < room && !left.try_reclaim(room) {
         *left = BytesMut::with_capacity(STRETCH.max(room));
@@ -66,8 +69,8 @@ fn placed(bytes: &[u8]) -> Bytes {
     let gap = left.as_ptr().align_offset(ALIGNMENT);
     left.put_bytes(0, gap);
     left.advance(gap);
-    left.extend_from_slice(bytes);
-    left.split().freeze()
+    left.put_bytes(0, count);
+    left.split()
 }
 
 /// Advice to the system: one that has no large pages says so, and nothing is lost.

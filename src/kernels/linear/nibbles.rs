@@ -9,6 +9,7 @@ use bytemuck::{Pod, Zeroable};
 use half::f16;
 
 use super::blocks::{GROUPS, PackedSteps, SPAN};
+use super::memory::Memory;
 use super::pack::{BLOCK, GROUP, LINES, Order};
 use super::weights::{ActivationBits, LinearShape};
 
@@ -28,12 +29,6 @@ pub(super) struct NibbleStep {
 }
 
 impl NibbleStep {
-    const EMPTY: NibbleStep = NibbleStep {
-        levels: [[[0; 64]; LINES]; PAIRS],
-        scales: [f16::ZERO; BLOCK],
-        offsets: [f16::ZERO; BLOCK],
-    };
-
     /// Puts the levels of up to 32 inputs into the place of output `column`.
     fn put(&mut self, column: usize, levels: &[u8]) {
         let (line, lane) = (column / (BLOCK / LINES), column % (BLOCK / LINES));
@@ -54,17 +49,18 @@ impl PackedSteps<NibbleStep> {
         order: Order,
     ) -> PackedSteps<NibbleStep> {
         let len = shape.k.div_ceil(SPAN);
-        let mut steps = vec![NibbleStep::EMPTY; order.blocks(shape.n) * len];
-        let numbers = scales.chunks_exact(len).zip(offsets.chunks_exact(len));
-        for (row, (levels, (scales, offsets))) in levels.chunks_exact(shape.k).zip(numbers).enumerate() {
-            let (block, column) = order.place(row, shape.n);
-            let numbers = scales.iter().zip(offsets);
-            let steps = steps[block * len..].iter_mut();
-            for ((step, levels), (&scale, &offset)) in steps.zip(levels.chunks(SPAN)).zip(numbers) {
-                step.put(column, levels);
-                (step.scales[column], step.offsets[column]) = (scale, offset);
+        let steps = Memory::written(order.blocks(shape.n) * len, |steps: &mut [NibbleStep]| {
+            let numbers = scales.chunks_exact(len).zip(offsets.chunks_exact(len));
+            for (row, (levels, (scales, offsets))) in levels.chunks_exact(shape.k).zip(numbers).enumerate() {
+                let (block, column) = order.place(row, shape.n);
+                let numbers = scales.iter().zip(offsets);
+                let steps = steps[block * len..].iter_mut();
+                for ((step, levels), (&scale, &offset)) in steps.zip(levels.chunks(SPAN)).zip(numbers) {
+                    step.put(column, levels);
+                    (step.scales[column], step.offsets[column]) = (scale, offset);
+                }
             }
-        }
-        PackedSteps { steps: steps.into(), bias: order.columns(bias, shape.n), activations }
+        });
+        PackedSteps { steps, bias: order.columns(bias, shape.n), activations }
     }
 }

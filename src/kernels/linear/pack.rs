@@ -145,16 +145,17 @@ impl PackedF32 {
     /// Packs (n, k) row-major `values`.
     pub(super) fn pack(values: &[f32], shape: LinearShape, bias: Option<&[f32]>, order: Order) -> PackedF32 {
         let blocks = order.blocks(shape.n);
-        let mut lines = vec![Line([0.0; LANES]); blocks * shape.k * LINES];
-        for (row, weights) in values.chunks_exact(shape.k).enumerate() {
-            let (block, column) = order.place(row, shape.n);
-            let (line, lane) = (column / LANES, column % LANES);
-            let stream = &mut lines[block * shape.k * LINES..];
-            for (step, &weight) in weights.iter().enumerate() {
-                stream[step * LINES + line].0[lane] = weight;
+        let lines = Memory::written(blocks * shape.k * LINES, |lines: &mut [F32Line]| {
+            for (row, weights) in values.chunks_exact(shape.k).enumerate() {
+                let (block, column) = order.place(row, shape.n);
+                let (line, lane) = (column / LANES, column % LANES);
+                let stream = &mut lines[block * shape.k * LINES..];
+                for (step, &weight) in weights.iter().enumerate() {
+                    stream[step * LINES + line].0[lane] = weight;
+                }
             }
-        }
-        PackedF32 { lines: lines.into(), bias: order.columns(bias, shape.n) }
+        });
+        PackedF32 { lines, bias: order.columns(bias, shape.n) }
     }
 
     /// A block's stream and its bias.
@@ -174,20 +175,21 @@ impl PackedI8 {
     ) -> PackedI8 {
         let I8Values { values, scales, activations } = values;
         let len = shape.k.div_ceil(GROUP) * LINES;
-        let mut lines = vec![Line([0; 64]); order.blocks(shape.n) * len];
         let by_block = order.columns(Some(scales), shape.n).into_iter().zip(order.columns(bias, shape.n));
         let mut columns: Vec<I8Columns> =
             by_block.map(|(scale, bias)| I8Columns { correction: [0; BLOCK], scale, bias }).collect();
-        for (row, weights) in values.chunks_exact(shape.k).enumerate() {
-            let (block, column) = order.place(row, shape.n);
-            let (line, lane) = (column / LANES, column % LANES);
-            let stream = &mut lines[block * len..];
-            for (step, group) in weights.chunks(GROUP).enumerate() {
-                stream[step * LINES + line].0[lane * GROUP..][..group.len()].copy_from_slice(group);
+        let lines = Memory::written(order.blocks(shape.n) * len, |lines: &mut [I8Line]| {
+            for (row, weights) in values.chunks_exact(shape.k).enumerate() {
+                let (block, column) = order.place(row, shape.n);
+                let (line, lane) = (column / LANES, column % LANES);
+                let stream = &mut lines[block * len..];
+                for (step, group) in weights.chunks(GROUP).enumerate() {
+                    stream[step * LINES + line].0[lane * GROUP..][..group.len()].copy_from_slice(group);
+                }
+                columns[block].correction[column] = -128 * weights.iter().map(|&w| i32::from(w)).sum::<i32>();
             }
-            columns[block].correction[column] = -128 * weights.iter().map(|&w| i32::from(w)).sum::<i32>();
-        }
-        PackedI8 { lines: lines.into(), columns, activations }
+        });
+        PackedI8 { lines, columns, activations }
     }
 
     /// A block's stream and what its sums need to become outputs.
