@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use candle_core::Tensor;
 
 use super::{
@@ -7,13 +9,13 @@ use super::{
     stored::{Stored, transpose},
 };
 use crate::{
-    backbones::weights::{RawBytes, RawLinear, RawNibbles, Weights, WeightsError},
+    backbones::weights::{MatrixRows, RawBytes, RawLinear, RawNibbles, Weights, WeightsError},
     kernels::{
         Place,
         dept_embed::TableError,
         linear::{
             ActivationBits, Dense, Epilogue, Gate, Isa, Linear, LinearError, LinearMap, LinearPart,
-            LinearShape, LinearWeights,
+            LinearShape, LinearWeights, Packing,
         },
         norm::{Norm, NormError},
         pool::ComputePool,
@@ -126,12 +128,22 @@ pub(super) struct Group<'a> {
     pub activations: ActivationBits,
 }
 
+/// Outputs of `k` inputs that are read at a time: about a million weights.
+pub(super) fn strip(k: usize) -> usize {
+    (1usize << 20).div_ceil(k.max(1))
+}
+
 impl Group<'_> {
     fn wanted(&self, epilogue: Epilogue) -> Wanted {
         let names: Vec<&str> = self.parts.iter().map(|part| part.name).collect();
         let n = self.parts.iter().map(|part| part.n).sum();
         let name = format!("{}{} {epilogue:?}", self.prefix, names.join("+"));
-        Wanted { name, shape: LinearShape { n, k: self.k }, epilogue }
+        let strip = match self.parts {
+            [Part { stored: Stored::Rows, .. }] => strip(self.k),
+            // Parts agree about their recipe, and an order other than the file's is one of all outputs.
+            _ => n,
+        };
+        Wanted { name, shape: LinearShape { n, k: self.k }, epilogue, strip }
     }
 }
 
@@ -174,90 +186,97 @@ impl Loader<'_> {
 
     /// The maps of a group as one.
     pub(super) fn group(&self, group: Group<'_>, epilogue: Epilogue) -> Result<LinearMap, LoadError> {
-        self.map(group.prefix, group.wanted(epilogue), || self.parts(group))
+        self.map(group.prefix, group.wanted(epilogue), |outputs| self.parts(group, outputs))
     }
 
-    /// The map that is wanted, as it is kept or as `parts` make it; `module` is what errors call it.
+    /// The map that is wanted, as it is kept or as `parts` of some of its outputs make it; `module` is what errors call it.
     pub(super) fn map(
         &self,
         module: &str,
         wanted: Wanted,
-        parts: impl FnOnce() -> Result<Vec<LinearPart>, LoadError>,
+        parts: impl Fn(Range<usize>) -> Result<Vec<LinearPart>, LoadError>,
     ) -> Result<LinearMap, LoadError> {
         let failed = |source| LoadError::Linear { module: module.to_owned(), source };
-        let (epilogue, pool) = (wanted.epilogue, self.pool.clone());
+        let Wanted { shape, epilogue, strip, .. } = wanted;
+        let all = || parts(0..shape.n);
         Ok(match &self.place {
-            Place::Dense(place) => LinearMap::Dense(Dense::pack(parts()?, epilogue, place).map_err(failed)?),
+            Place::Dense(place) => LinearMap::Dense(Dense::pack(all()?, epilogue, place).map_err(failed)?),
             Place::Cpu if self.gradients => {
-                let linear = Linear::differentiable(parts()?, pool).map_err(failed)?;
+                let linear = Linear::differentiable(all()?, self.pool.clone()).map_err(failed)?;
                 linear.with_isa(self.isa).map_err(failed)?.into()
             }
             Place::Cpu => {
                 let pack = || {
-                    let parts = parts()?;
-                    // What was read lies in `parts`: the file's pages are not to be there while it is packed.
-                    self.weights.release();
-                    Linear::pack(parts, epilogue, pool).map_err(failed)
+                    let mut packing = Packing::new(shape, epilogue).map_err(failed)?;
+                    for first in (0..shape.n).step_by(strip) {
+                        let parts = parts(first..shape.n.min(first + strip))?;
+                        // What was read lies in `parts`: the file's pages are not to be there beside.
+                        self.weights.release();
+                        parts.into_iter().try_for_each(|part| packing.push(part)).map_err(failed)?;
+                    }
+                    packing.finish(self.pool.clone()).map_err(failed)
                 };
                 self.packed.map(wanted, &self.pool, pack)?.with_isa(self.isa).map_err(failed)?.into()
             }
         })
     }
 
-    fn parts(&self, group: Group<'_>) -> Result<Vec<LinearPart>, LoadError> {
+    /// The parts of a group; of the only one, if there is one, `outputs`.
+    fn parts(&self, group: Group<'_>, outputs: Range<usize>) -> Result<Vec<LinearPart>, LoadError> {
         let Group { prefix, parts, k, activations } = group;
         let read = |part: &Part<'_>| {
             let module = format!("{prefix}{}", part.name);
-            let shape = LinearShape { n: part.n, k };
+            let rows = if let [_] = parts { outputs.clone() } else { 0..part.n };
             let bias = part.bias.then(|| self.weights.tensor_f32(&format!("{module}.bias"), &[part.n]));
-            let bias = bias.transpose()?.map(|bias| part.stored.bias(bias));
-            Ok(LinearPart { shape, weights: self.part_weights(&module, part, k, activations)?, bias })
+            let bias = bias.transpose()?.map(|bias| part.stored.bias(bias)[rows.clone()].to_vec());
+            let shape = LinearShape { n: rows.len(), k };
+            let wanted = MatrixRows { module: &module, shape: (part.n, k), rows };
+            Ok(LinearPart { shape, weights: self.part_weights(&wanted, part.stored, activations)?, bias })
         };
         let parts = parts.iter().map(read).collect::<Result<Vec<_>, LoadError>>()?;
         same_recipe(parts).map_err(|source| LoadError::Linear { module: prefix.to_owned(), source })
     }
 
-    /// One part's weights in the recipe: 4-bit formats as they are where that is the recipe.
+    /// A part's weights in the recipe: 4-bit formats as they are where that is the recipe.
     fn part_weights(
         &self,
-        module: &str,
-        part: &Part<'_>,
-        k: usize,
+        wanted: &MatrixRows<'_>,
+        stored: Stored,
         bits: ActivationBits,
     ) -> Result<LinearWeights, LoadError> {
-        let shape = LinearShape { n: part.n, k };
+        let (n, k) = wanted.shape;
         let bits = self.recipe.activations(bits);
-        let raw = match part.stored {
+        let raw = match stored {
             Stored::Transposed => {
-                let values = self.weights.tensor_f32(&format!("{module}.weight"), &[k, part.n])?;
-                RawLinear::F32 { values: transpose(&values, part.n) }
+                let values = self.weights.tensor_f32(&format!("{}.weight", wanted.module), &[k, n])?;
+                RawLinear::F32 { values: transpose(&values, n) }
             }
             stored => {
-                if let Some(raw) = self.nibbles(module, shape)? {
+                if let Some(raw) = self.nibbles(wanted)? {
                     return Ok(nibbles(stored.ordered_nibbles(raw, k), bits));
                 }
-                if let Some(raw) = self.bytes(module, shape)? {
+                if let Some(raw) = self.bytes(wanted)? {
                     return Ok(bytes(stored.ordered_bytes(raw, k), bits));
                 }
-                stored.ordered(self.weights.linear(module, part.n, k)?, k)
+                stored.ordered(self.weights.linear_rows(wanted)?, k)
             }
         };
-        let weights = self.recipe.weights(raw, shape, bits);
-        weights.map_err(|source| LoadError::Linear { module: module.to_owned(), source })
+        let weights = self.recipe.weights(raw, LinearShape { n: wanted.rows.len(), k }, bits);
+        weights.map_err(|source| LoadError::Linear { module: wanted.module.to_owned(), source })
     }
 
     /// The weights of 4 bits, where the file has such and the recipe keeps them.
-    pub(super) fn nibbles(&self, module: &str, shape: LinearShape) -> Result<Option<RawNibbles>, LoadError> {
+    pub(super) fn nibbles(&self, wanted: &MatrixRows<'_>) -> Result<Option<RawNibbles>, LoadError> {
         match self.recipe {
-            Recipe::Stored | Recipe::Fine => Ok(self.weights.nibbles(module, shape.n, shape.k)?),
+            Recipe::Stored | Recipe::Fine => Ok(self.weights.nibbles(wanted)?),
             Recipe::F32 | Recipe::I8 => Ok(None),
         }
     }
 
     /// The weights of bytes in blocks, likewise.
-    pub(super) fn bytes(&self, module: &str, shape: LinearShape) -> Result<Option<RawBytes>, LoadError> {
+    pub(super) fn bytes(&self, wanted: &MatrixRows<'_>) -> Result<Option<RawBytes>, LoadError> {
         match self.recipe {
-            Recipe::Stored | Recipe::Fine => Ok(self.weights.blocks_of_bytes(module, shape.n, shape.k)?),
+            Recipe::Stored | Recipe::Fine => Ok(self.weights.blocks_of_bytes(wanted)?),
             Recipe::F32 | Recipe::I8 => Ok(None),
         }
     }

@@ -52,6 +52,8 @@ pub(super) struct Wanted {
     pub shape: LinearShape,
     /// What its outputs go through.
     pub epilogue: Epilogue,
+    /// Outputs that can be read at a time.
+    pub strip: usize,
 }
 
 impl PackedParts {

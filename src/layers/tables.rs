@@ -3,13 +3,13 @@
 use bytes::Bytes;
 
 use super::{
-    loader::{Group, LoadError, Loader, Part},
+    loader::{Group, LoadError, Loader, Part, strip},
     packed_parts::{TableBlocks, Wanted},
     recipe::{bytes, nibbles},
     stored::Stored,
 };
 use crate::{
-    backbones::weights::{RawEmbedding, RawLinear, WeightsError},
+    backbones::weights::{MatrixRows, RawEmbedding, RawLinear, WeightsError},
     kernels::{
         dept_embed::{EmbeddingTable, PlacedTable, TableError},
         linear::{ActivationBits, Epilogue, LinearMap, LinearPart, LinearShape, LinearWeights},
@@ -61,27 +61,30 @@ impl Loader<'_> {
     pub fn tied_head(&self, module: &str, vocab: usize, d: usize) -> Result<LinearMap, LoadError> {
         let shape = LinearShape { n: vocab, k: d };
         // A checkpoint may have logits of its own too, or read the table in both ways.
-        let wanted = Wanted { name: format!("{module} as logits"), shape, epilogue: Epilogue::Plain };
-        self.map(module, wanted, || {
-            let weights = self.tied_weights(module, shape)?;
+        let name = format!("{module} as logits");
+        let wanted = Wanted { name, shape, epilogue: Epilogue::Plain, strip: strip(d) };
+        self.map(module, wanted, |rows| {
+            let shape = LinearShape { n: rows.len(), k: d };
+            let weights = self.tied_weights(&MatrixRows { module, shape: (vocab, d), rows })?;
             Ok(vec![LinearPart { shape, weights, bias: None }])
         })
     }
 
-    fn tied_weights(&self, module: &str, shape: LinearShape) -> Result<LinearWeights, LoadError> {
-        if let Some(raw) = self.nibbles(module, shape)? {
+    fn tied_weights(&self, wanted: &MatrixRows<'_>) -> Result<LinearWeights, LoadError> {
+        if let Some(raw) = self.nibbles(wanted)? {
             return Ok(nibbles(raw, LOGITS));
         }
-        if let Some(raw) = self.bytes(module, shape)? {
+        if let Some(raw) = self.bytes(wanted)? {
             return Ok(bytes(raw, LOGITS));
         }
-        let raw = match self.weights.embedding(module, shape.n, shape.k)? {
+        let raw = match self.weights.embedding_rows(wanted)? {
             RawEmbedding::F32 { values } => RawLinear::F32 { values },
             RawEmbedding::Blocks { values } => RawLinear::Blocks { values },
             RawEmbedding::I8 { values, scales } => RawLinear::I8 { values, scales, activation_bits: 15 },
         };
+        let shape = LinearShape { n: wanted.rows.len(), k: wanted.shape.1 };
         let weights = self.recipe.weights(raw, shape, LOGITS);
-        weights.map_err(|source| LoadError::Linear { module: module.to_owned(), source })
+        weights.map_err(|source| LoadError::Linear { module: wanted.module.to_owned(), source })
     }
 
     /// The output map `module` of `vocab` outputs.

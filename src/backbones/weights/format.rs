@@ -84,7 +84,7 @@ impl Format {
     }
 
     /// The values as `f32`; `None` where the format needs more than its bytes. `bytes` is exactly
-    /// [`Format::bytes`] long and lies at a multiple of 8.
+    /// [`Format::bytes`] long and lies at a multiple of 8, or whole rows behind one.
     pub(super) fn to_f32(&self, bytes: &[u8], shape: &[usize]) -> Option<Vec<f32>> {
         let pairs = || bytes.as_chunks::<2>().0.iter();
         Some(match self {

@@ -10,8 +10,8 @@ mod format;
 mod gguf;
 mod gguf_names;
 mod mapped;
+mod matrices;
 mod metadata;
-
 mod quantization;
 mod vocabulary;
 
@@ -31,6 +31,7 @@ pub(crate) use folder::{INDEX, SINGLE, plain_shard_names, shard_names};
 pub use format::Format;
 use mapped::MappedFile;
 pub(crate) use mapped::map_file;
+pub use matrices::MatrixRows;
 pub use metadata::{Metadata, Value};
 use quantization::Quantization;
 
@@ -122,6 +123,17 @@ struct Entry {
     range: Range<usize>,
 }
 
+impl Entry {
+    /// The tensor's bytes, or whole rows of them, as `f32`.
+    fn floats(&self, name: &str, bytes: &[u8], shape: &[usize]) -> Result<Vec<f32>, WeightsError> {
+        self.format.to_f32(bytes, shape).ok_or_else(|| WeightsError::Dtype {
+            tensor: name.to_owned(),
+            expected: "F32, F16, BF16 or a GGUF block format",
+            found: self.format.name(),
+        })
+    }
+}
+
 impl Weights {
     /// Opens a Hugging Face folder (`model.safetensors`, or `model.safetensors.index.json` with its shards;
     /// `config.json` where present) or a `.gguf` file. Headers are checked; no tensor is read.
@@ -202,58 +214,7 @@ impl Weights {
     /// When it is missing, has another shape, or is stored as something that isn't a float.
     pub fn tensor_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, WeightsError> {
         let (entry, bytes) = self.shaped(name, shape)?;
-        entry.format.to_f32(bytes, shape).ok_or_else(|| WeightsError::Dtype {
-            tensor: name.to_owned(),
-            expected: "F32, F16, BF16 or a GGUF block format",
-            found: entry.format.name(),
-        })
-    }
-
-    /// The dense layer `{module}.weight`, shape `(n, k)`; as bytes and scales where a compressed-tensors
-    /// folder stores it so (`{module}.weight_scale`, shape `(n, 1)`).
-    pub fn linear(&self, module: &str, n: usize, k: usize) -> Result<RawLinear, WeightsError> {
-        let name = format!("{module}.weight");
-        match self.shaped(&name, &[n, k])?.0.format {
-            Format::I8 => {}
-            Format::Ggml(_) => return Ok(RawLinear::Blocks { values: self.tensor_f32(&name, &[n, k])? }),
-            _ => return Ok(RawLinear::F32 { values: self.tensor_f32(&name, &[n, k])? }),
-        }
-        let quantization = self.quantization.as_ref();
-        let activation_bits = quantization
-            .ok_or_else(|| WeightsError::Untargeted(name.clone()))?
-            .linear(module)?
-            .ok_or_else(|| WeightsError::Untargeted(name.clone()))?;
-        let (values, scales) = self.bytes_and_scales(&name, n, k)?;
-        Ok(RawLinear::I8 { values, scales, activation_bits })
-    }
-
-    /// The dense layer `{module}.weight`, shape `(n, k)`, as 4 bits, scales and offsets where the file stores it so.
-    ///
-    /// # Errors
-    /// When it is missing or has another shape.
-    pub fn nibbles(&self, module: &str, n: usize, k: usize) -> Result<Option<RawNibbles>, WeightsError> {
-        let (entry, bytes) = self.shaped(&format!("{module}.weight"), &[n, k])?;
-        Ok(match entry.format {
-            Format::Ggml(kind) => RawNibbles::parse(kind, bytes),
-            _ => None,
-        })
-    }
-
-    /// The dense layer `{module}.weight`, shape `(n, k)`, as bytes and scales of blocks where the file stores it so.
-    ///
-    /// # Errors
-    /// When it is missing or has another shape.
-    pub fn blocks_of_bytes(
-        &self,
-        module: &str,
-        n: usize,
-        k: usize,
-    ) -> Result<Option<RawBytes>, WeightsError> {
-        let (entry, bytes) = self.shaped(&format!("{module}.weight"), &[n, k])?;
-        Ok(match entry.format {
-            Format::Ggml(kind) => RawBytes::parse(kind, bytes),
-            _ => None,
-        })
+        entry.floats(name, bytes, shape)
     }
 
     /// The table `{module}.weight`, shape `(n, d)`, as the blocks that the file has, where it is in blocks that a table is read in.
@@ -276,22 +237,6 @@ impl Weights {
         })
     }
 
-    /// The table `{module}.weight`, shape `(n, d)`; as bytes and scales where the folder stores it so.
-    pub fn embedding(&self, module: &str, n: usize, d: usize) -> Result<RawEmbedding, WeightsError> {
-        let name = format!("{module}.weight");
-        match self.shaped(&name, &[n, d])?.0.format {
-            Format::I8 => {}
-            Format::Ggml(_) => return Ok(RawEmbedding::Blocks { values: self.tensor_f32(&name, &[n, d])? }),
-            _ => return Ok(RawEmbedding::F32 { values: self.tensor_f32(&name, &[n, d])? }),
-        }
-        let targeted = self.quantization.as_ref().is_some_and(|q| q.targets_embedding(module));
-        if !targeted {
-            return Err(WeightsError::Untargeted(name));
-        }
-        let (values, scales) = self.bytes_and_scales(&name, n, d)?;
-        Ok(RawEmbedding::I8 { values, scales })
-    }
-
     /// SHA-256 of the weights in hexadecimal: the file's own digest, or for shards the digest of their
     /// digests in order of file names. Reads every byte on the first call and remembers.
     pub fn fingerprint(&self) -> &str {
@@ -311,21 +256,6 @@ impl Weights {
     /// Lets go of the files' pages that were read: a model that is packed does not need its files in memory beside.
     pub fn release(&self) {
         self.files.iter().for_each(MappedFile::release_all);
-    }
-
-    fn bytes_and_scales(
-        &self,
-        name: &str,
-        rows: usize,
-        columns: usize,
-    ) -> Result<(Vec<i8>, Vec<f32>), WeightsError> {
-        let values = self.shaped(name, &[rows, columns])?.1.iter().map(|&b| b.cast_signed()).collect();
-        let scale_name = format!("{name}_scale");
-        let scales = self.tensor_f32(&scale_name, &[rows, 1])?;
-        match scales.iter().position(|s| !s.is_finite() || *s < 0.0) {
-            Some(row) => Err(WeightsError::Scale { tensor: scale_name, row, value: scales[row] }),
-            None => Ok((values, scales)),
-        }
     }
 
     fn shaped(&self, name: &str, shape: &[usize]) -> Result<(&Entry, &[u8]), WeightsError> {

@@ -9,10 +9,10 @@ use bytemuck::{Pod, Zeroable};
 use half::f16;
 
 use super::memory::Memory;
-use super::pack::{BLOCK, GROUP, LINES, Order};
+use super::pack::{BLOCK, GROUP, LINES};
 use super::quantise::{Group, ROUND, scale_of};
 use super::rows::Rows;
-use super::weights::{ActivationBits, LinearShape};
+use super::weights::ActivationBits;
 
 /// Inputs that share a scale.
 pub(super) const SPAN: usize = 32;
@@ -33,10 +33,10 @@ pub(super) struct Step {
 }
 
 impl Step {
-    const EMPTY: Step = Step { weights: [[[128; 64]; LINES]; GROUPS], scales: [f16::ZERO; BLOCK] };
+    pub(super) const EMPTY: Step = Step { weights: [[[128; 64]; LINES]; GROUPS], scales: [f16::ZERO; BLOCK] };
 
     /// Puts up to 32 weights into the place of output `column`.
-    fn put(&mut self, column: usize, weights: &[i8]) {
+    pub(super) fn put(&mut self, column: usize, weights: &[i8]) {
         let (line, lane) = (column / (BLOCK / LINES), column % (BLOCK / LINES));
         for (group, weights) in self.weights.iter_mut().zip(weights.chunks(GROUP)) {
             let places = &mut group[line][lane * GROUP..];
@@ -63,32 +63,6 @@ impl<S: Pod> PackedSteps<S> {
     pub(super) fn block(&self, block: usize) -> (&[S], &[f32; BLOCK]) {
         let len = self.steps.len() / self.bias.len();
         (&self.steps[block * len..(block + 1) * len], &self.bias[block])
-    }
-}
-
-impl PackedSteps<Step> {
-    /// Packs (n, k) row-major `values` with their `scales`, `k` over 32 of them a row.
-    pub(super) fn pack_blocks(
-        (values, scales, activations): (&[i8], &[f16], ActivationBits),
-        shape: LinearShape,
-        bias: Option<&[f32]>,
-        order: Order,
-    ) -> PackedSteps<Step> {
-        let len = shape.k.div_ceil(SPAN);
-        let steps = Memory::written(order.blocks(shape.n) * len, |steps| {
-            steps.fill(Step::EMPTY);
-            for (row, (weights, scales)) in
-                values.chunks_exact(shape.k).zip(scales.chunks_exact(len)).enumerate()
-            {
-                let (block, column) = order.place(row, shape.n);
-                let steps = steps[block * len..].iter_mut();
-                for ((step, weights), &scale) in steps.zip(weights.chunks(SPAN)).zip(scales) {
-                    step.put(column, weights);
-                    step.scales[column] = scale;
-                }
-            }
-        });
-        PackedSteps { steps, bias: order.columns(bias, shape.n), activations }
     }
 }
 

@@ -32,19 +32,6 @@ enum Place<T> {
 }
 
 impl<T: Pod> Memory<T> {
-    /// `count` numbers, zeros before `write` has them: in their place from the start, since a large map is not to be there twice.
-    pub(super) fn written(count: usize, write: impl FnOnce(&mut [T])) -> Memory<T> {
-        let bytes = count * size_of::<T>();
-        if bytes < SMALL || align_of::<T>() > ALIGNMENT {
-            let mut numbers = bytemuck::zeroed_vec(count);
-            write(&mut numbers);
-            return Memory(Place::Own(numbers));
-        }
-        let mut place = place(bytes);
-        write(bytemuck::cast_slice_mut(&mut place));
-        Memory(Place::Shared(place.freeze()))
-    }
-
     /// `count` numbers that somebody else keeps; `None` where the bytes are more or fewer, or not aligned for them.
     pub(super) fn of(bytes: Bytes, count: usize) -> Option<Memory<T>> {
         let numbers: &[T] = bytemuck::try_cast_slice(&bytes).ok()?;
@@ -57,8 +44,49 @@ impl<T: Pod> Memory<T> {
     }
 }
 
+/// [`Memory`] that is still written to, where it will stay: a large map is not to be there twice.
+#[derive(Debug)]
+pub(super) enum Room<T> {
+    Own(Vec<T>),
+    /// As many bytes as some whole `T`s, at a multiple of [`ALIGNMENT`].
+    Shared(BytesMut),
+}
+
+impl<T: Pod> Room<T> {
+    /// Of `count` zeros.
+    pub(super) fn zeroed(count: usize) -> Room<T> {
+        let bytes = count * size_of::<T>();
+        if bytes < SMALL || align_of::<T>() > ALIGNMENT {
+            return Room::Own(bytemuck::zeroed_vec(count));
+        }
+        Room::Shared(zeros(bytes))
+    }
+
+    /// `count` times `number`.
+    pub(super) fn filled(count: usize, number: T) -> Room<T> {
+        let mut room = Room::zeroed(count);
+        room.numbers().fill(number);
+        room
+    }
+
+    pub(super) fn numbers(&mut self) -> &mut [T] {
+        match self {
+            Room::Own(numbers) => numbers,
+            Room::Shared(bytes) => bytemuck::cast_slice_mut(bytes),
+        }
+    }
+
+    /// As it was written.
+    pub(super) fn done(self) -> Memory<T> {
+        Memory(match self {
+            Room::Own(numbers) => Place::Own(numbers),
+            Room::Shared(bytes) => Place::Shared(bytes.freeze()),
+        })
+    }
+}
+
 /// `count` zeros of the stretch at hand, at a multiple of [`ALIGNMENT`].
-fn place(count: usize) -> BytesMut {
+fn zeros(count: usize) -> BytesMut {
     let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
     let room = count + ALIGNMENT;
     // A stretch whose maps are all gone begins anew.

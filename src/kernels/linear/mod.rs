@@ -33,6 +33,7 @@ mod memory;
 mod nibbles;
 mod op;
 mod pack;
+mod packing;
 mod portable;
 mod quantise;
 #[cfg(test)]
@@ -46,13 +47,13 @@ use std::sync::Arc;
 
 pub use self::activation::{Activation, Epilogue};
 use self::backward::Backward;
-use self::blocks::PackedSteps;
 pub use self::dense::{Dense, LinearMap};
 pub use self::gate::Gate;
 pub use self::isa::Isa;
 use self::isa::Kernels;
 pub use self::kept::{LAYOUT, PackedBytes, PackedFormat};
-use self::pack::{BLOCK, I8Values, Packed, PackedF32, PackedI8};
+use self::pack::{BLOCK, Packed};
+pub use self::packing::Packing;
 use self::weights::MAX_K;
 pub use self::weights::{ActivationBits, LinearPart, LinearShape, LinearWeights};
 use super::pool::ComputePool;
@@ -183,24 +184,9 @@ impl Linear {
         epilogue: Epilogue,
         pool: ComputePool,
     ) -> Result<Linear, LinearError> {
-        let LinearPart { shape, weights, bias } = LinearPart::stack(parts, epilogue)?;
-        let (bias, order) = (bias.as_deref(), epilogue.order());
-        let packed = match weights {
-            LinearWeights::F32 { values } => Packed::F32(PackedF32::pack(&values, shape, bias, order)),
-            LinearWeights::I8 { values, scales, activations } => {
-                let values = I8Values { values: &values, scales: &scales, activations };
-                Packed::I8(PackedI8::pack(values, shape, bias, order))
-            }
-            LinearWeights::Blocks { values, scales, activations } => {
-                let values = (&values[..], &scales[..], activations);
-                Packed::Blocks(PackedSteps::pack_blocks(values, shape, bias, order))
-            }
-            LinearWeights::Nibbles { levels, scales, offsets, activations } => {
-                let values = (&levels[..], &scales[..], &offsets[..], activations);
-                Packed::Nibbles(PackedSteps::pack_nibbles(values, shape, bias, order))
-            }
-        };
-        Ok(Linear::of(packed, shape, epilogue, pool))
+        let mut packing = Packing::new(LinearPart::shape_of(&parts, epilogue)?, epilogue)?;
+        parts.into_iter().try_for_each(|part| packing.push(part))?;
+        packing.finish(pool)
     }
 
     /// A map whose weights are packed; `shape` is that of all its parts.

@@ -8,10 +8,8 @@
 use bytemuck::{Pod, Zeroable};
 use half::f16;
 
-use super::blocks::{GROUPS, PackedSteps, SPAN};
-use super::memory::Memory;
-use super::pack::{BLOCK, GROUP, LINES, Order};
-use super::weights::{ActivationBits, LinearShape};
+use super::blocks::GROUPS;
+use super::pack::{BLOCK, GROUP, LINES};
 
 /// Groups of inputs that share their bytes: group `p` in the low halves, group `p + PAIRS` in the high ones.
 pub(super) const PAIRS: usize = GROUPS / 2;
@@ -30,37 +28,12 @@ pub(super) struct NibbleStep {
 
 impl NibbleStep {
     /// Puts the levels of up to 32 inputs into the place of output `column`.
-    fn put(&mut self, column: usize, levels: &[u8]) {
+    pub(super) fn put(&mut self, column: usize, levels: &[u8]) {
         let (line, lane) = (column / (BLOCK / LINES), column % (BLOCK / LINES));
         for (group, levels) in levels.chunks(GROUP).enumerate() {
             let places = &mut self.levels[group % PAIRS][line][lane * GROUP..];
             let shift = group / PAIRS * 4;
             places.iter_mut().zip(levels).for_each(|(place, &level)| *place |= level << shift);
         }
-    }
-}
-
-impl PackedSteps<NibbleStep> {
-    /// Packs (n, k) row-major `levels` with their `scales` and `offsets`, `k` over 32 of them a row.
-    pub(super) fn pack_nibbles(
-        (levels, scales, offsets, activations): (&[u8], &[f16], &[f16], ActivationBits),
-        shape: LinearShape,
-        bias: Option<&[f32]>,
-        order: Order,
-    ) -> PackedSteps<NibbleStep> {
-        let len = shape.k.div_ceil(SPAN);
-        let steps = Memory::written(order.blocks(shape.n) * len, |steps: &mut [NibbleStep]| {
-            let numbers = scales.chunks_exact(len).zip(offsets.chunks_exact(len));
-            for (row, (levels, (scales, offsets))) in levels.chunks_exact(shape.k).zip(numbers).enumerate() {
-                let (block, column) = order.place(row, shape.n);
-                let numbers = scales.iter().zip(offsets);
-                let steps = steps[block * len..].iter_mut();
-                for ((step, levels), (&scale, &offset)) in steps.zip(levels.chunks(SPAN)).zip(numbers) {
-                    step.put(column, levels);
-                    (step.scales[column], step.offsets[column]) = (scale, offset);
-                }
-            }
-        });
-        PackedSteps { steps, bias: order.columns(bias, shape.n), activations }
     }
 }

@@ -9,7 +9,7 @@ use bytemuck::{Pod, Zeroable};
 use super::blocks::{PackedSteps, Step};
 use super::memory::Memory;
 use super::nibbles::NibbleStep;
-use super::weights::{ActivationBits, LinearShape};
+use super::weights::ActivationBits;
 
 /// Outputs in a block.
 pub(super) const BLOCK: usize = 64;
@@ -46,16 +46,6 @@ impl Order {
             Order::Halves if row < n / 2 => (row / HALF, row % HALF),
             Order::Halves => ((row - n / 2) / HALF, HALF + (row - n / 2) % HALF),
         }
-    }
-
-    /// A vector over outputs by block, padded with zeros.
-    pub(super) fn columns(self, values: Option<&[f32]>, n: usize) -> Vec<[f32; BLOCK]> {
-        let mut columns = vec![[0.0; BLOCK]; self.blocks(n)];
-        for (row, &value) in values.into_iter().flatten().enumerate() {
-            let (block, column) = self.place(row, n);
-            columns[block][column] = value;
-        }
-        columns
     }
 }
 
@@ -123,14 +113,6 @@ pub(super) struct PackedI8 {
     pub(super) activations: ActivationBits,
 }
 
-/// int8 weights to be packed: (n, k) row-major values, and a scale an output.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct I8Values<'a> {
-    pub(super) values: &'a [i8],
-    pub(super) scales: &'a [f32],
-    pub(super) activations: ActivationBits,
-}
-
 /// What turns a block's integer sums into outputs.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -142,22 +124,6 @@ pub(super) struct I8Columns {
 }
 
 impl PackedF32 {
-    /// Packs (n, k) row-major `values`.
-    pub(super) fn pack(values: &[f32], shape: LinearShape, bias: Option<&[f32]>, order: Order) -> PackedF32 {
-        let blocks = order.blocks(shape.n);
-        let lines = Memory::written(blocks * shape.k * LINES, |lines: &mut [F32Line]| {
-            for (row, weights) in values.chunks_exact(shape.k).enumerate() {
-                let (block, column) = order.place(row, shape.n);
-                let (line, lane) = (column / LANES, column % LANES);
-                let stream = &mut lines[block * shape.k * LINES..];
-                for (step, &weight) in weights.iter().enumerate() {
-                    stream[step * LINES + line].0[lane] = weight;
-                }
-            }
-        });
-        PackedF32 { lines, bias: order.columns(bias, shape.n) }
-    }
-
     /// A block's stream and its bias.
     pub(super) fn block(&self, block: usize) -> (&[F32Line], &[f32; BLOCK]) {
         let len = self.lines.len() / self.bias.len();
@@ -166,32 +132,6 @@ impl PackedF32 {
 }
 
 impl PackedI8 {
-    /// Packs (n, k) row-major `values` with their `scales`, one an output.
-    pub(super) fn pack(
-        values: I8Values<'_>,
-        shape: LinearShape,
-        bias: Option<&[f32]>,
-        order: Order,
-    ) -> PackedI8 {
-        let I8Values { values, scales, activations } = values;
-        let len = shape.k.div_ceil(GROUP) * LINES;
-        let by_block = order.columns(Some(scales), shape.n).into_iter().zip(order.columns(bias, shape.n));
-        let mut columns: Vec<I8Columns> =
-            by_block.map(|(scale, bias)| I8Columns { correction: [0; BLOCK], scale, bias }).collect();
-        let lines = Memory::written(order.blocks(shape.n) * len, |lines: &mut [I8Line]| {
-            for (row, weights) in values.chunks_exact(shape.k).enumerate() {
-                let (block, column) = order.place(row, shape.n);
-                let (line, lane) = (column / LANES, column % LANES);
-                let stream = &mut lines[block * len..];
-                for (step, group) in weights.chunks(GROUP).enumerate() {
-                    stream[step * LINES + line].0[lane * GROUP..][..group.len()].copy_from_slice(group);
-                }
-                columns[block].correction[column] = -128 * weights.iter().map(|&w| i32::from(w)).sum::<i32>();
-            }
-        });
-        PackedI8 { lines, columns, activations }
-    }
-
     /// A block's stream and what its sums need to become outputs.
     pub(super) fn block(&self, block: usize) -> (&[I8Line], &I8Columns) {
         let len = self.lines.len() / self.columns.len();

@@ -203,9 +203,9 @@ pub struct LinearPart {
 }
 
 impl LinearPart {
-    /// Stacks parts with one `k` and one recipe, which are those that `epilogue` is for: their outputs follow each other in order.
-    pub(super) fn stack(parts: Vec<LinearPart>, epilogue: Epilogue) -> Result<LinearPart, LinearError> {
-        match (epilogue, &parts[..]) {
+    /// The shape of all of `parts` as one map, which are those that `epilogue` is for.
+    pub(super) fn shape_of(parts: &[LinearPart], epilogue: Epilogue) -> Result<LinearShape, LinearError> {
+        match (epilogue, parts) {
             (Epilogue::Plain, [_, ..]) | (Epilogue::Activated(_), [_]) => {}
             (Epilogue::Gated(_), [gate, up]) if gate.shape.n == up.shape.n => {}
             (Epilogue::Gated(_), [gate, up]) => {
@@ -213,6 +213,13 @@ impl LinearPart {
             }
             (_, parts) => return Err(LinearError::Parts { epilogue, parts: parts.len() }),
         }
+        let n = parts.iter().fold(0usize, |n, part| n.saturating_add(part.shape.n));
+        Ok(LinearShape { n, k: parts[0].shape.k })
+    }
+
+    /// Stacks parts with one `k` and one recipe, which are those that `epilogue` is for: their outputs follow each other in order.
+    pub(super) fn stack(parts: Vec<LinearPart>, epilogue: Epilogue) -> Result<LinearPart, LinearError> {
+        LinearPart::shape_of(&parts, epilogue)?;
         let mut parts = parts.into_iter();
         let mut whole = parts.next().ok_or(LinearError::Parts { epilogue, parts: 0 })?;
         whole.check()?;
@@ -272,7 +279,7 @@ impl LinearPart {
     }
 
     /// Checks the part by itself.
-    fn check(&self) -> Result<(), LinearError> {
+    pub(super) fn check(&self) -> Result<(), LinearError> {
         self.weights.check(self.shape)?;
         let Some(bias) = &self.bias else { return Ok(()) };
         check_length("biases", bias.len(), self.shape.n)?;

@@ -65,6 +65,9 @@ fn bytes_scales_and_bits_come_as_the_groups_say() {
         let expected = RawLinear::I8 { values: values.clone(), scales: scales.clone(), activation_bits };
         assert_eq!(weights.linear(module, 2, 3).unwrap(), expected, "{module}");
     }
+    let second = MatrixRows { module: "q", shape: (2, 3), rows: 1..2 };
+    let expected = RawLinear::I8 { values: values[3..].to_vec(), scales: vec![0.25], activation_bits: 8 };
+    assert_eq!(weights.linear_rows(&second).unwrap(), expected);
     assert_eq!(weights.linear("plain", 1, 1).unwrap(), RawLinear::F32 { values: vec![2.0] });
     assert_eq!(weights.embedding("shared", 2, 3).unwrap(), RawEmbedding::I8 { values, scales });
     assert_eq!(weights.config().unwrap()["model_type"], "t5");

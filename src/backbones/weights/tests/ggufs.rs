@@ -93,6 +93,39 @@ fn refusal(bytes: &[u8]) -> String {
 }
 
 #[test]
+fn some_rows_are_those_of_the_whole() {
+    // 5 rows of 64: two blocks of Q4_1, of Q8_0, and of Q5_0, which has no reader of its own.
+    let bytes = |size: usize| {
+        let block = move |at: usize| {
+            let mut block: Vec<u8> = (0..size).map(|byte| (at * 31 + byte * 7) as u8).collect();
+            block[..2].copy_from_slice(&f16::from_f32(0.5 + at as f32).to_le_bytes());
+            if size == 20 {
+                block[2..4].copy_from_slice(&f16::from_f32(-1.5).to_le_bytes());
+            }
+            block
+        };
+        (0..10).flat_map(block).collect::<Vec<u8>>()
+    };
+    for (kind, size) in [(3, 20), (8, 34), (6, 22)] {
+        let file = Writer::t5().tensor("token_embd.weight", &[64, 5], kind, &bytes(size));
+        let weights = open(&file.bytes()).unwrap();
+        let rows = |rows| MatrixRows { module: "shared", shape: (5, 64), rows };
+        let all = weights.tensor_f32("shared.weight", &[5, 64]).unwrap();
+        let values = all[64..4 * 64].to_vec();
+        assert_eq!(weights.linear_rows(&rows(1..4)).unwrap(), RawLinear::Blocks { values: values.clone() });
+        assert_eq!(weights.embedding_rows(&rows(1..4)).unwrap(), RawEmbedding::Blocks { values });
+        let whole = weights.nibbles(&MatrixRows::all("shared", (5, 64))).unwrap();
+        let levels = whole.map(|whole| whole.levels[64..4 * 64].to_vec());
+        assert_eq!(weights.nibbles(&rows(1..4)).unwrap().map(|some| some.levels), levels);
+        let whole = weights.blocks_of_bytes(&MatrixRows::all("shared", (5, 64))).unwrap();
+        let scales = whole.map(|whole| whole.scales[2..8].to_vec());
+        assert_eq!(weights.blocks_of_bytes(&rows(1..4)).unwrap().map(|some| some.scales), scales);
+        let error = weights.linear_rows(&MatrixRows { module: "shared", shape: (4, 64), rows: 0..1 });
+        assert!(matches!(error, Err(WeightsError::Shape { .. })), "{error:?}");
+    }
+}
+
+#[test]
 fn tensors_are_found_by_their_hugging_face_names() {
     let weights = open(&good().bytes()).unwrap();
     let table = weights.tensor_f32("shared.weight", &[2, 32]).unwrap();

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::backbones::digest::hex;
-use crate::kernels::linear::memory::Memory;
+use crate::kernels::linear::memory::Room;
 
 /// Bytes that begin `off` behind a multiple of 64.
 fn placed(bytes: &[u8], off: usize) -> Bytes {
@@ -21,10 +21,10 @@ fn numbers_lie_as_they_were_at_whole_cache_lines() {
     // Small ones stay; others share a stretch; the last is larger than one.
     for count in [3u32, 5000, 70_001, 5000, 17 << 20, 5000] {
         let numbers: Vec<u32> = (0..count).map(|at| at.wrapping_mul(0x9e37_79b9)).collect();
-        let memory = Memory::written(numbers.len(), |place: &mut [u32]| {
-            assert!(place.iter().all(|&number| number == 0), "{count} zeros");
-            place.copy_from_slice(&numbers);
-        });
+        let mut room = Room::zeroed(numbers.len());
+        assert!(room.numbers().iter().all(|&number: &u32| number == 0), "{count} zeros");
+        room.numbers().copy_from_slice(&numbers);
+        let memory = room.done();
         assert!(*memory == *numbers, "{count} numbers");
         if count > 5 {
             assert_eq!(memory.as_ptr().align_offset(64), 0);

@@ -9,6 +9,7 @@ use super::*;
 mod activations;
 mod edges;
 mod kept;
+mod packing;
 
 /// How a row of activations looks.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,229 @@
+//! Packing a map some of its outputs at a time: what some were read into can be gone before the next ones are read.
+
+use half::f16;
+
+use super::activation::Epilogue;
+use super::blocks::{PackedSteps, SPAN, Step};
+use super::memory::Room;
+use super::nibbles::NibbleStep;
+use super::pack::{
+    BLOCK, F32Line, GROUP, I8Columns, I8Line, LANES, LINES, Order, Packed, PackedF32, PackedI8,
+};
+use super::weights::{ActivationBits, LinearPart, LinearShape, LinearWeights, check_shape};
+use super::{ComputePool, Linear, LinearError};
+
+/// A map whose outputs come in order, a part at a time.
+#[derive(Debug)]
+pub struct Packing {
+    /// Of all parts.
+    shape: LinearShape,
+    epilogue: Epilogue,
+    /// As the first part's recipe wants it.
+    room: Option<Weights>,
+    bias: Vec<[f32; BLOCK]>,
+    parts: usize,
+    /// Outputs that are there.
+    rows: usize,
+}
+
+#[derive(Debug)]
+enum Weights {
+    F32(Room<F32Line>),
+    I8(Room<I8Line>, Vec<I8Columns>, ActivationBits),
+    Blocks(Room<Step>, ActivationBits),
+    Nibbles(Room<NibbleStep>, ActivationBits),
+}
+
+/// Where outputs from `first` on go, in blocks of `len` elements.
+#[derive(Clone, Copy)]
+struct Rows {
+    order: Order,
+    n: usize,
+    first: usize,
+    len: usize,
+}
+
+impl Rows {
+    /// The stream of an output's block, behind which others follow, the block and its place there.
+    fn of<T>(self, elements: &mut [T], row: usize) -> (&mut [T], usize, usize) {
+        let (block, column) = self.order.place(self.first + row, self.n);
+        (&mut elements[block * self.len..], block, column)
+    }
+}
+
+impl Packing {
+    /// A map of `shape`, the outputs of all of its parts before a gate, that ends in `epilogue`.
+    ///
+    /// # Errors
+    /// When a side is zero or `k` exceeds 131071, where 32-bit sums could overflow.
+    pub fn new(shape: LinearShape, epilogue: Epilogue) -> Result<Packing, LinearError> {
+        check_shape(shape)?;
+        let bias = vec![[0.0; BLOCK]; epilogue.order().blocks(shape.n)];
+        Ok(Packing { shape, epilogue, room: None, bias, parts: 0, rows: 0 })
+    }
+
+    /// Packs the next outputs. Every output is bit for bit what it would be in any other company.
+    ///
+    /// # Errors
+    /// When a length does not fit the part's shape, a number is not finite, outputs are too many, or the part differs from those
+    /// before it in `k` or in its weight format.
+    pub fn push(&mut self, part: LinearPart) -> Result<(), LinearError> {
+        part.check()?;
+        let (index, LinearShape { n, k }) = (self.parts, part.shape);
+        if k != self.shape.k {
+            return Err(LinearError::MixedInputs { part: index, expected: self.shape.k, got: k });
+        }
+        let rows = self.rows.saturating_add(n);
+        if rows > self.shape.n {
+            return Err(LinearError::Length { what: "outputs", expected: self.shape.n, got: rows });
+        }
+        let order = self.epilogue.order();
+        let blocks = self.bias.len();
+        let room = self.room.get_or_insert_with(|| Weights::of(&part.weights, blocks, k));
+        let places = Rows { order, n: self.shape.n, first: self.rows, len: room.len() / blocks };
+        room.put(&part.weights, k, places).ok_or(LinearError::MixedRecipes { part: index })?;
+        for (row, &bias) in part.bias.iter().flatten().enumerate() {
+            let (block, column) = order.place(self.rows + row, self.shape.n);
+            self.bias[block][column] = bias;
+        }
+        (self.parts, self.rows) = (index + 1, rows);
+        Ok(())
+    }
+
+    /// The map, to be computed on `pool` with this machine's fastest kernels.
+    ///
+    /// # Errors
+    /// When outputs are missing.
+    pub fn finish(self, pool: ComputePool) -> Result<Linear, LinearError> {
+        let Packing { shape, epilogue, room, bias, rows, .. } = self;
+        let Some(weights) = room.filter(|_| rows == shape.n) else {
+            return Err(LinearError::Length { what: "outputs", expected: shape.n, got: rows });
+        };
+        let packed = match weights {
+            Weights::F32(room) => Packed::F32(PackedF32 { lines: room.done(), bias }),
+            Weights::I8(room, mut columns, activations) => {
+                columns.iter_mut().zip(bias).for_each(|(columns, bias)| columns.bias = bias);
+                Packed::I8(PackedI8 { lines: room.done(), columns, activations })
+            }
+            Weights::Blocks(room, activations) => {
+                Packed::Blocks(PackedSteps { steps: room.done(), bias, activations })
+            }
+            Weights::Nibbles(room, activations) => {
+                Packed::Nibbles(PackedSteps { steps: room.done(), bias, activations })
+            }
+        };
+        Ok(Linear::of(packed, shape, epilogue, pool))
+    }
+}
+
+impl Weights {
+    /// Room for `blocks` blocks of `k` inputs in the recipe of `weights`.
+    fn of(weights: &LinearWeights, blocks: usize, k: usize) -> Weights {
+        let steps = blocks * k.div_ceil(SPAN);
+        match *weights {
+            LinearWeights::F32 { .. } => Weights::F32(Room::zeroed(blocks * k * LINES)),
+            LinearWeights::I8 { activations, .. } => {
+                let lines = Room::zeroed(blocks * k.div_ceil(GROUP) * LINES);
+                let columns = I8Columns { correction: [0; BLOCK], scale: [0.0; BLOCK], bias: [0.0; BLOCK] };
+                Weights::I8(lines, vec![columns; blocks], activations)
+            }
+            LinearWeights::Blocks { activations, .. } => {
+                Weights::Blocks(Room::filled(steps, Step::EMPTY), activations)
+            }
+            LinearWeights::Nibbles { activations, .. } => Weights::Nibbles(Room::zeroed(steps), activations),
+        }
+    }
+
+    /// Elements of all blocks.
+    fn len(&mut self) -> usize {
+        match self {
+            Weights::F32(lines) => lines.numbers().len(),
+            Weights::I8(lines, ..) => lines.numbers().len(),
+            Weights::Blocks(steps, _) => steps.numbers().len(),
+            Weights::Nibbles(steps, _) => steps.numbers().len(),
+        }
+    }
+
+    /// Puts a part's weights into their places; `None` where they are of another recipe.
+    fn put(&mut self, weights: &LinearWeights, k: usize, rows: Rows) -> Option<()> {
+        match (self, weights) {
+            (Weights::F32(lines), LinearWeights::F32 { values }) => put_f32(lines.numbers(), values, k, rows),
+            (Weights::I8(lines, columns, expected), LinearWeights::I8 { values, scales, activations })
+                if activations == expected =>
+            {
+                put_i8((lines.numbers(), columns), (values, scales), k, rows)
+            }
+            (Weights::Blocks(steps, expected), LinearWeights::Blocks { values, scales, activations })
+                if activations == expected =>
+            {
+                put_blocks(steps.numbers(), (values, scales), k, rows);
+            }
+            (
+                Weights::Nibbles(steps, expected),
+                LinearWeights::Nibbles { levels, scales, offsets, activations },
+            ) if activations == expected => {
+                put_nibbles(steps.numbers(), (levels, scales, offsets), k, rows);
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+/// `values`: (outputs, k)
+fn put_f32(lines: &mut [F32Line], values: &[f32], k: usize, rows: Rows) {
+    for (row, weights) in values.chunks_exact(k).enumerate() {
+        let (stream, _, column) = rows.of(lines, row);
+        let (line, lane) = (column / LANES, column % LANES);
+        for (step, &weight) in weights.iter().enumerate() {
+            stream[step * LINES + line].0[lane] = weight;
+        }
+    }
+}
+
+/// `values`: (outputs, k), `scales`: (outputs)
+fn put_i8(
+    (lines, columns): (&mut [I8Line], &mut [I8Columns]),
+    (values, scales): (&[i8], &[f32]),
+    k: usize,
+    rows: Rows,
+) {
+    for (row, (weights, &scale)) in values.chunks_exact(k).zip(scales).enumerate() {
+        let (stream, block, column) = rows.of(lines, row);
+        let (line, lane) = (column / LANES, column % LANES);
+        for (step, group) in weights.chunks(GROUP).enumerate() {
+            stream[step * LINES + line].0[lane * GROUP..][..group.len()].copy_from_slice(group);
+        }
+        columns[block].scale[column] = scale;
+        columns[block].correction[column] = -128 * weights.iter().map(|&w| i32::from(w)).sum::<i32>();
+    }
+}
+
+/// `values`: (outputs, k), `scales`: (outputs, k / 32, rounded up)
+fn put_blocks(steps: &mut [Step], (values, scales): (&[i8], &[f16]), k: usize, rows: Rows) {
+    for (row, (weights, scales)) in values.chunks_exact(k).zip(scales.chunks_exact(rows.len)).enumerate() {
+        let (steps, _, column) = rows.of(steps, row);
+        for ((step, weights), &scale) in steps.iter_mut().zip(weights.chunks(SPAN)).zip(scales) {
+            step.put(column, weights);
+            step.scales[column] = scale;
+        }
+    }
+}
+
+/// `levels`: (outputs, k), `scales` and `offsets`: (outputs, k / 32, rounded up)
+fn put_nibbles(
+    steps: &mut [NibbleStep],
+    (levels, scales, offsets): (&[u8], &[f16], &[f16]),
+    k: usize,
+    rows: Rows,
+) {
+    let numbers = scales.chunks_exact(rows.len).zip(offsets.chunks_exact(rows.len));
+    for (row, (levels, (scales, offsets))) in levels.chunks_exact(k).zip(numbers).enumerate() {
+        let (steps, _, column) = rows.of(steps, row);
+        let numbers = scales.iter().zip(offsets);
+        for ((step, levels), (&scale, &offset)) in steps.iter_mut().zip(levels.chunks(SPAN)).zip(numbers) {
+            step.put(column, levels);
+            (step.scales[column], step.offsets[column]) = (scale, offset);
+        }
+    }
+}
