@@ -186,6 +186,10 @@ impl Loader<'_> {
 
     /// The maps of a group as one.
     pub(super) fn group(&self, group: Group<'_>, epilogue: Epilogue) -> Result<LinearMap, LoadError> {
+        if !epilogue.takes(group.parts.len()) {
+            let source = LinearError::Parts { epilogue, parts: group.parts.len() };
+            return Err(LoadError::Linear { module: group.prefix.to_owned(), source });
+        }
         self.map(group.prefix, group.wanted(epilogue), |outputs| self.parts(group, outputs))
     }
 

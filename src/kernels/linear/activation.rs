@@ -31,6 +31,15 @@ pub enum Epilogue {
 }
 
 impl Epilogue {
+    /// Whether so many maps can be one that ends in it.
+    pub(crate) fn takes(self, parts: usize) -> bool {
+        match self {
+            Epilogue::Plain => parts > 0,
+            Epilogue::Activated(_) => parts == 1,
+            Epilogue::Gated(_) => parts == 2,
+        }
+    }
+
     /// The order in which weights are packed for it.
     pub(super) fn order(self) -> Order {
         match self {

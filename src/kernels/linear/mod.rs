@@ -84,7 +84,7 @@ pub enum LinearError {
     NotFinite {
         /// What the slice holds.
         what: &'static str,
-        /// Where the value stands.
+        /// Where the value stands, among the outputs that came together.
         index: usize,
         /// The value.
         value: f32,

@@ -52,21 +52,21 @@ impl Rows {
 }
 
 impl Packing {
-    /// A map of `shape`, the outputs of all of its parts before a gate, that ends in `epilogue`.
+    /// A map of `shape`, the outputs of all of its parts before a gate, that ends in `epilogue`. Takes no memory before its first
+    /// part is there: a shape is only a claim until then.
     ///
     /// # Errors
     /// When a side is zero or `k` exceeds 131071, where 32-bit sums could overflow.
     pub fn new(shape: LinearShape, epilogue: Epilogue) -> Result<Packing, LinearError> {
         check_shape(shape)?;
-        let bias = vec![[0.0; BLOCK]; epilogue.order().blocks(shape.n)];
-        Ok(Packing { shape, epilogue, room: None, bias, parts: 0, rows: 0 })
+        Ok(Packing { shape, epilogue, room: None, bias: Vec::new(), parts: 0, rows: 0 })
     }
 
     /// Packs the next outputs. Every output is bit for bit what it would be in any other company.
     ///
     /// # Errors
-    /// When a length does not fit the part's shape, a number is not finite, outputs are too many, or the part differs from those
-    /// before it in `k` or in its weight format.
+    /// When a length does not fit the part's shape, a number is not finite, outputs are too many or belong to a gate and to what it
+    /// gates, or the part differs from those before it in `k` or in its weight format.
     pub fn push(&mut self, part: LinearPart) -> Result<(), LinearError> {
         part.check()?;
         let (index, LinearShape { n, k }) = (self.parts, part.shape);
@@ -77,8 +77,10 @@ impl Packing {
         if rows > self.shape.n {
             return Err(LinearError::Length { what: "outputs", expected: self.shape.n, got: rows });
         }
+        self.check_gate(rows)?;
         let order = self.epilogue.order();
-        let blocks = self.bias.len();
+        let blocks = order.blocks(self.shape.n);
+        self.bias.resize(blocks, [0.0; BLOCK]);
         let room = self.room.get_or_insert_with(|| Weights::of(&part.weights, blocks, k));
         let places = Rows { order, n: self.shape.n, first: self.rows, len: room.len() / blocks };
         room.put(&part.weights, k, places).ok_or(LinearError::MixedRecipes { part: index })?;
@@ -87,6 +89,17 @@ impl Packing {
             self.bias[block][column] = bias;
         }
         (self.parts, self.rows) = (index + 1, rows);
+        Ok(())
+    }
+
+    /// Whether the outputs up to `rows` are of a gate or of what it gates, not of both.
+    fn check_gate(&self, rows: usize) -> Result<(), LinearError> {
+        let (n, half) = (self.shape.n, self.shape.n / 2);
+        let gated = matches!(self.epilogue, Epilogue::Gated(_));
+        if gated && self.rows < n - half && rows > half {
+            let gate = if self.rows == 0 { rows } else { self.rows };
+            return Err(LinearError::MixedOutputs { gate, up: n - gate });
+        }
         Ok(())
     }
 

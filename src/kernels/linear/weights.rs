@@ -205,13 +205,13 @@ pub struct LinearPart {
 impl LinearPart {
     /// The shape of all of `parts` as one map, which are those that `epilogue` is for.
     pub(super) fn shape_of(parts: &[LinearPart], epilogue: Epilogue) -> Result<LinearShape, LinearError> {
-        match (epilogue, parts) {
-            (Epilogue::Plain, [_, ..]) | (Epilogue::Activated(_), [_]) => {}
-            (Epilogue::Gated(_), [gate, up]) if gate.shape.n == up.shape.n => {}
-            (Epilogue::Gated(_), [gate, up]) => {
-                return Err(LinearError::MixedOutputs { gate: gate.shape.n, up: up.shape.n });
-            }
-            (_, parts) => return Err(LinearError::Parts { epilogue, parts: parts.len() }),
+        if !epilogue.takes(parts.len()) {
+            return Err(LinearError::Parts { epilogue, parts: parts.len() });
+        }
+        if let (Epilogue::Gated(_), [gate, up]) = (epilogue, parts)
+            && gate.shape.n != up.shape.n
+        {
+            return Err(LinearError::MixedOutputs { gate: gate.shape.n, up: up.shape.n });
         }
         let n = parts.iter().fold(0usize, |n, part| n.saturating_add(part.shape.n));
         Ok(LinearShape { n, k: parts[0].shape.k })

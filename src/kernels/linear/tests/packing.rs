@@ -79,3 +79,32 @@ fn outputs_that_are_missing_or_too_many_are_refused() {
     let flat = LinearShape { n: 0, k: 2 };
     assert_eq!(Packing::new(flat, Epilogue::Plain).unwrap_err(), LinearError::Shape { n: 0, k: 2 });
 }
+
+#[test]
+fn a_gate_and_what_it_gates_are_halves() {
+    let refused = |parts: &[usize]| {
+        let shape = LinearShape { n: parts.iter().sum(), k: 1 };
+        let mut packing = Packing::new(shape, Epilogue::Gated(Activation::Silu)).unwrap();
+        let part = |&n: &usize| LinearPart {
+            shape: LinearShape { n, k: 1 },
+            weights: LinearWeights::F32 { values: vec![1.0; n] },
+            bias: None,
+        };
+        parts.iter().map(part).try_for_each(|part| packing.push(part)).err()
+    };
+    let uneven = |gate, up| Some(LinearError::MixedOutputs { gate, up });
+    assert_eq!(refused(&[2, 2]), None);
+    assert_eq!(refused(&[1, 1, 2]), None);
+    assert_eq!(refused(&[1, 3]), uneven(1, 3));
+    assert_eq!(refused(&[3, 1]), uneven(3, 1));
+    assert_eq!(refused(&[2, 3]), uneven(2, 3));
+    assert_eq!(refused(&[4]), uneven(4, 0));
+}
+
+#[test]
+fn a_shape_alone_takes_no_memory() {
+    let shape = LinearShape { n: 1 << 45, k: 1 };
+    let packing = Packing::new(shape, Epilogue::Plain).unwrap();
+    let error = packing.finish(pool(1)).unwrap_err();
+    assert_eq!(error, LinearError::Length { what: "outputs", expected: 1 << 45, got: 0 });
+}
