@@ -203,6 +203,7 @@ impl Loader<'_> {
         let failed = |source| LoadError::Linear { module: module.to_owned(), source };
         let Wanted { shape, epilogue, strip, .. } = wanted;
         let all = || parts(0..shape.n);
+        let told = |rows| MatrixRows { module, shape: (shape.n, shape.k), rows }.told();
         Ok(match &self.place {
             Place::Dense(place) => LinearMap::Dense(Dense::pack(all()?, epilogue, place).map_err(failed)?),
             Place::Cpu if self.gradients => {
@@ -213,10 +214,12 @@ impl Loader<'_> {
                 let pack = || {
                     let mut packing = Packing::new(shape, epilogue).map_err(failed)?;
                     for first in (0..shape.n).step_by(strip) {
-                        let parts = parts(first..shape.n.min(first + strip))?;
+                        let end = shape.n.min(first + strip);
+                        let parts = parts(first..end)?;
                         // What was read lies in `parts`: the file's pages are not to be there beside.
                         self.weights.release();
-                        parts.into_iter().try_for_each(|part| packing.push(part)).map_err(failed)?;
+                        let packed = parts.into_iter().try_for_each(|part| packing.push(part));
+                        packed.map_err(|source| LoadError::Linear { module: told(first..end), source })?;
                     }
                     packing.finish(self.pool.clone()).map_err(failed)
                 };
@@ -251,6 +254,7 @@ impl Loader<'_> {
         let (n, k) = wanted.shape;
         let bits = self.recipe.activations(bits);
         let raw = match stored {
+            // Never cut: its outputs lie apart.
             Stored::Transposed => {
                 let values = self.weights.tensor_f32(&format!("{}.weight", wanted.module), &[k, n])?;
                 RawLinear::F32 { values: transpose(&values, n) }
@@ -266,7 +270,7 @@ impl Loader<'_> {
             }
         };
         let weights = self.recipe.weights(raw, LinearShape { n: wanted.rows.len(), k }, bits);
-        weights.map_err(|source| LoadError::Linear { module: wanted.module.to_owned(), source })
+        weights.map_err(|source| LoadError::Linear { module: wanted.told(), source })
     }
 
     /// The weights of 4 bits, where the file has such and the recipe keeps them.

@@ -84,7 +84,7 @@ impl Loader<'_> {
         };
         let shape = LinearShape { n: wanted.rows.len(), k: wanted.shape.1 };
         let weights = self.recipe.weights(raw, shape, LOGITS);
-        weights.map_err(|source| LoadError::Linear { module: wanted.module.to_owned(), source })
+        weights.map_err(|source| LoadError::Linear { module: wanted.told(), source })
     }
 
     /// The output map `module` of `vocab` outputs.

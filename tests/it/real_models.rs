@@ -129,10 +129,10 @@ fn smollm2_in_q8_0_keeps_the_perplexity_of_f32() {
     let expected = std::fs::read_to_string(golden("real/smollm2.json")).unwrap();
     let Expected { text, .. } = serde_json::from_str(&expected).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let bytes = folder.path().join("SmolLM2-135M-Instruct.Q8_0.gguf");
-    write_q8_0(&path, &bytes);
+    let q8_0 = folder.path().join("SmolLM2-135M-Instruct.Q8_0.gguf");
+    write_q8_0(&path, &q8_0);
     for (recipe, kv_dtype) in [(Recipe::Fine, DType::F32), (Recipe::Stored, DType::F16)] {
-        let found = perplexity(&load_decoder_to(&bytes, recipe, 2, text.ids.len()), kv_dtype, &text.ids);
+        let found = perplexity(&load_decoder_to(&q8_0, recipe, 2, text.ids.len()), kv_dtype, &text.ids);
         let off = found / text.perplexity - 1.0;
         eprintln!("Q8_0, {recipe:?}, K/V {kv_dtype:?}: perplexity {found:.4} ({:+.3} %)", 1e2 * off);
         assert!(off.abs() <= 0.01, "{recipe:?}: perplexity {found}, transformers' {}", text.perplexity);

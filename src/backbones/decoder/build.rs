@@ -27,7 +27,7 @@ pub(super) fn decoder(
     };
     let build = Builder { loader, config: &config, turns };
     Ok(Decoder {
-        // The largest map comes first: what it takes to pack it, besides what it becomes, is gone before the rest is there.
+        // First, while little else is there: where maps are read whole (for a device, in training), this one takes most.
         head: build.head()?,
         table: build.table()?,
         positions: build.positions()?,

@@ -82,7 +82,7 @@ impl T5 {
     /// When a tensor is missing, has another shape or is not finite.
     pub fn load(loader: &Loader<'_>, config: T5Config, reach: Reach) -> std::result::Result<Self, LoadError> {
         let build = Builder { loader, config: &config };
-        // The largest map comes first: what it takes to pack it, besides what it becomes, is gone before the rest is there.
+        // First, while little else is there: where maps are read whole (for a device, in training), this one takes most.
         let head = if loader.weights.contains("lm_head.weight") {
             loader.head("lm_head", config.vocab, config.hidden)?
         } else {

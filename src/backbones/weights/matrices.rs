@@ -21,8 +21,22 @@ impl<'a> MatrixRows<'a> {
         Self { module, shape, rows: 0..shape.0 }
     }
 
+    /// What errors call them: the module, and its outputs where these aren't all.
+    pub fn told(&self) -> String {
+        match &self.rows {
+            rows if *rows == (0..self.shape.0) => self.module.to_owned(),
+            rows => format!("{}, outputs {rows:?}", self.module),
+        }
+    }
+
     fn name(&self) -> String {
         format!("{}.weight", self.module)
+    }
+
+    /// Their part of all rows' bytes. A row is whole bytes in every format that is read.
+    fn part<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
+        let row = bytes.len() / self.shape.0.max(1);
+        &bytes[self.rows.start * row..self.rows.end * row]
     }
 }
 
@@ -102,12 +116,11 @@ impl Weights {
         Ok(RawEmbedding::I8 { values, scales })
     }
 
-    /// The matrix's entry, and the bytes of the rows: a row is whole bytes in every format.
+    /// The matrix's entry, and the bytes of the rows.
     fn matrix(&self, wanted: &MatrixRows<'_>) -> Result<(&Entry, &[u8]), WeightsError> {
         let (n, k) = wanted.shape;
         let (entry, bytes) = self.shaped(&wanted.name(), &[n, k])?;
-        let row = bytes.len() / n.max(1);
-        Ok((entry, &bytes[wanted.rows.start * row..wanted.rows.end * row]))
+        Ok((entry, wanted.part(bytes)))
     }
 
     fn floats(&self, wanted: &MatrixRows<'_>) -> Result<Vec<f32>, WeightsError> {
@@ -118,10 +131,11 @@ impl Weights {
     fn bytes_and_scales(&self, wanted: &MatrixRows<'_>) -> Result<(Vec<i8>, Vec<f32>), WeightsError> {
         let values = self.matrix(wanted)?.1.iter().map(|&byte| byte.cast_signed()).collect();
         let tensor = format!("{}_scale", wanted.name());
-        let scales = self.tensor_f32(&tensor, &[wanted.shape.0, 1])?;
+        let (entry, bytes) = self.shaped(&tensor, &[wanted.shape.0, 1])?;
+        let scales = entry.floats(&tensor, wanted.part(bytes), &[wanted.rows.len(), 1])?;
         match scales.iter().position(|scale| !scale.is_finite() || *scale < 0.0) {
-            Some(row) => Err(WeightsError::Scale { tensor, row, value: scales[row] }),
-            None => Ok((values, scales[wanted.rows.clone()].to_vec())),
+            Some(at) => Err(WeightsError::Scale { tensor, row: wanted.rows.start + at, value: scales[at] }),
+            None => Ok((values, scales)),
         }
     }
 }

@@ -92,7 +92,7 @@ pub enum LinearError {
     /// A weight of 4 bits that has more.
     #[error("weights[{index}] is {level}; a weight of 4 bits is 0 to 15")]
     Level {
-        /// Where the weight stands.
+        /// Where the weight stands, among the outputs that came together.
         index: usize,
         /// The weight.
         level: u8,
@@ -184,6 +184,8 @@ impl Linear {
         epilogue: Epilogue,
         pool: ComputePool,
     ) -> Result<Linear, LinearError> {
+        // Room is made for all of them when the first is there.
+        parts.iter().try_for_each(LinearPart::check)?;
         let mut packing = Packing::new(LinearPart::shape_of(&parts, epilogue)?, epilogue)?;
         parts.into_iter().try_for_each(|part| packing.push(part))?;
         packing.finish(pool)

@@ -19,7 +19,7 @@ pub struct Packing {
     shape: LinearShape,
     epilogue: Epilogue,
     /// As the first part's recipe wants it.
-    room: Option<Weights>,
+    room: Option<Rooms>,
     bias: Vec<[f32; BLOCK]>,
     parts: usize,
     /// Outputs that are there.
@@ -27,27 +27,27 @@ pub struct Packing {
 }
 
 #[derive(Debug)]
-enum Weights {
+enum Rooms {
     F32(Room<F32Line>),
     I8(Room<I8Line>, Vec<I8Columns>, ActivationBits),
     Blocks(Room<Step>, ActivationBits),
     Nibbles(Room<NibbleStep>, ActivationBits),
 }
 
-/// Where outputs from `first` on go, in blocks of `len` elements.
+/// Where outputs from `first` on go, in blocks of `block_len` elements.
 #[derive(Clone, Copy)]
-struct Rows {
+struct Places {
     order: Order,
     n: usize,
     first: usize,
-    len: usize,
+    block_len: usize,
 }
 
-impl Rows {
+impl Places {
     /// The stream of an output's block, behind which others follow, the block and its place there.
     fn of<T>(self, elements: &mut [T], row: usize) -> (&mut [T], usize, usize) {
         let (block, column) = self.order.place(self.first + row, self.n);
-        (&mut elements[block * self.len..], block, column)
+        (&mut elements[block * self.block_len..], block, column)
     }
 }
 
@@ -81,8 +81,9 @@ impl Packing {
         let order = self.epilogue.order();
         let blocks = order.blocks(self.shape.n);
         self.bias.resize(blocks, [0.0; BLOCK]);
-        let room = self.room.get_or_insert_with(|| Weights::of(&part.weights, blocks, k));
-        let places = Rows { order, n: self.shape.n, first: self.rows, len: room.len() / blocks };
+        let room = self.room.get_or_insert_with(|| Rooms::of(&part.weights, blocks, k));
+        let block_len = room.len() / blocks;
+        let places = Places { order, n: self.shape.n, first: self.rows, block_len };
         room.put(&part.weights, k, places).ok_or(LinearError::MixedRecipes { part: index })?;
         for (row, &bias) in part.bias.iter().flatten().enumerate() {
             let (block, column) = order.place(self.rows + row, self.shape.n);
@@ -113,15 +114,15 @@ impl Packing {
             return Err(LinearError::Length { what: "outputs", expected: shape.n, got: rows });
         };
         let packed = match weights {
-            Weights::F32(room) => Packed::F32(PackedF32 { lines: room.done(), bias }),
-            Weights::I8(room, mut columns, activations) => {
+            Rooms::F32(room) => Packed::F32(PackedF32 { lines: room.done(), bias }),
+            Rooms::I8(room, mut columns, activations) => {
                 columns.iter_mut().zip(bias).for_each(|(columns, bias)| columns.bias = bias);
                 Packed::I8(PackedI8 { lines: room.done(), columns, activations })
             }
-            Weights::Blocks(room, activations) => {
+            Rooms::Blocks(room, activations) => {
                 Packed::Blocks(PackedSteps { steps: room.done(), bias, activations })
             }
-            Weights::Nibbles(room, activations) => {
+            Rooms::Nibbles(room, activations) => {
                 Packed::Nibbles(PackedSteps { steps: room.done(), bias, activations })
             }
         };
@@ -129,53 +130,53 @@ impl Packing {
     }
 }
 
-impl Weights {
+impl Rooms {
     /// Room for `blocks` blocks of `k` inputs in the recipe of `weights`.
-    fn of(weights: &LinearWeights, blocks: usize, k: usize) -> Weights {
+    fn of(weights: &LinearWeights, blocks: usize, k: usize) -> Rooms {
         let steps = blocks * k.div_ceil(SPAN);
         match *weights {
-            LinearWeights::F32 { .. } => Weights::F32(Room::zeroed(blocks * k * LINES)),
+            LinearWeights::F32 { .. } => Rooms::F32(Room::zeroed(blocks * k * LINES)),
             LinearWeights::I8 { activations, .. } => {
                 let lines = Room::zeroed(blocks * k.div_ceil(GROUP) * LINES);
                 let columns = I8Columns { correction: [0; BLOCK], scale: [0.0; BLOCK], bias: [0.0; BLOCK] };
-                Weights::I8(lines, vec![columns; blocks], activations)
+                Rooms::I8(lines, vec![columns; blocks], activations)
             }
             LinearWeights::Blocks { activations, .. } => {
-                Weights::Blocks(Room::filled(steps, Step::EMPTY), activations)
+                Rooms::Blocks(Room::filled(steps, Step::EMPTY), activations)
             }
-            LinearWeights::Nibbles { activations, .. } => Weights::Nibbles(Room::zeroed(steps), activations),
+            LinearWeights::Nibbles { activations, .. } => Rooms::Nibbles(Room::zeroed(steps), activations),
         }
     }
 
     /// Elements of all blocks.
     fn len(&mut self) -> usize {
         match self {
-            Weights::F32(lines) => lines.numbers().len(),
-            Weights::I8(lines, ..) => lines.numbers().len(),
-            Weights::Blocks(steps, _) => steps.numbers().len(),
-            Weights::Nibbles(steps, _) => steps.numbers().len(),
+            Rooms::F32(lines) => lines.numbers().len(),
+            Rooms::I8(lines, ..) => lines.numbers().len(),
+            Rooms::Blocks(steps, _) => steps.numbers().len(),
+            Rooms::Nibbles(steps, _) => steps.numbers().len(),
         }
     }
 
     /// Puts a part's weights into their places; `None` where they are of another recipe.
-    fn put(&mut self, weights: &LinearWeights, k: usize, rows: Rows) -> Option<()> {
+    fn put(&mut self, weights: &LinearWeights, k: usize, places: Places) -> Option<()> {
         match (self, weights) {
-            (Weights::F32(lines), LinearWeights::F32 { values }) => put_f32(lines.numbers(), values, k, rows),
-            (Weights::I8(lines, columns, expected), LinearWeights::I8 { values, scales, activations })
+            (Rooms::F32(lines), LinearWeights::F32 { values }) => put_f32(lines.numbers(), values, k, places),
+            (Rooms::I8(lines, columns, expected), LinearWeights::I8 { values, scales, activations })
                 if activations == expected =>
             {
-                put_i8((lines.numbers(), columns), (values, scales), k, rows)
+                put_i8((lines.numbers(), columns), (values, scales), k, places)
             }
-            (Weights::Blocks(steps, expected), LinearWeights::Blocks { values, scales, activations })
+            (Rooms::Blocks(steps, expected), LinearWeights::Blocks { values, scales, activations })
                 if activations == expected =>
             {
-                put_blocks(steps.numbers(), (values, scales), k, rows);
+                put_blocks(steps.numbers(), (values, scales), k, places);
             }
             (
-                Weights::Nibbles(steps, expected),
+                Rooms::Nibbles(steps, expected),
                 LinearWeights::Nibbles { levels, scales, offsets, activations },
             ) if activations == expected => {
-                put_nibbles(steps.numbers(), (levels, scales, offsets), k, rows);
+                put_nibbles(steps.numbers(), (levels, scales, offsets), k, places);
             }
             _ => return None,
         }
@@ -184,9 +185,9 @@ impl Weights {
 }
 
 /// `values`: (outputs, k)
-fn put_f32(lines: &mut [F32Line], values: &[f32], k: usize, rows: Rows) {
+fn put_f32(lines: &mut [F32Line], values: &[f32], k: usize, places: Places) {
     for (row, weights) in values.chunks_exact(k).enumerate() {
-        let (stream, _, column) = rows.of(lines, row);
+        let (stream, _, column) = places.of(lines, row);
         let (line, lane) = (column / LANES, column % LANES);
         for (step, &weight) in weights.iter().enumerate() {
             stream[step * LINES + line].0[lane] = weight;
@@ -199,10 +200,10 @@ fn put_i8(
     (lines, columns): (&mut [I8Line], &mut [I8Columns]),
     (values, scales): (&[i8], &[f32]),
     k: usize,
-    rows: Rows,
+    places: Places,
 ) {
     for (row, (weights, &scale)) in values.chunks_exact(k).zip(scales).enumerate() {
-        let (stream, block, column) = rows.of(lines, row);
+        let (stream, block, column) = places.of(lines, row);
         let (line, lane) = (column / LANES, column % LANES);
         for (step, group) in weights.chunks(GROUP).enumerate() {
             stream[step * LINES + line].0[lane * GROUP..][..group.len()].copy_from_slice(group);
@@ -213,9 +214,11 @@ fn put_i8(
 }
 
 /// `values`: (outputs, k), `scales`: (outputs, k / 32, rounded up)
-fn put_blocks(steps: &mut [Step], (values, scales): (&[i8], &[f16]), k: usize, rows: Rows) {
-    for (row, (weights, scales)) in values.chunks_exact(k).zip(scales.chunks_exact(rows.len)).enumerate() {
-        let (steps, _, column) = rows.of(steps, row);
+fn put_blocks(steps: &mut [Step], (values, scales): (&[i8], &[f16]), k: usize, places: Places) {
+    for (row, (weights, scales)) in
+        values.chunks_exact(k).zip(scales.chunks_exact(places.block_len)).enumerate()
+    {
+        let (steps, _, column) = places.of(steps, row);
         for ((step, weights), &scale) in steps.iter_mut().zip(weights.chunks(SPAN)).zip(scales) {
             step.put(column, weights);
             step.scales[column] = scale;
@@ -228,11 +231,11 @@ fn put_nibbles(
     steps: &mut [NibbleStep],
     (levels, scales, offsets): (&[u8], &[f16], &[f16]),
     k: usize,
-    rows: Rows,
+    places: Places,
 ) {
-    let numbers = scales.chunks_exact(rows.len).zip(offsets.chunks_exact(rows.len));
+    let numbers = scales.chunks_exact(places.block_len).zip(offsets.chunks_exact(places.block_len));
     for (row, (levels, (scales, offsets))) in levels.chunks_exact(k).zip(numbers).enumerate() {
-        let (steps, _, column) = rows.of(steps, row);
+        let (steps, _, column) = places.of(steps, row);
         let numbers = scales.iter().zip(offsets);
         for ((step, levels), (&scale, &offset)) in steps.iter_mut().zip(levels.chunks(SPAN)).zip(numbers) {
             step.put(column, levels);

@@ -19,8 +19,8 @@ const VALUES: usize = 64;
 /// one go. More would drive each other out of the second cache before they are needed.
 const NEAR: usize = 1 << 17;
 
-/// Keys, or values, that are fetched while those in front of them are worked on, where little is done with each. Without it rows
-/// in blocks that lie apart took up to twice as long: benches/README.md.
+/// Keys, or values, that are fetched while those in front of them are worked on, where little is done with each. Without it a step
+/// over f16 took 1.2 to 1.8 times as long where keys come from memory: benches/README.md.
 const AHEAD: usize = 4 * KEYS;
 
 /// Queries of a group that are few: they read f16 as it is, because to widen it once for all costs as much as in each.

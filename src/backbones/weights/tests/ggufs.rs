@@ -115,11 +115,19 @@ fn some_rows_are_those_of_the_whole() {
         assert_eq!(weights.linear_rows(&rows(1..4)).unwrap(), RawLinear::Blocks { values: values.clone() });
         assert_eq!(weights.embedding_rows(&rows(1..4)).unwrap(), RawEmbedding::Blocks { values });
         let whole = weights.nibbles(&MatrixRows::all("shared", (5, 64))).unwrap();
-        let levels = whole.map(|whole| whole.levels[64..4 * 64].to_vec());
-        assert_eq!(weights.nibbles(&rows(1..4)).unwrap().map(|some| some.levels), levels);
+        let expected = whole.map(|whole| RawNibbles {
+            levels: whole.levels[64..4 * 64].to_vec(),
+            scales: whole.scales[2..8].to_vec(),
+            offsets: whole.offsets[2..8].to_vec(),
+        });
+        assert_eq!(weights.nibbles(&rows(1..4)).unwrap(), expected);
         let whole = weights.blocks_of_bytes(&MatrixRows::all("shared", (5, 64))).unwrap();
-        let scales = whole.map(|whole| whole.scales[2..8].to_vec());
-        assert_eq!(weights.blocks_of_bytes(&rows(1..4)).unwrap().map(|some| some.scales), scales);
+        let expected = whole.map(|whole| RawBytes {
+            levels: whole.levels[64..4 * 64].to_vec(),
+            scales: whole.scales[2..8].to_vec(),
+        });
+        assert_eq!(weights.blocks_of_bytes(&rows(1..4)).unwrap(), expected);
+        assert_eq!((rows(1..4).told(), rows(0..5).told()), ("shared, outputs 1..4".into(), "shared".into()));
         let error = weights.linear_rows(&MatrixRows { module: "shared", shape: (4, 64), rows: 0..1 });
         assert!(matches!(error, Err(WeightsError::Shape { .. })), "{error:?}");
     }

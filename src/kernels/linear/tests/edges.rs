@@ -45,6 +45,9 @@ fn wrong_parts_are_refused() {
         assert_eq!(new(shape, f32s(6), None), LinearError::Shape { n: shape.n, k: shape.k });
     }
     let part = |n, k, weights| LinearPart { shape: LinearShape { n, k }, weights, bias: None };
+    // Nothing is made room for before all are looked at.
+    let claimed = vec![part(1, 3, f32s(3)), part(1 << 58, 3, f32s(3))];
+    assert_eq!(Linear::concat(claimed, pool(1)).unwrap_err(), length("weights", 3 << 58, 3));
     let concat = |parts| Linear::concat(parts, pool(1)).unwrap_err();
     assert_eq!(concat(vec![]), LinearError::Parts { epilogue: Epilogue::Plain, parts: 0 });
     assert_eq!(
