@@ -131,11 +131,13 @@ fn smollm2_in_q8_0_keeps_the_perplexity_of_f32() {
     let folder = tempfile::tempdir().unwrap();
     let q8_0 = folder.path().join("SmolLM2-135M-Instruct.Q8_0.gguf");
     write_q8_0(&path, &q8_0);
-    for (recipe, kv_dtype) in [(Recipe::Fine, DType::F32), (Recipe::Stored, DType::F16)] {
+    for (recipe, kv_dtype, most_off) in
+        [(Recipe::Fine, DType::F32, 0.002), (Recipe::Stored, DType::F16, 0.01)]
+    {
         let found = perplexity(&load_decoder_to(&q8_0, recipe, 2, text.ids.len()), kv_dtype, &text.ids);
         let off = found / text.perplexity - 1.0;
         eprintln!("Q8_0, {recipe:?}, K/V {kv_dtype:?}: perplexity {found:.4} ({:+.3} %)", 1e2 * off);
-        assert!(off.abs() <= 0.01, "{recipe:?}: perplexity {found}, transformers' {}", text.perplexity);
+        assert!(off.abs() <= most_off, "{recipe:?}: perplexity {found}, transformers' {}", text.perplexity);
     }
 }
 
