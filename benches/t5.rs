@@ -20,7 +20,7 @@ use candle_transformers::models::t5::{Config, T5ForConditionalGeneration};
 use dept::{
     backbones::{
         t5::{Reach, T5, T5Config},
-        weights::{Format, RawEmbedding, RawLinear, Weights},
+        weights::{Format, MatrixRows, RawEmbedding, RawLinear, Weights},
     },
     domain::{SamplingParams, Scoring, TenantId},
     kernels::{
@@ -317,11 +317,13 @@ fn widened(weights: &Weights) -> Outcome<HashMap<String, Tensor>> {
     let mut tensors = HashMap::new();
     for info in weights.tensors() {
         let values = match (info.format, info.shape, info.name.strip_suffix(".weight")) {
-            (Format::I8, &[n, d], Some("shared")) => match weights.embedding("shared", n, d)? {
-                RawEmbedding::F32 { values } | RawEmbedding::Blocks { values } => values,
-                RawEmbedding::I8 { values, scales } => widen(&values, &scales, d),
-            },
-            (Format::I8, &[n, k], Some(module)) => match weights.linear(module, n, k)? {
+            (Format::I8, &[n, d], Some("shared")) => {
+                match weights.embedding(&MatrixRows::all("shared", (n, d)))? {
+                    RawEmbedding::F32 { values } | RawEmbedding::Blocks { values } => values,
+                    RawEmbedding::I8 { values, scales } => widen(&values, &scales, d),
+                }
+            }
+            (Format::I8, &[n, k], Some(module)) => match weights.linear(&MatrixRows::all(module, (n, k)))? {
                 RawLinear::F32 { values } | RawLinear::Blocks { values } => values,
                 RawLinear::I8 { values, scales, .. } => widen(&values, &scales, k),
             },

@@ -266,7 +266,7 @@ impl Loader<'_> {
                 if let Some(raw) = self.bytes(wanted)? {
                     return Ok(bytes(stored.ordered_bytes(raw, k), bits));
                 }
-                stored.ordered(self.weights.linear_rows(wanted)?, k)
+                stored.ordered(self.weights.linear(wanted)?, k)
             }
         };
         let weights = self.recipe.weights(raw, LinearShape { n: wanted.rows.len(), k }, bits);

@@ -46,7 +46,7 @@ impl Loader<'_> {
             let read = || Bytes::copy_from_slice(bytes);
             return Ok(self.packed.table(module, TableBlocks { format, vocab, hidden: d }, read));
         }
-        Ok(match self.weights.embedding(module, vocab, d)? {
+        Ok(match self.weights.embedding(&MatrixRows::all(module, (vocab, d)))? {
             RawEmbedding::F32 { values } | RawEmbedding::Blocks { values } => {
                 EmbeddingTable::f32(vocab, d, values)
             }
@@ -77,7 +77,7 @@ impl Loader<'_> {
         if let Some(raw) = self.bytes(wanted)? {
             return Ok(bytes(raw, LOGITS));
         }
-        let raw = match self.weights.embedding_rows(wanted)? {
+        let raw = match self.weights.embedding(wanted)? {
             RawEmbedding::F32 { values } => RawLinear::F32 { values },
             RawEmbedding::Blocks { values } => RawLinear::Blocks { values },
             RawEmbedding::I8 { values, scales } => RawLinear::I8 { values, scales, activation_bits: 15 },

@@ -41,20 +41,12 @@ impl<'a> MatrixRows<'a> {
 }
 
 impl Weights {
-    /// The dense layer `{module}.weight`, shape `(n, k)`; as bytes and scales where a compressed-tensors
+    /// Rows of the dense layer `{module}.weight`, shape `(n, k)`; as bytes and scales where a compressed-tensors
     /// folder stores it so (`{module}.weight_scale`, shape `(n, 1)`).
     ///
     /// # Errors
     /// When it is missing, has another shape or is stored in a way that isn't known.
-    pub fn linear(&self, module: &str, n: usize, k: usize) -> Result<RawLinear, WeightsError> {
-        self.linear_rows(&MatrixRows::all(module, (n, k)))
-    }
-
-    /// Some rows of [`Weights::linear`].
-    ///
-    /// # Errors
-    /// As [`Weights::linear`].
-    pub fn linear_rows(&self, wanted: &MatrixRows<'_>) -> Result<RawLinear, WeightsError> {
+    pub fn linear(&self, wanted: &MatrixRows<'_>) -> Result<RawLinear, WeightsError> {
         match self.matrix(wanted)?.0.format {
             Format::I8 => {}
             Format::Ggml(_) => return Ok(RawLinear::Blocks { values: self.floats(wanted)? }),
@@ -91,19 +83,11 @@ impl Weights {
         })
     }
 
-    /// The table `{module}.weight`, shape `(n, d)`; as bytes and scales where the folder stores it so.
+    /// Rows of the table `{module}.weight`, shape `(n, d)`; as bytes and scales where the folder stores it so.
     ///
     /// # Errors
     /// As [`Weights::linear`].
-    pub fn embedding(&self, module: &str, n: usize, d: usize) -> Result<RawEmbedding, WeightsError> {
-        self.embedding_rows(&MatrixRows::all(module, (n, d)))
-    }
-
-    /// Some rows of [`Weights::embedding`].
-    ///
-    /// # Errors
-    /// As [`Weights::linear`].
-    pub fn embedding_rows(&self, wanted: &MatrixRows<'_>) -> Result<RawEmbedding, WeightsError> {
+    pub fn embedding(&self, wanted: &MatrixRows<'_>) -> Result<RawEmbedding, WeightsError> {
         match self.matrix(wanted)?.0.format {
             Format::I8 => {}
             Format::Ggml(_) => return Ok(RawEmbedding::Blocks { values: self.floats(wanted)? }),

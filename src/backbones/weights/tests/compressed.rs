@@ -63,23 +63,38 @@ fn bytes_scales_and_bits_come_as_the_groups_say() {
     let (values, scales) = (vec![1, -1, 127, -127, 0, 5], vec![0.5, 0.25]);
     for (module, activation_bits) in [("q", 8), ("lm_head", 15), ("0.wo", 15)] {
         let expected = RawLinear::I8 { values: values.clone(), scales: scales.clone(), activation_bits };
-        assert_eq!(weights.linear(module, 2, 3).unwrap(), expected, "{module}");
+        assert_eq!(weights.linear(&MatrixRows::all(module, (2, 3))).unwrap(), expected, "{module}");
     }
     let second = MatrixRows { module: "q", shape: (2, 3), rows: 1..2 };
     let expected = RawLinear::I8 { values: values[3..].to_vec(), scales: vec![0.25], activation_bits: 8 };
-    assert_eq!(weights.linear_rows(&second).unwrap(), expected);
-    assert_eq!(weights.linear("plain", 1, 1).unwrap(), RawLinear::F32 { values: vec![2.0] });
-    assert_eq!(weights.embedding("shared", 2, 3).unwrap(), RawEmbedding::I8 { values, scales });
+    assert_eq!(weights.linear(&second).unwrap(), expected);
+    assert_eq!(
+        weights.linear(&MatrixRows::all("plain", (1, 1))).unwrap(),
+        RawLinear::F32 { values: vec![2.0] }
+    );
+    assert_eq!(
+        weights.embedding(&MatrixRows::all("shared", (2, 3))).unwrap(),
+        RawEmbedding::I8 { values, scales }
+    );
     assert_eq!(weights.config().unwrap()["model_type"], "t5");
 }
 
 #[test]
 fn bytes_without_a_group_are_refused() {
     let weights = open(&config(), &tensors()).unwrap();
-    assert!(matches!(weights.linear("skipped", 2, 3).unwrap_err(), WeightsError::Untargeted(_)));
+    assert!(matches!(
+        weights.linear(&MatrixRows::all("skipped", (2, 3))).unwrap_err(),
+        WeightsError::Untargeted(_)
+    ));
     let weights = open(&json!({}), &tensors()).unwrap();
-    assert!(matches!(weights.linear("q", 2, 3).unwrap_err(), WeightsError::Untargeted(_)));
-    assert!(matches!(weights.embedding("shared", 2, 3).unwrap_err(), WeightsError::Untargeted(_)));
+    assert!(matches!(
+        weights.linear(&MatrixRows::all("q", (2, 3))).unwrap_err(),
+        WeightsError::Untargeted(_)
+    ));
+    assert!(matches!(
+        weights.embedding(&MatrixRows::all("shared", (2, 3))).unwrap_err(),
+        WeightsError::Untargeted(_)
+    ));
     assert!(matches!(weights.tensor_f32("q.weight", &[2, 3]).unwrap_err(), WeightsError::Dtype { .. }));
 }
 
@@ -88,7 +103,7 @@ fn scales_are_checked() {
     let with_scale = |dtype: Dtype, shape: Vec<usize>, bytes: Vec<u8>| {
         let mut tensors = byte_layer("q.weight", "q.weight_scale").to_vec();
         tensors[1] = ("q.weight_scale", dtype, shape, bytes);
-        open(&config(), &tensors).unwrap().linear("q", 2, 3)
+        open(&config(), &tensors).unwrap().linear(&MatrixRows::all("q", (2, 3)))
     };
     let brain = [1.0f32, 2.0].iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect();
     assert!(with_scale(Dtype::BF16, vec![2, 1], brain).is_ok());
@@ -99,7 +114,7 @@ fn scales_are_checked() {
     let error = with_scale(Dtype::F32, vec![1, 1], f32s(&[1.0])).unwrap_err();
     assert!(matches!(error, WeightsError::Shape { .. }), "{error}");
     let only = &byte_layer("q.weight", "q.weight_scale")[..1];
-    let error = open(&config(), only).unwrap().linear("q", 2, 3).unwrap_err();
+    let error = open(&config(), only).unwrap().linear(&MatrixRows::all("q", (2, 3))).unwrap_err();
     assert!(error.to_string().contains("'q.weight_scale' is missing"), "{error}");
 }
 
@@ -137,7 +152,7 @@ fn weight_only_layers_are_refused_where_they_are_used() {
     let mut config = config();
     config["quantization_config"]["config_groups"]["group_0"]["input_activations"] = Json::Null;
     let weights = open(&config, &tensors()).unwrap();
-    let message = weights.linear("q", 2, 3).unwrap_err().to_string();
+    let message = weights.linear(&MatrixRows::all("q", (2, 3))).unwrap_err().to_string();
     assert!(message.contains("group_0.input_activations") && message.contains("'q'"), "{message}");
-    assert!(weights.linear("lm_head", 2, 3).is_ok());
+    assert!(weights.linear(&MatrixRows::all("lm_head", (2, 3))).is_ok());
 }

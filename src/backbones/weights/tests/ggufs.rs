@@ -112,8 +112,8 @@ fn some_rows_are_those_of_the_whole() {
         let rows = |rows| MatrixRows { module: "shared", shape: (5, 64), rows };
         let all = weights.tensor_f32("shared.weight", &[5, 64]).unwrap();
         let values = all[64..4 * 64].to_vec();
-        assert_eq!(weights.linear_rows(&rows(1..4)).unwrap(), RawLinear::Blocks { values: values.clone() });
-        assert_eq!(weights.embedding_rows(&rows(1..4)).unwrap(), RawEmbedding::Blocks { values });
+        assert_eq!(weights.linear(&rows(1..4)).unwrap(), RawLinear::Blocks { values: values.clone() });
+        assert_eq!(weights.embedding(&rows(1..4)).unwrap(), RawEmbedding::Blocks { values });
         let whole = weights.nibbles(&MatrixRows::all("shared", (5, 64))).unwrap();
         let expected = whole.map(|whole| RawNibbles {
             levels: whole.levels[64..4 * 64].to_vec(),
@@ -128,7 +128,7 @@ fn some_rows_are_those_of_the_whole() {
         });
         assert_eq!(weights.blocks_of_bytes(&rows(1..4)).unwrap(), expected);
         assert_eq!((rows(1..4).told(), rows(0..5).told()), ("shared, outputs 1..4".into(), "shared".into()));
-        let error = weights.linear_rows(&MatrixRows { module: "shared", shape: (4, 64), rows: 0..1 });
+        let error = weights.linear(&MatrixRows { module: "shared", shape: (4, 64), rows: 0..1 });
         assert!(matches!(error, Err(WeightsError::Shape { .. })), "{error:?}");
     }
 }
@@ -143,7 +143,7 @@ fn tensors_are_found_by_their_hugging_face_names() {
     let name = "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight";
     assert_eq!(weights.tensor_f32(name, &[3, 2]).unwrap(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
     assert_eq!(weights.tensor_f32("decoder.final_layer_norm.weight", &[2]).unwrap(), [7.0, 8.0]);
-    let message = weights.linear("lm_head", 2, 2).unwrap_err().to_string();
+    let message = weights.linear(&MatrixRows::all("lm_head", (2, 2))).unwrap_err().to_string();
     assert!(message.contains("'output.weight' is missing"), "{message}");
 
     let metadata = weights.metadata().unwrap();

@@ -1,7 +1,7 @@
 use std::fs;
 
 use super::{super::flan_t5, *};
-use crate::backbones::weights::{RawEmbedding, RawLinear, Weights};
+use crate::backbones::weights::{MatrixRows, RawEmbedding, RawLinear, Weights};
 
 #[test]
 fn the_folder_holds_the_graphs_weights_by_their_published_names() {
@@ -14,16 +14,16 @@ fn the_folder_holds_the_graphs_weights_by_their_published_names() {
     let bias = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight";
     assert_eq!(weights.tensor_f32(bias, &[1, 2]).unwrap(), [-2.0, 2.0]);
     // Stored (k, n) = (2, 3), read (n, k).
-    let q = weights.linear("encoder.block.0.layer.0.SelfAttention.q", 3, 2).unwrap();
+    let q = weights.linear(&MatrixRows::all("encoder.block.0.layer.0.SelfAttention.q", (3, 2))).unwrap();
     let expected =
         RawLinear::I8 { values: vec![1, 4, 2, 5, 3, -6], scales: vec![0.25; 3], activation_bits: 8 };
     assert_eq!(q, expected);
     let head = RawLinear::I8 { values: vec![7, 8], scales: vec![0.125], activation_bits: 15 };
-    assert_eq!(weights.linear("lm_head", 1, 2).unwrap(), head);
+    assert_eq!(weights.linear(&MatrixRows::all("lm_head", (1, 2))).unwrap(), head);
     // The last row leaves the grid: a scale of its own is nearer than clipping 155 to 127.
     let scale = (0.5 * (155.0f64 / 127.0)) as f32;
     let table = RawEmbedding::I8 { values: vec![0, 1, -1, 0, 127, 0], scales: vec![0.5, 0.5, scale] };
-    assert_eq!(weights.embedding("shared", 3, 2).unwrap(), table);
+    assert_eq!(weights.embedding(&MatrixRows::all("shared", (3, 2))).unwrap(), table);
     assert_eq!(weights.config().unwrap()["vocab_size"], 3);
     let tokenizer = fs::read_to_string(folder.path().join("tokenizer.json")).unwrap();
     assert_eq!(tokenizer, r#"{"truncation":null,"padding":null,"model":{}}"#);

