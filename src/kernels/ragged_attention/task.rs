@@ -20,7 +20,7 @@ const VALUES: usize = 64;
 const NEAR: usize = 1 << 17;
 
 /// Keys, or values, that are fetched while those in front of them are worked on, where little is done with each. Without it a step
-/// over f16 took 1.2 to 1.8 times as long where keys come from memory: benches/README.md.
+/// over f16 took 1.3 to 2.0 times as long where keys come from memory: benches/README.md.
 const AHEAD: usize = 4 * KEYS;
 
 /// Queries of a group that are few: they read f16 as it is, because to widen it once for all costs as much as in each.
