@@ -19,6 +19,7 @@ use crate::{
     domain::{ModelKind, ModelProfile, SamplingParams, Scoring, TenantId, TokenEvent},
     engine::{EngineHandle, Submission},
     grammar::Grammars,
+    kernels::heap,
     telemetry::Metrics,
 };
 
@@ -47,6 +48,7 @@ impl Resident {
         let (counted, engine_config) = (Arc::clone(&metrics), config.clone());
         let load = move || -> Result<_, AppError> {
             let model = load_model(&engine_config)?;
+            heap::keep_between_steps();
             start_engine(model, &engine_config, counted)
         };
         let (engine, thread, tokenizer, grammars, unkept) =

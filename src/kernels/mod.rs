@@ -11,6 +11,7 @@ pub mod dept_embed;
 mod floats;
 #[cfg(test)]
 mod gradients;
+pub mod heap;
 mod indices;
 pub mod linear;
 pub mod matmul;

@@ -33,25 +33,35 @@ pub(super) fn finish(
     let Ending { bias, epilogue, n, onto, first } = *ending;
     let columns = first..tile.columns().end.min(first + epilogue.block_outputs());
     for (row, Sums(sums)) in rows.zip(sums) {
-        for (sum, bias) in sums.iter_mut().zip(bias) {
-            *sum += bias;
+        let out = tile.row_mut(row, columns.clone());
+        let onto = onto.map(|onto| &onto[row * n..][columns.clone()]);
+        if epilogue == Epilogue::Plain {
+            write(out, onto, sums.iter().zip(bias).map(|(sum, bias)| sum + bias));
+            continue;
         }
+        sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
         match epilogue {
             Epilogue::Plain => {}
-            Epilogue::Activated(activation) => activate(activation, sums),
+            Epilogue::Activated(activation) => {
+                activate(activation, sums);
+                write(out, onto, sums.iter().copied());
+            }
             Epilogue::Gated(activation) => {
                 let (gate, up) = sums.split_at_mut(BLOCK / 2);
                 activate(activation, gate);
-                gate.iter_mut().zip(up).for_each(|(gate, up)| *gate *= *up);
+                write(out, onto, gate.iter().zip(up).map(|(gate, up)| gate * *up));
             }
         }
-        let out = tile.row_mut(row, columns.clone());
-        match onto {
-            None => out.iter_mut().zip(sums).for_each(|(out, sum)| _ = out.write(*sum)),
-            Some(onto) => {
-                let onto = onto[row * n..][columns.clone()].iter();
-                out.iter_mut().zip(sums).zip(onto).for_each(|((out, sum), onto)| _ = out.write(onto + *sum));
-            }
+    }
+}
+
+/// Writes `values`, added to what they are for.
+#[inline(always)]
+fn write(out: &mut [MaybeUninit<f32>], onto: Option<&[f32]>, values: impl Iterator<Item = f32>) {
+    match onto {
+        None => out.iter_mut().zip(values).for_each(|(out, value)| _ = out.write(value)),
+        Some(onto) => {
+            out.iter_mut().zip(values).zip(onto).for_each(|((out, value), onto)| _ = out.write(onto + value));
         }
     }
 }
