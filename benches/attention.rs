@@ -119,8 +119,16 @@ impl Case {
         });
         let spans: Vec<Span<'_>> = spans.collect();
         let (heads, scale) = (self.heads, 0.125);
-        let attention =
-            Attention { heads, scale, bias: None, window: None, spans: &spans, pool, tables: None };
+        let attention = Attention {
+            heads,
+            scale,
+            soft_cap: None,
+            bias: None,
+            window: None,
+            spans: &spans,
+            pool,
+            tables: None,
+        };
         let began = Instant::now();
         for slab in slabs {
             black_box(attention.over_slab(q, slab)?);

@@ -188,6 +188,7 @@ proptest! {
         causal: bool,
         biased: bool,
         window in prop::option::of(1usize..8),
+        soft_cap in prop::option::of(0.5f32..4.0),
     ) {
         let pool = pool();
         let heads = HeadShape { heads: kv_heads * group, kv_heads, dim };
@@ -195,7 +196,7 @@ proptest! {
         let bias = biased.then(|| RelativeBias::new(shape, &noise(8 * heads.heads, 5), 64));
         let spans = spans(&lengths, causal);
         let attention =
-            Attention { heads, scale: 0.7, bias: bias.as_ref(), window, spans: &spans, pool: &pool, tables: None };
+            Attention { heads, scale: 0.7, soft_cap, bias: bias.as_ref(), window, spans: &spans, pool: &pool, tables: None };
         let rows = lengths.iter().sum();
         let x = tensor((rows, heads.query_width() + 2 * heads.kv_width()), 1);
         check(|x| attention.among_rows(&x[0]), &[x], 1e-2);
@@ -213,7 +214,7 @@ proptest! {
         for (span, keys) in spans.iter_mut().zip(self::spans(&keys, false)) {
             (span.context, span.keys) = (keys.context, keys.keys);
         }
-        let attention = Attention { heads, scale: 1.0, bias: None, window: None, spans: &spans, pool: &pool, tables: None };
+        let attention = Attention { heads, scale: 1.0, soft_cap: None, bias: None, window: None, spans: &spans, pool: &pool, tables: None };
         let q = tensor((queries.iter().sum(), heads.query_width()), 1);
         let kv = tensor((keys.iter().sum(), 2 * heads.kv_width()), 2);
         check(|x| attention.over_rows(&x[0], &x[1]), &[q, kv], 1e-2);

@@ -21,6 +21,7 @@ pub mod pool;
 pub mod ragged_attention;
 pub mod rope;
 mod simd;
+pub mod soft_cap;
 
 pub use indices::RowIndices;
 pub use place::{CardError, DensePlace, Place};

@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 Q8_CASES = ("none-short", "none-long", "none-text", "dept-medium", "dept-long", "lowrank-long", "pt-medium")
 DECODER_Q8_CASES = ("dept-medium", "none-short", "none-long", "lowrank-long", "pt-medium")  # the first with all its steps
 GEMMA_GGUF_CASES = ("dept-long", "none-short", "none-long", "lowrank-medium", "pt-long")
-DECODERS = ("gpt2", "llama", "llama3", "qwen2", "qwen3", "gemma3")
+DECODERS = ("gpt2", "llama", "llama3", "qwen2", "qwen3", "gemma2", "gemma3")
 OWN = ("t5-v1_0", "t5-v1_0-sharded", "t5-v1_1", "adapters", "adept", "expected", *DECODERS)  # folders that the script owns
 
 

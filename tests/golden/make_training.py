@@ -22,7 +22,7 @@ from gen.files import write_json, write_safetensors  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "training"
-MODELS = ("t5-v1_0", "t5-v1_1", "gpt2", "llama", "qwen2", "qwen3", "gemma3")
+MODELS = ("t5-v1_0", "t5-v1_1", "gpt2", "llama", "qwen2", "qwen3", "gemma3", "gemma2")
 STEPPED = ("t5-v1_1", "llama")
 M, R, S, ALPHA = 5, 3, 24, 8
 STEPS, WARMUP, LR_PROMPT, LR_LOWRANK, CLIP = 10, 3, 0.3, 5e-3, 1.0

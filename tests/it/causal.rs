@@ -22,7 +22,7 @@ use crate::support::{
     generate_causal, golden, lease,
 };
 
-const FAMILIES: [&str; 6] = ["gpt2", "llama", "llama3", "qwen2", "qwen3", "gemma3"];
+const FAMILIES: [&str; 7] = ["gpt2", "llama", "llama3", "qwen2", "qwen3", "gemma2", "gemma3"];
 
 #[derive(Deserialize)]
 struct Expected {

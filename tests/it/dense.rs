@@ -73,7 +73,7 @@ fn a_t5_of_matrices_says_what_the_packed_one_says() {
 
 #[test]
 fn a_decoder_of_matrices_says_what_the_packed_one_says() {
-    for family in ["gpt2", "llama", "qwen3", "gemma3"] {
+    for family in ["gpt2", "llama", "qwen3", "gemma2", "gemma3"] {
         let jobs = jobs(family, &["dept", "pt"]);
         let packed = load_decoder_at(Place::Cpu, &golden(family));
         let (expected, _) = generate_causal(packed, &jobs, Memory::default());

@@ -70,7 +70,12 @@ fn mixes_change_no_bit(model: &str, run: impl Fn(&[Job], Memory) -> (Vec<Vec<Sam
 
 #[test]
 fn decoder_only_mixes_change_no_bit() {
-    for (model, recipe) in [("llama", Recipe::Stored), ("gpt2", Recipe::Stored), ("gemma3", Recipe::I8)] {
+    for (model, recipe) in [
+        ("llama", Recipe::Stored),
+        ("gpt2", Recipe::Stored),
+        ("gemma2", Recipe::Stored),
+        ("gemma3", Recipe::I8),
+    ] {
         let run = |jobs: &[Job], memory| {
             let (results, scheduler) = generate_causal(load_decoder(&golden(model), recipe, 2), jobs, memory);
             (results, scheduler.prefix_rows().1)

@@ -9,6 +9,7 @@ use crate::{
         linear::LinearMap,
         norm::Norm,
         rope::{HeadNorms, RopeTable},
+        soft_cap::SoftCap,
     },
     layers::{CausalAttention, DecoderBlock, LoadError, Loader, Mlp, Part, Rotary},
 };
@@ -33,6 +34,7 @@ pub(super) fn decoder(
         positions: build.positions()?,
         blocks: (0..config.layers()).map(|index| build.block(index)).collect::<Result<_, _>>()?,
         norm: build.norm(&format!("{}{}", config.names.prefix, config.names.norm), config.hidden)?,
+        cap: config.soft_caps.logits.map(|cap| SoftCap::new(cap, loader.pool.clone())),
         place: loader.place.clone(),
         pool: loader.pool.clone(),
         config,

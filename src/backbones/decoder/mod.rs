@@ -13,6 +13,7 @@ use crate::{
         norm::Norm,
         pool::ComputePool,
         ragged_attention::{Attention, Span, SpanTables},
+        soft_cap::SoftCap,
     },
     layers::{DecoderBlock, LoadError, Loader, RowPlaces},
 };
@@ -21,7 +22,7 @@ mod build;
 mod config;
 mod teacher_forced;
 
-pub use config::{Architecture, Biases, ConfigError, DecoderConfig, Names, Positions};
+pub use config::{Architecture, Biases, ConfigError, DecoderConfig, Names, Positions, SoftCaps};
 
 /// A resident decoder-only model.
 #[derive(Debug)]
@@ -33,6 +34,7 @@ pub struct Decoder {
     blocks: Vec<DecoderBlock>,
     norm: Norm,
     head: LinearMap,
+    cap: Option<SoftCap>,
     place: Place,
     pool: ComputePool,
 }
@@ -116,6 +118,7 @@ impl Decoder {
         Attention {
             heads: self.config.heads,
             scale: self.config.attention_scale,
+            soft_cap: self.config.soft_caps.scores,
             bias: None,
             window: None,
             spans,
@@ -134,6 +137,10 @@ impl Decoder {
     /// # Errors
     /// When shapes do not fit.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.head.forward(hidden)
+        let logits = self.head.forward(hidden)?;
+        match &self.cap {
+            None => Ok(logits),
+            Some(cap) => cap.forward(&logits),
+        }
     }
 }

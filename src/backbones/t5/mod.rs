@@ -130,7 +130,7 @@ impl T5 {
     ) -> Attention<'a> {
         let (heads, pool, tables) = (self.heads(), &self.pool, Some(tables));
         // T5 folds the usual 1 / sqrt(dim) into its initialisation.
-        Attention { heads, scale: 1.0, bias, window: None, spans, pool, tables }
+        Attention { heads, scale: 1.0, soft_cap: None, bias, window: None, spans, pool, tables }
     }
 
     /// Where it computes.

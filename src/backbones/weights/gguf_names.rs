@@ -7,7 +7,7 @@ pub(super) fn stored_name(architecture: &str, name: &str, exists: impl Fn(&str) 
         "t5" | "t5encoder" => t5(name, exists),
         "gpt2" => decoder(name, gpt2_part),
         "llama" | "qwen2" | "qwen3" => decoder(name, llama_part),
-        "gemma3" => decoder(name, gemma3_part),
+        "gemma2" | "gemma3" => decoder(name, gemma_part),
         _ => None,
     }
 }
@@ -113,7 +113,7 @@ fn llama_part(part: &str) -> Option<&'static str> {
 }
 
 /// The norm called `post_attention_layernorm` lies behind attention here, not before the MLP.
-fn gemma3_part(part: &str) -> Option<&'static str> {
+fn gemma_part(part: &str) -> Option<&'static str> {
     match part {
         "post_attention_layernorm" => Some("post_attention_norm"),
         "pre_feedforward_layernorm" => Some("ffn_norm"),

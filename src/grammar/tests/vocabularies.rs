@@ -28,8 +28,18 @@ fn spelt(spelling: &Spelling, ids: &[u32]) -> Vec<u8> {
 
 #[test]
 fn tokens_write_what_they_are_decoded_to() {
-    let names =
-        ["flan-t5-small-en", "t5-v1_0", "t5-v1_1", "gpt2", "llama", "llama3", "qwen2", "qwen3", "gemma3"];
+    let names = [
+        "flan-t5-small-en",
+        "t5-v1_0",
+        "t5-v1_1",
+        "gpt2",
+        "llama",
+        "llama3",
+        "qwen2",
+        "qwen3",
+        "gemma2",
+        "gemma3",
+    ];
     for name in names {
         let tokenizer = golden(name);
         let spelling = tokenizer.spelling().unwrap();

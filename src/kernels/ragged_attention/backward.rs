@@ -1,7 +1,8 @@
 //! The way back through attention: scores are computed again from q and k, so nothing but the input is kept.
 //!
 //! With `p = softmax(scale q K + bias)` and the gradient `do` of a row's output: `dv_j += p_j do`, `dp_j = do . v_j`,
-//! `ds_j = p_j (dp_j - sum_i p_i dp_i)`, `dq = scale sum_j ds_j k_j`, `dk_j += scale ds_j q`. A task is one key head of one
+//! `ds_j = p_j (dp_j - sum_i p_i dp_i)`, `dq = scale sum_j ds_j k_j`, `dk_j += scale ds_j q`; a soft cap, `cap tanh(s / cap)`, makes
+//! `ds_j` smaller by `1 - tanh^2`. A task is one key head of one
 //! span, and its sums run in order of rows, so neither threads nor neighbours change a bit.
 
 use std::sync::OnceLock;
@@ -27,6 +28,7 @@ impl Attention<'_> {
 struct Kept {
     heads: HeadShape,
     scale: f32,
+    soft_cap: Option<f32>,
     bias: Option<RelativeBias>,
     window: Option<usize>,
     spans: Vec<Span<'static>>,
@@ -42,6 +44,7 @@ impl Kept {
         Ok(Self {
             heads: attention.heads,
             scale: attention.scale,
+            soft_cap: attention.soft_cap,
             bias: attention.bias.cloned(),
             window: attention.window,
             spans: attention.spans.iter().map(span).collect::<Result<_>>()?,
@@ -50,10 +53,11 @@ impl Kept {
     }
 
     fn borrowed(&self) -> Attention<'_> {
-        let Self { heads, scale, bias, window, spans, pool } = self;
+        let Self { heads, scale, soft_cap, bias, window, spans, pool } = self;
         Attention {
             heads: *heads,
             scale: *scale,
+            soft_cap: *soft_cap,
             bias: bias.as_ref(),
             window: *window,
             spans,
@@ -247,6 +251,7 @@ fn task(attention: &Attention<'_>, inputs: Inputs<'_>, place: Place) -> Task {
     };
     let Keys::Rows { start } = span.keys else { return task };
     let (mut weights, mut slopes) = (vec![0f32; span.context], vec![0f32; span.context]);
+    let mut steepness = vec![0f32; span.context];
     for head in place.kv_head * per_key..(place.kv_head + 1) * per_key {
         for row in span.queries.clone() {
             let visible = span.visible(row, attention.window);
@@ -258,9 +263,11 @@ fn task(attention: &Attention<'_>, inputs: Inputs<'_>, place: Place) -> Task {
                 v: Part { offset: inputs.v.offset + place.kv_head * dim, ..inputs.v },
                 first: start + visible.start,
                 scale: attention.scale,
+                soft_cap: attention.soft_cap,
                 bias: attention.bias.map(|bias| bias.row(head, span.position(row), visible.clone())),
                 weights: &mut weights[..visible.len()],
                 slopes: &mut slopes[..visible.len()],
+                steepness: &mut steepness[..visible.len()],
                 to_q: &mut task.q[at..at + dim],
                 to_k: &mut task.k[visible.start * dim..visible.end * dim],
                 to_v: &mut task.v[visible.start * dim..visible.end * dim],
@@ -280,9 +287,12 @@ struct Rows<'a> {
     /// Row of the first key that it sees.
     first: usize,
     scale: f32,
+    soft_cap: Option<f32>,
     bias: Option<&'a [f32]>,
     weights: &'a mut [f32],
     slopes: &'a mut [f32],
+    /// What a score grows by with its dot product.
+    steepness: &'a mut [f32],
     to_q: &'a mut [f32],
     to_k: &'a mut [f32],
     to_v: &'a mut [f32],
@@ -291,9 +301,16 @@ struct Rows<'a> {
 #[inline(always)]
 fn one_row(rows: &mut Rows<'_>) {
     let dim = rows.q.len();
-    for (j, weight) in rows.weights.iter_mut().enumerate() {
+    for (j, (weight, steepness)) in rows.weights.iter_mut().zip(&mut *rows.steepness).enumerate() {
         let bias = rows.bias.map_or(0.0, |bias| bias[j]);
-        *weight = rows.scale.mul_add(simd::dot(rows.q, rows.k.at(rows.first + j, 0, dim)), bias);
+        let dot = simd::dot(rows.q, rows.k.at(rows.first + j, 0, dim));
+        (*weight, *steepness) = match rows.soft_cap {
+            None => (rows.scale.mul_add(dot, bias), rows.scale),
+            Some(cap) => {
+                let bent = simd::tanh(rows.scale * dot / cap);
+                (cap.mul_add(bent, bias), rows.scale * (1.0 - bent * bent))
+            }
+        };
     }
     let largest = simd::max(rows.weights);
     rows.weights.iter_mut().for_each(|weight| *weight = simd::exp(*weight - largest));
@@ -308,7 +325,7 @@ fn one_row(rows: &mut Rows<'_>) {
     }
     let mean = simd::dot(rows.weights, rows.slopes);
     for (j, (&weight, &slope)) in rows.weights.iter().zip(&*rows.slopes).enumerate() {
-        let slope = rows.scale * weight * (slope - mean);
+        let slope = rows.steepness[j] * weight * (slope - mean);
         let key = rows.k.at(rows.first + j, 0, dim);
         let (to_k, to_v) = (&mut rows.to_k[j * dim..][..dim], &mut rows.to_v[j * dim..][..dim]);
         for i in 0..dim {

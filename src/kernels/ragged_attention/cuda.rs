@@ -120,6 +120,8 @@ pub(super) fn attend(
         max_distance,
         scale: attention.scale,
         biased: u32::from(attention.bias.is_some()),
+        soft_cap: attention.soft_cap.unwrap_or(0.0),
+        unused: 0,
     };
     let width = heads.query_width();
     // The spans cover every row, so the kernels write every number.

@@ -112,6 +112,8 @@ fn attend(
         max_distance,
         scale: attention.scale,
         biased: u32::from(attention.bias.is_some()),
+        soft_cap: attention.soft_cap.unwrap_or(0.0),
+        unused: 0,
     };
     let [in_rows, split] = plan.launches(heads, format);
     let split_tasks = device.upload(&plan.split);
@@ -150,6 +152,7 @@ fn rows_among_themselves_equal_the_reference() {
         let heads = shape(random);
         let bias = random.random_bool(0.5).then(|| relative(random, heads.heads, Direction::Both));
         let window = random.random_bool(0.3).then(|| random.random_range(1..40));
+        let soft_cap = random.random_bool(0.5).then(|| random.random_range(0.2..3.0));
         let causal = random.random_bool(0.3);
         let mut start = 0;
         let spans: Vec<Span<'_>> = (0..random.random_range(1..4))
@@ -170,6 +173,7 @@ fn rows_among_themselves_equal_the_reference() {
         let attention = Attention {
             heads,
             scale: 0.7,
+            soft_cap,
             bias: bias.as_ref(),
             window,
             spans: &spans,
@@ -192,6 +196,7 @@ fn paged_keys_equal_the_reference() {
         let heads = shape(random);
         let bias = random.random_bool(0.5).then(|| relative(random, heads.heads, Direction::Past));
         let window = random.random_bool(0.3).then(|| random.random_range(1..40));
+        let soft_cap = random.random_bool(0.5).then(|| random.random_range(0.2..3.0));
         let block_size = random.random_range(3..9);
         let mut free: Vec<BlockId> = (0..BLOCKS).map(BlockId::new).collect();
         // (queries, past, causal): decodes of one row, pieces of prompts, and a decoder's look at its encoder.
@@ -223,6 +228,7 @@ fn paged_keys_equal_the_reference() {
         let attention = Attention {
             heads,
             scale: 0.5,
+            soft_cap,
             bias: bias.as_ref(),
             window,
             spans: &spans,
@@ -254,7 +260,8 @@ fn by_one_kernel_a_row_has_the_same_bits_alone_and_in_a_prompt() {
             let first_position = past + rows.start;
             let spans = [Span { queries: 0..rows.len(), first_position, context, keys, causal: true }];
             let (bias, tables) = (Some(&bias), None);
-            let attention = Attention { heads, scale: 0.5, bias, window, spans: &spans, pool, tables };
+            let attention =
+                Attention { heads, scale: 0.5, soft_cap: None, bias, window, spans: &spans, pool, tables };
             let mut device = HostDevice::default();
             let q = &q[rows.start * width..rows.end * width];
             let q = Matrix { values: q, stride: width, address: upload(&mut device, q, format) };
@@ -292,8 +299,16 @@ fn heads_that_no_kernel_takes_are_an_error() {
     for (dim, fits) in [(64, true), (256, true), (66, false), (260, false)] {
         let heads = HeadShape { heads: 1, kv_heads: 1, dim };
         let pool = &ComputePool::serial();
-        let attention =
-            Attention { heads, scale: 1.0, bias: None, window: None, spans: &[], pool, tables: None };
+        let attention = Attention {
+            heads,
+            scale: 1.0,
+            soft_cap: None,
+            bias: None,
+            window: None,
+            spans: &[],
+            pool,
+            tables: None,
+        };
         assert_eq!(AttentionPlan::new(&attention, false).is_ok(), fits, "{dim}");
     }
 }

@@ -41,9 +41,9 @@ fn attention_on_a_card_equals_the_cpu() {
             Span { queries: 1..70, first_position: 31, context: 100, keys: keys(13), causal: true },
             Span { queries: 70..73, first_position: 0, context: 60, keys: keys(20), causal: false },
         ];
-        for window in [None, Some(50)] {
-            let attention =
-                Attention { heads, scale: 0.2, bias: Some(&bias), window, spans: &spans, pool, tables: None };
+        for (window, soft_cap) in [(None, None), (Some(50), Some(0.7))] {
+            let (bias, spans, tables) = (Some(&bias), &spans[..], None);
+            let attention = Attention { heads, scale: 0.2, soft_cap, bias, window, spans, pool, tables };
             let q = noise(random, 73, heads.query_width());
             let slab = noise(random, 24 * 16, 2 * heads.kv_width());
             let expected = attention.over_slab(&q, &slab).unwrap();

@@ -157,6 +157,8 @@ pub struct Attention<'a> {
     pub heads: HeadShape,
     /// Factor on the dot products; 1 for T5.
     pub scale: f32,
+    /// Scaled dot products `s` become `cap * tanh(s / cap)` (Gemma 2), before the bias.
+    pub soft_cap: Option<f32>,
     /// Additive bias by distance.
     pub bias: Option<&'a RelativeBias>,
     /// A row sees only the last so many positions, its own among them; `None` sees all.

@@ -59,6 +59,9 @@ pub(super) struct Arguments {
     pub max_distance: u32,
     pub scale: f32,
     pub biased: u32,
+    /// 0 for none.
+    pub soft_cap: f32,
+    pub unused: u32,
 }
 
 /// `WriteKeyValues` of its kernel; widths in units of 8 bytes.

@@ -1,5 +1,5 @@
 // Attention over packed rows (see mod.rs): prefill and decode, keys in rows or in blocks of a slab, grouped queries, T5's
-// relative bias, a window. Online softmax (Milakov and Gimelshein 2018); all sums in f32.
+// relative bias, a window, a soft cap. Online softmax (Milakov and Gimelshein 2018); all sums in f32.
 //
 // The query heads that share a key head read the same keys, so a block works on *vectors*: (query row, head of the group)
 // of one sequence and one key head. Keys come to shared memory in tiles of 32, one a lane, that start at multiples of 32
@@ -49,6 +49,8 @@ template <typename T> struct AttentionArgs {
     unsigned max_distance;
     float scale;
     unsigned biased;
+    float soft_cap; // 0: none
+    unsigned unused;
 };
 
 // One query row of one head.
@@ -118,7 +120,7 @@ template <typename T> DEVICE float bias_of(const AttentionArgs<T> &args, const V
     return args.bias[args.buckets[relative + reach] * args.heads + vector.head];
 }
 
-// The scores of the staged keys, a key a lane: scale * q . k + bias, -infinity where the vector doesn't see the key.
+// The scores of the staged keys, a key a lane: scale * q . k, softly capped where asked for, + bias; -infinity where the vector doesn't see the key.
 template <typename T>
 DEVICE void score(const AttentionArgs<T> &args, const Vector (&vectors)[ATTEND_VECTORS], Shared<const float> q,
                   Shared<const float> tile, unsigned first, float (&scores)[ATTEND_VECTORS]) {
@@ -136,7 +138,10 @@ DEVICE void score(const AttentionArgs<T> &args, const Vector (&vectors)[ATTEND_V
     for (unsigned v = 0; v < ATTEND_VECTORS; v++) {
         const bool seen = key >= vectors[v].start && key < vectors[v].end;
         const float bias = seen && args.biased ? bias_of(args, vectors[v], key) : 0.0f;
-        scores[v] = seen ? args.scale * dots[v] + bias : lowest();
+        float scaled = args.scale * dots[v];
+        if (args.soft_cap > 0.0f)
+            scaled = args.soft_cap * tanhf(scaled / args.soft_cap);
+        scores[v] = seen ? scaled + bias : lowest();
     }
 }
 

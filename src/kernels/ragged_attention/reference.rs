@@ -38,7 +38,10 @@ pub fn attend(attention: &Attention<'_>, q: Part<'_>, k: Part<'_>, v: Part<'_>) 
                     let at = row_of(&span.keys, key);
                     let dot: f64 = query.iter().enumerate().map(|(c, q)| q * k.at(at, group + c)).sum();
                     let bias = attention.bias.map_or(0.0, |bias| bias.row(head, position, key..key + 1)[0]);
-                    f64::from(attention.scale) * dot + f64::from(bias)
+                    let scaled = f64::from(attention.scale) * dot;
+                    let capped =
+                        attention.soft_cap.map(f64::from).map_or(scaled, |cap| cap * (scaled / cap).tanh());
+                    capped + f64::from(bias)
                 };
                 let scores: Vec<f64> = keys.iter().map(score).collect();
                 let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);

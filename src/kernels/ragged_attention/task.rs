@@ -284,6 +284,10 @@ impl Task<'_> {
     /// Turns a query's scores into weights that add up to something.
     #[inline(always)]
     fn to_weights(&self, row: usize, head: usize, scores: &mut [f32]) {
+        if let Some(cap) = self.attention.soft_cap {
+            let share = 1.0 / cap;
+            scores.iter_mut().for_each(|score| *score = cap * simd::tanh(*score * share));
+        }
         if let Some(bias) = self.attention.bias {
             let visible = self.span.visible(row, self.attention.window);
             let bias = bias.row(head, self.span.position(row), visible);

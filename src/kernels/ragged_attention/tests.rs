@@ -59,6 +59,7 @@ proptest! {
         window in prop::option::of(1usize..60),
         biased: bool,
         halves: bool,
+        soft_cap in prop::option::of(0.1f32..4.0),
     ) {
         let heads = HeadShape { heads: heads.0 * heads.1, kv_heads: heads.0, dim };
         let (cases, slots) = cases(&sequences, block_size);
@@ -71,7 +72,7 @@ proptest! {
         }).collect();
         let bias = biased.then(|| relative(heads.heads, Direction::Both, 160));
         let pool = ComputePool::new(NonZeroUsize::new(2).unwrap()).unwrap();
-        let attention = Attention { heads, scale: 0.3, bias: bias.as_ref(), window, spans: &spans, pool: &pool, tables: None };
+        let attention = Attention { heads, scale: 0.3, soft_cap, bias: bias.as_ref(), window, spans: &spans, pool: &pool, tables: None };
         let rows = spans.last().unwrap().queries.end;
         let (q_width, kv_width) = (heads.query_width(), heads.kv_width());
         let (q, slab) = (noise(rows * q_width, 2), noise(slots * 2 * kv_width, 3));
@@ -109,6 +110,7 @@ proptest! {
         causal: bool,
         biased: bool,
         window in prop::option::of(1usize..30),
+        soft_cap in prop::option::of(0.1f32..4.0),
         threads in 1usize..3,
     ) {
         let pool = ComputePool::new(NonZeroUsize::new(threads).unwrap()).unwrap();
@@ -123,7 +125,7 @@ proptest! {
         let (q, kv) = (heads.query_width(), heads.kv_width());
         let width = q + 2 * kv;
         let data = noise(start * width, 1);
-        let attention = Attention { heads, scale: 0.7, bias: bias.as_ref(), window, spans: &spans, pool: &pool, tables: None };
+        let attention = Attention { heads, scale: 0.7, soft_cap, bias: bias.as_ref(), window, spans: &spans, pool: &pool, tables: None };
         let tensor = Tensor::from_slice(&data, (start, width), &Device::Cpu).unwrap();
         let found = attention.among_rows(&tensor).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let part = |offset| reference::Part { values: &data, stride: width, offset };
@@ -137,6 +139,7 @@ proptest! {
         block_size in 1usize..6,
         biased: bool,
         window in prop::option::of(1usize..30),
+        soft_cap in prop::option::of(0.1f32..4.0),
     ) {
         let pool = ComputePool::new(NonZeroUsize::new(2).unwrap()).unwrap();
         let bias = biased.then(|| relative(heads.heads, Direction::Past, 64));
@@ -167,12 +170,12 @@ proptest! {
         let (q, slab) = (noise(start * q_width, 2), noise(slots * 2 * kv, 3));
         let slab_tensor = Tensor::from_slice(&slab, (slots, 2 * kv), &Device::Cpu).unwrap();
         let run = |spans: &[Span<'_>], q: &[f32]| {
-            let attention = Attention { heads, scale: 1.0, bias: bias.as_ref(), window, spans, pool: &pool, tables: None };
+            let attention = Attention { heads, scale: 1.0, soft_cap, bias: bias.as_ref(), window, spans, pool: &pool, tables: None };
             let q = Tensor::from_slice(q, (q.len() / q_width, q_width), &Device::Cpu).unwrap();
             attention.over_slab(&q, &slab_tensor).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
         };
         let found = run(&spans, &q);
-        let attention = Attention { heads, scale: 1.0, bias: bias.as_ref(), window, spans: &spans, pool: &pool, tables: None };
+        let attention = Attention { heads, scale: 1.0, soft_cap, bias: bias.as_ref(), window, spans: &spans, pool: &pool, tables: None };
         let slab_part = |offset| reference::Part { values: &slab, stride: 2 * kv, offset };
         let q_part = reference::Part { values: &q, stride: q_width, offset: 0 };
         close(&found, &reference::attend(&attention, q_part, slab_part(0), slab_part(kv)));
@@ -251,9 +254,18 @@ fn what_does_not_fit_is_an_error() {
     let heads = HeadShape { heads: 1, kv_heads: 1, dim: 2 };
     let run = |span: Span<'_>, bias: Option<&RelativeBias>| {
         let q = Tensor::zeros((2, 2), DType::F32, &Device::Cpu).unwrap();
-        Attention { heads, scale: 1.0, bias, window: None, spans: &[span], pool: &pool, tables: None }
-            .over_slab(&q, &slab)
-            .map(|_| ())
+        Attention {
+            heads,
+            scale: 1.0,
+            soft_cap: None,
+            bias,
+            window: None,
+            spans: &[span],
+            pool: &pool,
+            tables: None,
+        }
+        .over_slab(&q, &slab)
+        .map(|_| ())
     };
     let blocks = [1, 0].map(BlockId::new);
     let keys = Keys::Blocks { blocks: &blocks, block_size: 3 };
@@ -269,8 +281,16 @@ fn what_does_not_fit_is_an_error() {
     let heads = HeadShape { heads: 3, kv_heads: 2, dim: 1 };
     let q = Tensor::zeros((2, 3), DType::F32, &Device::Cpu).unwrap();
     let spans = [good];
-    let uneven =
-        Attention { heads, scale: 1.0, bias: None, window: None, spans: &spans, pool: &pool, tables: None };
+    let uneven = Attention {
+        heads,
+        scale: 1.0,
+        soft_cap: None,
+        bias: None,
+        window: None,
+        spans: &spans,
+        pool: &pool,
+        tables: None,
+    };
     let error = uneven.over_slab(&q, &slab).unwrap_err().to_string();
     assert!(error.contains("3 query heads over 2 heads of keys"), "{error}");
 }
@@ -289,6 +309,7 @@ fn a_row_that_sees_no_key_is_zero() {
     let attention = Attention {
         heads,
         scale: 0.3,
+        soft_cap: None,
         bias: None,
         window: Some(2),
         spans: &spans,

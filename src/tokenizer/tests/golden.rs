@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::*;
 
-const DECODERS: [&str; 6] = ["gpt2", "llama", "llama3", "qwen2", "qwen3", "gemma3"];
+const DECODERS: [&str; 7] = ["gpt2", "llama", "llama3", "qwen2", "qwen3", "gemma2", "gemma3"];
 
 #[derive(Deserialize)]
 struct Cases {

@@ -76,7 +76,7 @@ fn apart(found: &[f32], expected: &[f32]) -> f32 {
 
 #[test]
 fn gradients_of_p_a_and_b_are_torchs() {
-    for name in ["t5-v1_0", "t5-v1_1", "gpt2", "llama", "qwen2", "qwen3", "gemma3"] {
+    for name in ["t5-v1_0", "t5-v1_1", "gpt2", "llama", "qwen2", "qwen3", "gemma2", "gemma3"] {
         let case = Case::read(name);
         let (loss, found) = case.gradients();
         let expected = case.values("loss")[0];

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from .files import write_json
 
 S, RANK, LORA_ALPHA = 96, 3, 8
-SEEDS = {"t5-v1_0": 10, "t5-v1_1": 20, "gpt2": 30, "llama": 40, "llama3": 50, "qwen2": 60, "qwen3": 70, "gemma3": 80}
+SEEDS = {"t5-v1_0": 10, "t5-v1_1": 20, "gpt2": 30, "llama": 40, "llama3": 50, "qwen2": 60, "qwen3": 70, "gemma3": 80, "gemma2": 90}
 
 
 @dataclass

@@ -74,7 +74,7 @@ def check_padded(model, ids, adapter: Adapter, tokens, logits) -> None:
     long_mask = torch.cat([mask, torch.ones(STEPS - 1).long()])
     positions = (long_mask.cumsum(0) - 1).masked_fill(long_mask == 0, 0)
     assert positions[m + pads] == m and positions[-1] == m + len(ids) + STEPS - 2
-    gemma = model.config.model_type == "gemma3_text"
+    gemma = model.config.model_type.startswith("gemma")
     whole = model(
         inputs_embeds=torch.cat([embeds, e(tokens[None, :-1])], 1), use_cache=False, position_ids=positions[None],
         attention_mask=windows(model, long_mask, positions) if gemma else long_mask[None],

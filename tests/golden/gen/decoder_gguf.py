@@ -15,12 +15,13 @@ from .gguf_file import CONTROL, NORMAL, UNKNOWN, UNUSED, stored_type
 USER_DEFINED, BYTE = 4, 6
 ARCH = {
     "gpt2": gguf.MODEL_ARCH.GPT2, "llama": gguf.MODEL_ARCH.LLAMA, "llama3": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2,
-    "qwen3": gguf.MODEL_ARCH.QWEN3, "gemma3": gguf.MODEL_ARCH.GEMMA3,
+    "qwen3": gguf.MODEL_ARCH.QWEN3, "gemma2": gguf.MODEL_ARCH.GEMMA2,
+    "gemma3": gguf.MODEL_ARCH.GEMMA3,
 }
 
 
 def parameters(out: gguf.GGUFWriter, name: str, cfg: dict) -> None:
-    """The architecture's keys. Gemma's local base, its scale of queries and its pattern have none."""
+    """The architecture's keys. Gemma 3's local base, the scale of queries and the pattern of windows have none."""
     out.add_block_count(cfg.get("n_layer") or cfg["num_hidden_layers"])
     out.add_context_length(cfg.get("n_ctx") or cfg["max_position_embeddings"])
     out.add_embedding_length(cfg.get("n_embd") or cfg["hidden_size"])
@@ -35,8 +36,11 @@ def parameters(out: gguf.GGUFWriter, name: str, cfg: dict) -> None:
     if "head_dim" in cfg:
         out.add_key_length(cfg["head_dim"])
         out.add_value_length(cfg["head_dim"])
-    if name == "gemma3":
+    if name.startswith("gemma"):
         out.add_sliding_window(cfg["sliding_window"])
+    if name == "gemma2":
+        out.add_attn_logit_softcapping(cfg["attn_logit_softcapping"])
+        out.add_final_logit_softcapping(cfg["final_logit_softcapping"])
     if cfg["model_type"] == "llama":
         out.add_vocab_size(cfg["vocab_size"])
         out.add_rope_dimension_count(cfg.get("head_dim") or cfg["hidden_size"] // cfg["num_attention_heads"])
@@ -87,7 +91,7 @@ def changed(name: str, cfg: dict, key: str, tensor: torch.Tensor, back: bool = F
     if cfg["model_type"] == "llama" and key.endswith(("q_proj.weight", "k_proj.weight")):
         heads = cfg["num_attention_heads" if "q_proj" in key else "num_key_value_heads"]
         return (unpermute if back else permute)(tensor, heads)
-    if name == "gemma3" and key.endswith("norm.weight"):
+    if name.startswith("gemma") and key.endswith("norm.weight"):
         return tensor - 1.0 if back else tensor + 1.0
     return tensor
 

@@ -41,6 +41,14 @@ CONFIGS = {
         "max_window_layers": 2, "model_type": "qwen3", "rms_norm_eps": 1e-06, "rope_scaling": None, "rope_theta": 1000000,
         "sliding_window": None, "tie_word_embeddings": True, "use_sliding_window": False,
     },
+    "gemma2": {  # caps that its scores and logits really come to
+        "architectures": ["Gemma2ForCausalLM"], "attention_bias": False, "attn_logit_softcapping": 2.0, "bos_token_id": 2,
+        "cache_implementation": "hybrid", "eos_token_id": 1, "final_logit_softcapping": 8.0, "head_dim": 16,
+        "hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 32, "initializer_range": 0.02,
+        "intermediate_size": 32, "max_position_embeddings": 128, "model_type": "gemma2", "num_attention_heads": 4,
+        "num_hidden_layers": 4, "num_key_value_heads": 2, "pad_token_id": 0, "query_pre_attn_scalar": 16, "rms_norm_eps": 1e-06,
+        "rope_theta": 10000.0, "sliding_window": 8, "use_cache": True, "vocab_size": 352,
+    },
     "gemma3": {
         "architectures": ["Gemma3ForCausalLM"], "attention_bias": False, "attn_logit_softcapping": None, "bos_token_id": 2,
         "eos_token_id": 1, "final_logit_softcapping": None, "head_dim": 16, "hidden_activation": "gelu_pytorch_tanh",
@@ -51,8 +59,8 @@ CONFIGS = {
     },
 }
 # Tokens of the tokenizer: the Qwens have more rows than tokens, as the published ones do.
-TOKENS = {"gpt2": 288, "llama": 288, "llama3": 288, "qwen2": 280, "qwen3": 280, "gemma3": 352}
-SEEDS = {"gpt2": 1, "llama": 4, "llama3": 1, "qwen2": 2, "qwen3": 1, "gemma3": 2}
+TOKENS = {"gpt2": 288, "llama": 288, "llama3": 288, "qwen2": 280, "qwen3": 280, "gemma2": 352, "gemma3": 352}
+SEEDS = {"gpt2": 1, "llama": 4, "llama3": 1, "qwen2": 2, "qwen3": 1, "gemma2": 24, "gemma3": 2}
 PUBLISHED_F32 = ("gpt2",)  # the others are bfloat16 on disk, and exact in it
 
 
@@ -63,7 +71,7 @@ def width(name: str) -> int:
 def draw(name: str, key: str, shape, rng: torch.Generator) -> torch.Tensor:
     """One tensor: large enough that attention, positions, biases and layers all move the output."""
     noise = torch.randn(shape, generator=rng)
-    gemma, conv = name == "gemma3", name == "gpt2"
+    gemma, conv = name.startswith("gemma"), name == "gpt2"
     if "norm" in key or "ln_" in key:
         if key.endswith("bias"):
             return 0.1 * noise
@@ -101,7 +109,7 @@ def weights(name: str, tok) -> dict[str, torch.Tensor]:
     out = {k: draw(name, k, shapes[k], rng) for k in sorted(shapes) if not (tied and k == "lm_head.weight")}
     # Half of the last norm's signs are turned: a tied head would else repeat the token that it has just read.
     last = "transformer.ln_f.weight" if name == "gpt2" else "model.norm.weight"
-    shift = 1.0 if name == "gemma3" else 0.0
+    shift = 1.0 if name.startswith("gemma") else 0.0
     out[last][::2] = -(out[last][::2] + shift) - shift
     for row in special_ids(name, tok):
         for key in out:
@@ -127,7 +135,7 @@ def write(root: Path, name: str):
     folder = root / name
     write_json(folder / "config.json", CONFIGS[name])
     proto = None
-    if name == "gemma3":
+    if name.startswith("gemma"):
         tok, config, proto = gemma_tokenizer.build(TOKENS[name])
         (folder / "chat_template.jinja").write_text(gemma_tokenizer.TEMPLATE, encoding="utf-8")
         template = gemma_tokenizer.TEMPLATE

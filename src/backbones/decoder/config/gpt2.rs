@@ -1,7 +1,7 @@
 //! GPT-2: learned positions, layer norm, one map for q, k and v, biases everywhere, a plain MLP.
 
 use super::{
-    Architecture, Biases, ConfigError, DecoderConfig, Names, Positions,
+    Architecture, Biases, ConfigError, DecoderConfig, Names, Positions, SoftCaps,
     fields::{Fields, Key},
     llama,
 };
@@ -73,6 +73,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<DecoderConfig, ConfigError> {
             other => MlpShape::Plain(llama::activation(other)?),
         },
         attention_scale: (dim as f32).powf(-0.5),
+        soft_caps: SoftCaps::default(),
         embedding_scale: 1.0,
         tied: fields.tied(true)?,
         names: names.behind(PREFIXES, fields.weights),

@@ -2,7 +2,7 @@
 //! told as differences of this one.
 
 use super::{
-    Architecture, Biases, ConfigError, DecoderConfig, Names, Positions,
+    Architecture, Biases, ConfigError, DecoderConfig, Names, Positions, SoftCaps,
     fields::{Fields, Key},
     rope,
 };
@@ -90,6 +90,7 @@ pub(super) fn block(fields: &Fields<'_>, architecture: Architecture) -> Result<D
         after_norms: false,
         mlp: MlpShape::Gated(activation(fields.text("hidden_act", "silu")?)?),
         attention_scale: (dim as f32).powf(-0.5),
+        soft_caps: SoftCaps::default(),
         embedding_scale: 1.0,
         tied: fields.tied(false)?,
         names: NAMES.behind(PREFIXES, fields.weights),

@@ -2,7 +2,7 @@
 
 mod error;
 mod fields;
-mod gemma3;
+mod gemma;
 mod gpt2;
 mod llama;
 mod names;
@@ -33,13 +33,16 @@ pub enum Architecture {
     Qwen2,
     /// Qwen3.
     Qwen3,
+    /// Gemma 2.
+    Gemma2,
     /// Gemma 3, its text part.
     Gemma3,
 }
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Gpt2, Self::Llama, Self::Qwen2, Self::Qwen3, Self::Gemma3];
+    pub const ALL: [Self; 6] =
+        [Self::Gpt2, Self::Llama, Self::Qwen2, Self::Qwen3, Self::Gemma2, Self::Gemma3];
 
     /// The name in GGUF files, and in messages.
     pub fn name(self) -> &'static str {
@@ -48,6 +51,7 @@ impl Architecture {
             Self::Llama => "llama",
             Self::Qwen2 => "qwen2",
             Self::Qwen3 => "qwen3",
+            Self::Gemma2 => "gemma2",
             Self::Gemma3 => "gemma3",
         }
     }
@@ -59,6 +63,7 @@ impl Architecture {
             "llama" | "LlamaForCausalLM" => Self::Llama,
             "qwen2" | "Qwen2ForCausalLM" => Self::Qwen2,
             "qwen3" | "Qwen3ForCausalLM" => Self::Qwen3,
+            "gemma2" | "Gemma2ForCausalLM" => Self::Gemma2,
             "gemma3" | "gemma3_text" | "Gemma3ForCausalLM" => Self::Gemma3,
             _ => return None,
         })
@@ -77,6 +82,15 @@ pub enum Positions {
         /// In blocks with a window.
         local: Vec<f32>,
     },
+}
+
+/// What keeps numbers below a bound: `cap * tanh(x / cap)`.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct SoftCaps {
+    /// Of attention's scaled dot products.
+    pub scores: Option<f32>,
+    /// Of logits.
+    pub logits: Option<f32>,
 }
 
 /// Which maps have biases.
@@ -121,6 +135,8 @@ pub struct DecoderConfig {
     pub mlp: MlpShape,
     /// Factor on attention's dot products.
     pub attention_scale: f32,
+    /// What attention's scores and the logits are capped by.
+    pub soft_caps: SoftCaps,
     /// Factor on token embeddings; prompts and updates of adapters are not scaled.
     pub embedding_scale: f32,
     /// Whether the output map is the embedding table.
@@ -145,7 +161,8 @@ impl DecoderConfig {
             Architecture::Llama => llama::read(&fields),
             Architecture::Qwen2 => qwen::read_2(&fields),
             Architecture::Qwen3 => qwen::read_3(&fields),
-            Architecture::Gemma3 => gemma3::read(&fields),
+            Architecture::Gemma2 => gemma::read_2(&fields),
+            Architecture::Gemma3 => gemma::read_3(&fields),
         };
         config?.checked()
     }
@@ -188,6 +205,11 @@ impl DecoderConfig {
         ] {
             if !(value.is_finite() && value >= 0.0) {
                 return Err(ConfigError::value(what, value.to_string(), "a small positive number"));
+            }
+        }
+        for cap in [self.soft_caps.scores, self.soft_caps.logits].into_iter().flatten() {
+            if !(cap.is_normal() && cap > 0.0) {
+                return Err(ConfigError::value("a soft cap", cap.to_string(), "a positive number"));
             }
         }
         if let Positions::Rotary { global, local } = &self.positions

@@ -106,10 +106,41 @@ fn gemma_alternates_windows_and_bases() {
 }
 
 #[test]
+fn gemma_2_caps_scores_and_logits() {
+    let gemma = json!({
+        "model_type": "gemma2", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 5, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 100, "sliding_window": 8, "max_position_embeddings": 512,
+        "rms_norm_eps": 1e-6, "query_pre_attn_scalar": 64, "rope_theta": 1e4, "hidden_activation": "gelu_pytorch_tanh",
+        "attn_logit_softcapping": 20.0
+    });
+    let config = read(&gemma).unwrap();
+    assert_eq!(
+        config.soft_caps,
+        SoftCaps { scores: Some(20.0), logits: Some(30.0) },
+        "the second by default"
+    );
+    assert_eq!(config.windows, [Some(8), None, Some(8), None, Some(8)]);
+    assert_eq!((config.attention_scale, config.embedding_scale, config.tied), (0.125, 8.0, true));
+    assert_eq!((config.norm, config.head_norms), (NormKind::Rms { eps: 1e-6, offset: 1.0 }, false));
+    let Positions::Rotary { global, local } = &config.positions else { panic!("Gemma turns") };
+    assert_eq!(global, local);
+    let without = read(&with(gemma.clone(), "attn_logit_softcapping", Json::Null)).unwrap();
+    assert_eq!(without.soft_caps.scores, None);
+    for bad in [json!(0.0), json!(-1.0), json!("30"), json!(1e39), json!(1e-60)] {
+        let error =
+            read(&with(gemma.clone(), "final_logit_softcapping", bad.clone())).unwrap_err().to_string();
+        assert!(error.contains("soft"), "{bad}: {error}");
+    }
+}
+
+#[test]
 fn what_can_t_be_run_is_refused_by_name() {
     let message = |config: &Json| read(config).unwrap_err().to_string();
     let mamba = message(&with(llama(), "model_type", json!("mamba")));
-    assert!(mamba.contains("'mamba'") && mamba.contains("gpt2, llama, qwen2, qwen3, gemma3"), "{mamba}");
+    assert!(
+        mamba.contains("'mamba'") && mamba.contains("gpt2, llama, qwen2, qwen3, gemma2, gemma3"),
+        "{mamba}"
+    );
     let mut short = llama();
     short.as_object_mut().unwrap().remove("hidden_size");
     assert!(message(&short).contains("no 'hidden_size'"));

@@ -196,6 +196,7 @@ fn decoder_names_are_known() {
         ("llama", "rope_freqs.weight", "rope_freqs.weight"),
         ("qwen2", "model.layers.0.self_attn.q_proj.bias", "blk.0.attn_q.bias"),
         ("qwen3", "model.layers.0.self_attn.k_norm.weight", "blk.0.attn_k_norm.weight"),
+        ("gemma2", "model.layers.9.post_feedforward_layernorm.weight", "blk.9.post_ffw_norm.weight"),
         ("gemma3", "model.layers.0.post_attention_layernorm.weight", "blk.0.post_attention_norm.weight"),
         ("gemma3", "model.layers.0.pre_feedforward_layernorm.weight", "blk.0.ffn_norm.weight"),
         ("gemma3", "model.embed_tokens.weight", "token_embd.weight"),

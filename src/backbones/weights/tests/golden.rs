@@ -73,7 +73,7 @@ fn a_gguf_file_s_tokenizer_is_the_folder_s_but_for_sentinels() {
 
 #[test]
 fn decoders_gguf_tokenizers_are_their_folders() {
-    for family in ["gpt2", "llama", "llama3", "qwen2", "qwen3", "gemma3"] {
+    for family in ["gpt2", "llama", "llama3", "qwen2", "qwen3", "gemma2", "gemma3"] {
         let tokenizer = golden(&format!("{family}.f32.gguf")).tokenizer().unwrap();
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/expected");
         let cases = fs::read(folder.join(format!("{family}.tokenizer.json"))).unwrap();

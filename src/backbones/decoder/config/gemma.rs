@@ -1,10 +1,10 @@
-//! Gemma 3 (Gemma Team 2025): Llama with scaled embeddings, norms of heads and norms after attention and MLP, and windows in five
-//! blocks of six, which turn by a base of their own.
+//! Gemma 2 and 3 (Gemma Team 2024, 2025): Llama with scaled embeddings, norms after attention and MLP, and windows in some blocks.
+//! Gemma 2 caps scores and logits; Gemma 3 norms heads in place of that, and blocks with a window turn by a base of their own.
 
 use serde_json::Value as Json;
 
 use super::{
-    Architecture, ConfigError, DecoderConfig, Names, Positions,
+    Architecture, ConfigError, DecoderConfig, Names, Positions, SoftCaps,
     fields::{Fields, Key, number},
     llama,
     rope::{self, Scaling},
@@ -17,18 +17,53 @@ use crate::{
 /// Bases of the releases, for files that leave them out.
 const GLOBAL_BASE: f64 = 1e6;
 const LOCAL_BASE: f64 = 1e4;
-/// One block in so many sees all positions, in files that don't say it.
-const PATTERN: usize = 6;
-/// Blocks of the 27B model, whose scale is not that of its head's width. A GGUF file says it by nothing else.
-const BLOCKS_OF_27B: usize = 62;
+/// What Gemma 2's releases cap scores and logits by.
+const SCORE_CAP: f64 = 50.0;
+const LOGIT_CAP: f64 = 30.0;
+
+/// What the families differ in where files don't say it.
+struct Family {
+    architecture: Architecture,
+    /// One block in so many sees all positions.
+    pattern: usize,
+    /// Blocks of the 27B model, whose scale is not that of its head's width. A GGUF file says it by nothing else.
+    blocks_of_27b: usize,
+}
+
+const GEMMA_2: Family = Family { architecture: Architecture::Gemma2, pattern: 2, blocks_of_27b: 46 };
+const GEMMA_3: Family = Family { architecture: Architecture::Gemma3, pattern: 6, blocks_of_27b: 62 };
 
 const PREFIXES: &[&str] = &["model.", "", "language_model.model.", "model.language_model."];
 
-pub(super) fn read(fields: &Fields<'_>) -> Result<DecoderConfig, ConfigError> {
-    for unused in ["attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention"] {
+/// Gemma 2.
+pub(super) fn read_2(fields: &Fields<'_>) -> Result<DecoderConfig, ConfigError> {
+    let soft_caps = SoftCaps {
+        scores: soft_cap(fields, "attn_logit_softcapping", SCORE_CAP)?,
+        logits: soft_cap(fields, "final_logit_softcapping", LOGIT_CAP)?,
+    };
+    Ok(DecoderConfig { soft_caps, ..block(fields, &GEMMA_2)? })
+}
+
+/// The cap of a name, which is the same in both formats; a `null` is none, and where nothing is said `default` holds.
+fn soft_cap(fields: &Fields<'_>, name: &'static str, default: f64) -> Result<Option<f32>, ConfigError> {
+    let refused = fields.json().is_some_and(|text| text.get(name).is_some_and(Json::is_null));
+    let said = fields.some_number(Key { json: name, gguf: name })?;
+    Ok(said.or((!refused).then_some(default)).map(|cap| cap as f32))
+}
+
+/// The text part of Gemma 3.
+pub(super) fn read_3(fields: &Fields<'_>) -> Result<DecoderConfig, ConfigError> {
+    for unused in ["attn_logit_softcapping", "final_logit_softcapping"] {
         fields.must_be_unset(unused)?;
     }
-    let config = llama::block(fields, Architecture::Gemma3)?;
+    let config = block(fields, &GEMMA_3)?;
+    Ok(DecoderConfig { positions: positions(fields, config.heads.dim)?, head_norms: true, ..config })
+}
+
+/// What both share.
+fn block(fields: &Fields<'_>, family: &Family) -> Result<DecoderConfig, ConfigError> {
+    fields.must_be_unset("use_bidirectional_attention")?;
+    let config = llama::block(fields, family.architecture)?;
     let NormKind::Rms { eps, .. } = config.norm else { return Ok(config) };
     let names = Names {
         mlp_norm: "pre_feedforward_layernorm",
@@ -37,14 +72,12 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<DecoderConfig, ConfigError> {
         ..config.names.behind(PREFIXES, fields.weights)
     };
     Ok(DecoderConfig {
-        windows: windows(fields, config.layers())?,
+        windows: windows(fields, family, config.layers())?,
         // Checkpoints store how far a norm's weight is from 1, GGUF files the weight.
         norm: NormKind::Rms { eps, offset: if fields.gguf().is_some() { 0.0 } else { 1.0 } },
-        positions: positions(fields, config.heads.dim)?,
-        head_norms: true,
         after_norms: true,
         mlp: MlpShape::Gated(llama::activation(fields.text("hidden_activation", "gelu_pytorch_tanh")?)?),
-        attention_scale: (scalar(fields, &config)? as f32).powf(-0.5),
+        attention_scale: (scalar(fields, family, &config)? as f32).powf(-0.5),
         embedding_scale: (config.hidden as f32).sqrt(),
         tied: fields.tied(true)?,
         names,
@@ -53,10 +86,10 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<DecoderConfig, ConfigError> {
 }
 
 /// What attention divides by the root of.
-fn scalar(fields: &Fields<'_>, config: &DecoderConfig) -> Result<f64, ConfigError> {
+fn scalar(fields: &Fields<'_>, family: &Family, config: &DecoderConfig) -> Result<f64, ConfigError> {
     match fields.json() {
         Some(json) => Ok(number(&json["query_pre_attn_scalar"], "query_pre_attn_scalar")?.unwrap_or(256.0)),
-        None if config.layers() == BLOCKS_OF_27B => Ok((config.hidden / config.heads.heads) as f64),
+        None if config.layers() == family.blocks_of_27b => Ok((config.hidden / config.heads.heads) as f64),
         None => Ok(config.heads.dim as f64),
     }
 }
@@ -81,13 +114,13 @@ fn positions(fields: &Fields<'_>, dim: usize) -> Result<Positions, ConfigError> 
     })
 }
 
-fn windows(fields: &Fields<'_>, layers: usize) -> Result<Vec<Option<usize>>, ConfigError> {
+fn windows(fields: &Fields<'_>, family: &Family, layers: usize) -> Result<Vec<Option<usize>>, ConfigError> {
     let window = fields.count(Key { json: "sliding_window", gguf: "attention.sliding_window" })?;
     let windowed = match listed(fields)? {
         Some(listed) => listed,
         None => {
             let key = Key { json: "sliding_window_pattern", gguf: "attention.sliding_window_pattern" };
-            let pattern = fields.some_count(key)?.unwrap_or(PATTERN);
+            let pattern = fields.some_count(key)?.unwrap_or(family.pattern);
             ConfigError::limit("sliding_window_pattern", pattern, 1..=1 << 12)?;
             (1..=layers).map(|block| !block.is_multiple_of(pattern)).collect()
         }
