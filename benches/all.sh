@@ -31,6 +31,8 @@ section "Decoders beside peers"
 benches/peers/decoders.sh "$@"
 section "Start"
 python3 benches/start.py --dept "$DEPT_BIN" models/flan-t5-small-en target/models/flan-t5-small target/models/smollm2/*.gguf "$@"
+section "From one thread to two"
+python3 benches/threads.py --dept "$DEPT_BIN" models/flan-t5-small-en target/models/smollm2/*.gguf "$@"
 # Criterion's, which knows no --small.
 [ $# -gt 0 ] || { section "Linear maps"; cargo bench --locked --quiet --bench linear; }
 [ $# -gt 0 ] || { section "Attention"; cargo bench --locked --quiet --bench attention; }

@@ -48,7 +48,9 @@ impl Resident {
         let (counted, engine_config) = (Arc::clone(&metrics), config.clone());
         let load = move || -> Result<_, AppError> {
             let model = load_model(&engine_config)?;
-            heap::keep_between_steps();
+            if !heap::keep_between_steps() {
+                tracing::warn!("the C library won't keep memory between steps: long prompts take longer");
+            }
             start_engine(model, &engine_config, counted)
         };
         let (engine, thread, tokenizer, grammars, unkept) =

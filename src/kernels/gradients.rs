@@ -14,6 +14,7 @@ use super::{
     pool::ComputePool,
     ragged_attention::{Attention, BiasShape, Direction, HeadShape, Keys, RelativeBias, Span},
     rope::{HeadNorms, PrepareHeads, RopeTable},
+    soft_cap::SoftCap,
 };
 
 fn noise(count: usize, seed: usize) -> Vec<f32> {
@@ -259,6 +260,12 @@ proptest! {
             CrossEntropy { targets: targets.clone(), weight: 0.7, pool: pool() }.forward(&x[0])
         };
         check(loss, &[(tensor((rows, vocab), 1) * 4.0).unwrap()], 1e-2);
+    }
+
+    #[test]
+    fn capped_logits(rows in 1usize..6, vocab in 2usize..40, cap in 0.5f32..5.0) {
+        let x = (tensor((rows, vocab), 1) * 4.0).unwrap();
+        check(|x| SoftCap::new(cap, pool()).forward(&x[0]), &[x], 1e-2);
     }
 }
 

@@ -181,8 +181,14 @@ pub(crate) fn exp(x: f32) -> f32 {
     e * f32::from_bits(((exponent + 127) << 23) as u32)
 }
 
+/// `cap * tanh(x / cap)`: a bound that numbers bend towards.
+#[inline(always)]
+pub(crate) fn soft_cap(x: f32, cap: f32) -> f32 {
+    cap * tanh(x / cap)
+}
+
 /// The hyperbolic tangent within 4e-7 of it, without a branch or a call: a quotient of polynomials, odd by even (Eigen's, of degree
-/// 13 by 6), which reaches 1 in f32 where the arguments are cut off.
+/// 13 by 6). Never above 1; arguments are cut off where it is 1 but for a last bit.
 #[inline(always)]
 pub(crate) fn tanh(x: f32) -> f32 {
     const ODD: [f32; 7] = [
@@ -238,13 +244,13 @@ mod tests {
             out[0] = dot(x, x);
             out[1] = sum(x);
             out[2] = max(x);
-            for (out, x) in out[3..].iter_mut().zip(x) {
-                *out = exp(*x) + tanh(*x);
+            for (out, x) in out[3..].chunks_exact_mut(2).zip(x) {
+                out.copy_from_slice(&[exp(*x), tanh(*x)]);
             }
         }
         for n in [0, 1, 15, 16, 17, 64, 100] {
             let x: Vec<f32> = (0..n).map(|i| ((i * 37 % 101) as f32 - 50.0) / 7.0).collect();
-            let (mut plain, mut wide) = (vec![0f32; n + 3], vec![0f32; n + 3]);
+            let (mut plain, mut wide) = (vec![0f32; 2 * n + 3], vec![0f32; 2 * n + 3]);
             all(&x, &mut plain);
             let (x, out) = (&x[..], &mut wide[..]);
             widest!(both(x: &[f32], out: &mut [f32]));

@@ -1,6 +1,6 @@
-//! A soft cap on logits (Gemma 2): `cap * tanh(x / cap)`. It keeps their order, so only what is drawn or scored changes.
+//! A soft cap on logits (Gemma 2): `cap * tanh(x / cap)`.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 
 use super::{
     contiguous::values,
@@ -24,7 +24,8 @@ impl SoftCap {
         Self { cap, pool }
     }
 
-    /// `(rows, n) -> (rows, n)`, contiguous; f32 on the CPU.
+    /// `(rows, n) -> (rows, n)`, contiguous; f32 on the CPU, and f32 of any format on a device: in 16 bits neighbours near the
+    /// cap would become one.
     ///
     /// # Errors
     /// When `x` is another kind of tensor.
@@ -33,7 +34,7 @@ impl SoftCap {
             return x.apply_op1(self.clone());
         }
         let cap = f64::from(self.cap);
-        (x / cap)?.tanh()? * cap
+        (x.to_dtype(DType::F32)? / cap)?.tanh()? * cap
     }
 }
 
@@ -69,8 +70,7 @@ struct Part<'a> {
 
 #[inline(always)]
 fn bend(part: Part<'_>) {
-    let share = 1.0 / part.cap;
-    part.out.iter_mut().zip(part.x).for_each(|(out, x)| *out = part.cap * simd::tanh(x * share));
+    part.out.iter_mut().zip(part.x).for_each(|(out, x)| *out = simd::soft_cap(*x, part.cap));
 }
 
 #[cfg(test)]
@@ -90,7 +90,7 @@ mod tests {
             let expected = 30.0 * (f64::from(*x) / 30.0).tanh();
             assert!((f64::from(found) - expected).abs() < 2e-5, "{x}: {found}, not {expected}");
         }
-        let none = Tensor::zeros((0, 7), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let none = Tensor::zeros((0, 7), DType::F32, &Device::Cpu).unwrap();
         assert_eq!(SoftCap::new(1.0, ComputePool::serial()).forward(&none).unwrap().dims(), [0, 7]);
     }
 }

@@ -130,6 +130,8 @@ def decoder_model(out: Path, name: str) -> dict:
         "name": name, "tok": tok, "proto": proto, "weights": weights, "forbidden": forbidden, "fresh": fresh,
         "adapters": adapters.write_causal(out, name, shape, fresh), "ids": cases.prompts(tok, forbidden, decoders.TOKENS[name]),
     }
+    if name == "gemma2":
+        decoders.check_caps(out / name, weights, made["ids"]["medium"])
     listed = decoder_cases(out, name, name, made, fresh())
     greedy = [c["tokens"] for c in listed if c["name"] in ("none-medium", "dept-medium")]
     write_json(out / "expected" / f"{name}.tokenizer.json", bpe.cases(tok, greedy, config, template))

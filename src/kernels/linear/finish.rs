@@ -35,18 +35,16 @@ pub(super) fn finish(
     for (row, Sums(sums)) in rows.zip(sums) {
         let out = tile.row_mut(row, columns.clone());
         let onto = onto.map(|onto| &onto[row * n..][columns.clone()]);
-        if epilogue == Epilogue::Plain {
-            write(out, onto, sums.iter().zip(bias).map(|(sum, bias)| sum + bias));
-            continue;
-        }
-        sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
+        let biased = sums.iter_mut().zip(bias);
         match epilogue {
-            Epilogue::Plain => {}
+            Epilogue::Plain => write(out, onto, biased.map(|(sum, bias)| *sum + bias)),
             Epilogue::Activated(activation) => {
+                biased.for_each(|(sum, bias)| *sum += bias);
                 activate(activation, sums);
                 write(out, onto, sums.iter().copied());
             }
             Epilogue::Gated(activation) => {
+                biased.for_each(|(sum, bias)| *sum += bias);
                 let (gate, up) = sums.split_at_mut(BLOCK / 2);
                 activate(activation, gate);
                 write(out, onto, gate.iter().zip(up).map(|(gate, up)| gate * *up));

@@ -1,8 +1,8 @@
 //! The way back through attention: scores are computed again from q and k, so nothing but the input is kept.
 //!
 //! With `p = softmax(scale q K + bias)` and the gradient `do` of a row's output: `dv_j += p_j do`, `dp_j = do . v_j`,
-//! `ds_j = p_j (dp_j - sum_i p_i dp_i)`, `dq = scale sum_j ds_j k_j`, `dk_j += scale ds_j q`; a soft cap, `cap tanh(s / cap)`, makes
-//! `ds_j` smaller by `1 - tanh^2`. A task is one key head of one
+//! `ds_j = p_j (dp_j - sum_i p_i dp_i)`, `dq = scale sum_j ds_j k_j`, `dk_j += scale ds_j q`; with a soft cap, `cap tanh(s / cap)`,
+//! `ds_j` is `1 - tanh^2` times that. A task is one key head of one
 //! span, and its sums run in order of rows, so neither threads nor neighbours change a bit.
 
 use std::sync::OnceLock;

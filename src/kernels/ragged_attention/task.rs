@@ -285,8 +285,7 @@ impl Task<'_> {
     #[inline(always)]
     fn to_weights(&self, row: usize, head: usize, scores: &mut [f32]) {
         if let Some(cap) = self.attention.soft_cap {
-            let share = 1.0 / cap;
-            scores.iter_mut().for_each(|score| *score = cap * simd::tanh(*score * share));
+            scores.iter_mut().for_each(|score| *score = simd::soft_cap(*score, cap));
         }
         if let Some(bias) = self.attention.bias {
             let visible = self.span.visible(row, self.attention.window);

@@ -153,6 +153,16 @@ def write(root: Path, name: str):
     return tok, config, template, proto, tensors
 
 
+def check_caps(folder: Path, tensors: dict[str, torch.Tensor], ids: list[int]) -> None:
+    """Both of Gemma 2's caps change its logits."""
+    ids = torch.tensor([ids])
+    with torch.no_grad():
+        capped = load(folder, tensors)(input_ids=ids).logits
+        for cap in ("attn_logit_softcapping", "final_logit_softcapping"):
+            free = load(folder, tensors, **{cap: None})(input_ids=ids).logits
+            assert (free - capped).abs().max() > 0.1, cap
+
+
 def load(folder: Path, tensors: dict[str, torch.Tensor], local_base: float | None = None, **changed):
     """The model as transformers itself reads the folder: f32, eager attention. `local_base` (Gemma's) and `changed` are
     configuration values; `tensors` replace the weights where they differ from the folder's (8-bit files)."""

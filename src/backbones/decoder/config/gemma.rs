@@ -17,6 +17,10 @@ use crate::{
 /// Bases of the releases, for files that leave them out.
 const GLOBAL_BASE: f64 = 1e6;
 const LOCAL_BASE: f64 = 1e4;
+/// What blocks with a window see in files that don't say it.
+const WINDOW: usize = 4096;
+/// What ends a turn of a chat. GGUF files have it among their tokens, and seldom as a key.
+const END_OF_TURN: &str = "<end_of_turn>";
 /// What Gemma 2's releases cap scores and logits by.
 const SCORE_CAP: f64 = 50.0;
 const LOGIT_CAP: f64 = 30.0;
@@ -46,9 +50,14 @@ pub(super) fn read_2(fields: &Fields<'_>) -> Result<DecoderConfig, ConfigError> 
 
 /// The cap of a name, which is the same in both formats; a `null` is none, and where nothing is said `default` holds.
 fn soft_cap(fields: &Fields<'_>, name: &'static str, default: f64) -> Result<Option<f32>, ConfigError> {
-    let refused = fields.json().is_some_and(|text| text.get(name).is_some_and(Json::is_null));
-    let said = fields.some_number(Key { json: name, gguf: name })?;
-    Ok(said.or((!refused).then_some(default)).map(|cap| cap as f32))
+    if fields.json().is_some_and(|text| text.get(name).is_some_and(Json::is_null)) {
+        return Ok(None);
+    }
+    let cap = fields.some_number(Key { json: name, gguf: name })?.unwrap_or(default);
+    if !((cap as f32).is_normal() && cap > 0.0) {
+        return Err(ConfigError::value(name, cap.to_string(), "a positive number that f32 holds"));
+    }
+    Ok(Some(cap as f32))
 }
 
 /// The text part of Gemma 3.
@@ -62,7 +71,9 @@ pub(super) fn read_3(fields: &Fields<'_>) -> Result<DecoderConfig, ConfigError> 
 
 /// What both share.
 fn block(fields: &Fields<'_>, family: &Family) -> Result<DecoderConfig, ConfigError> {
-    fields.must_be_unset("use_bidirectional_attention")?;
+    for unused in ["use_bidirectional_attention", "attention_bias"] {
+        fields.must_be_unset(unused)?;
+    }
     let config = llama::block(fields, family.architecture)?;
     let NormKind::Rms { eps, .. } = config.norm else { return Ok(config) };
     let names = Names {
@@ -81,8 +92,17 @@ fn block(fields: &Fields<'_>, family: &Family) -> Result<DecoderConfig, ConfigEr
         embedding_scale: (config.hidden as f32).sqrt(),
         tied: fields.tied(true)?,
         names,
+        eos: ends(fields, config.eos),
         ..config
     })
+}
+
+/// The tokens that end a text, the end of a turn among them.
+fn ends(fields: &Fields<'_>, mut ends: Vec<u32>) -> Vec<u32> {
+    let tokens = fields.gguf().and_then(|metadata| metadata.texts("tokenizer.ggml.tokens"));
+    let turn = tokens.and_then(|tokens| tokens.iter().position(|token| token == END_OF_TURN));
+    ends.extend(turn.map(|id| id as u32).filter(|id| !ends.contains(id)));
+    ends
 }
 
 /// What attention divides by the root of.
@@ -115,7 +135,8 @@ fn positions(fields: &Fields<'_>, dim: usize) -> Result<Positions, ConfigError> 
 }
 
 fn windows(fields: &Fields<'_>, family: &Family, layers: usize) -> Result<Vec<Option<usize>>, ConfigError> {
-    let window = fields.count(Key { json: "sliding_window", gguf: "attention.sliding_window" })?;
+    let window = fields.some_count(Key { json: "sliding_window", gguf: "attention.sliding_window" })?;
+    let window = window.unwrap_or(WINDOW);
     let windowed = match listed(fields)? {
         Some(listed) => listed,
         None => {
@@ -134,8 +155,9 @@ fn windows(fields: &Fields<'_>, family: &Family, layers: usize) -> Result<Vec<Op
 
 /// Which blocks have a window, where the checkpoint lists them.
 fn listed(fields: &Fields<'_>) -> Result<Option<Vec<bool>>, ConfigError> {
-    if let Some(Value::Bools(listed)) =
-        fields.gguf().and_then(|metadata| metadata.get("gemma3.attention.sliding_window_pattern"))
+    if let Some(metadata) = fields.gguf()
+        && let key = format!("{}.attention.sliding_window_pattern", metadata.architecture())
+        && let Some(Value::Bools(listed)) = metadata.get(&key)
     {
         return Ok(Some(listed.clone()));
     }

@@ -207,11 +207,6 @@ impl DecoderConfig {
                 return Err(ConfigError::value(what, value.to_string(), "a small positive number"));
             }
         }
-        for cap in [self.soft_caps.scores, self.soft_caps.logits].into_iter().flatten() {
-            if !(cap.is_normal() && cap > 0.0) {
-                return Err(ConfigError::value("a soft cap", cap.to_string(), "a positive number"));
-            }
-        }
         if let Positions::Rotary { global, local } = &self.positions
             && let Some(bad) = global.iter().chain(local).find(|frequency| !frequency.is_finite())
         {

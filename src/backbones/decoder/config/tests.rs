@@ -126,10 +126,44 @@ fn gemma_2_caps_scores_and_logits() {
     assert_eq!(global, local);
     let without = read(&with(gemma.clone(), "attn_logit_softcapping", Json::Null)).unwrap();
     assert_eq!(without.soft_caps.scores, None);
+    let kinds = ["full_attention", "sliding_attention"];
+    let listed: Vec<&str> = (0..5).map(|block| kinds[usize::from(block == 3)]).collect();
+    let newer = with(
+        with(gemma.clone(), "layer_types", json!(listed)),
+        "rope_parameters",
+        json!({"rope_theta": 1e3}),
+    );
+    let newer = read(&newer).unwrap();
+    assert_eq!(newer.windows, [None, None, None, Some(8), None]);
+    assert_eq!(self::global(&newer), rope::frequencies(1e3, 16, Scaling::None));
     for bad in [json!(0.0), json!(-1.0), json!("30"), json!(1e39), json!(1e-60)] {
-        let error =
-            read(&with(gemma.clone(), "final_logit_softcapping", bad.clone())).unwrap_err().to_string();
-        assert!(error.contains("soft"), "{bad}: {error}");
+        let error = read(&with(gemma.clone(), "final_logit_softcapping", bad.clone())).unwrap_err();
+        assert!(error.to_string().contains("final_logit_softcapping"), "{bad}: {error}");
+    }
+    assert!(read(&with(gemma, "attention_bias", json!(true))).is_err());
+}
+
+/// The scale of the largest releases is that of their width, which a GGUF file says by its number of blocks only.
+#[test]
+fn gguf_files_of_gemma_say_their_scale_by_their_blocks() {
+    for (family, largest) in [("gemma2", 46u32), ("gemma3", 62)] {
+        let file =
+            fs::read(format!("{}/tests/golden/{family}.f32.gguf", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let key = format!("{family}.block_count");
+        let at = file.windows(key.len()).position(|bytes| bytes == key.as_bytes()).unwrap() + key.len() + 4;
+        let scale_of = |blocks: u32| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("patched.gguf");
+            let mut file = file.clone();
+            file[at..at + 4].copy_from_slice(&blocks.to_le_bytes());
+            fs::write(&path, file).unwrap();
+            let config = DecoderConfig::read(&Weights::open(&path).unwrap()).unwrap();
+            assert_eq!(config.eos, [1, 5], "the end of a turn ends a text");
+            (config.layers() as u32, config.attention_scale)
+        };
+        // 32 columns and 4 heads, but heads of 16.
+        assert_eq!(scale_of(largest - 1), (largest - 1, 0.25), "{family}");
+        assert_eq!(scale_of(largest), (largest, 8f32.powf(-0.5)), "{family}");
     }
 }
 

@@ -243,6 +243,7 @@ const std::map<std::string, void (*)(void **)> CANDLE = {
     {"usilu_bf16", [](void **a) { unary<Bf16>(a, silu); }},
     {"ugelu_f32", [](void **a) { unary<float>(a, gelu); }},
     {"ugelu_bf16", [](void **a) { unary<Bf16>(a, gelu); }},
+    {"utanh_f32", [](void **a) { unary<float>(a, std::tanh); }},
     {"affine_f32", affine<float>},
     {"affine_bf16", affine<Bf16>},
     {"is_u32_f32", index_select<float>},
