@@ -107,6 +107,11 @@ fuzz seconds="60":
             -max_total_time={{seconds}} -rss_limit_mb=1024 -timeout=5 || exit 1; \
     done
 
+# The kernels' tests under AddressSanitizer (needs a nightly toolchain; a quarter of an hour of two cores at first)
+sanitize:
+    RUSTFLAGS=-Zsanitizer=address cargo +nightly test --locked --lib --target "$(rustc -vV | sed -n 's/^host: //p')" \
+        --target-dir target/sanitize -- kernels::
+
 # The image: built for real, listed, and run with limits, alone and as a pod (buildah and podman from Debian)
 image:
     tests/deploy/image.sh
@@ -139,4 +144,4 @@ ci:
     .ci/run
 
 # CI and everything that takes too long for it
-full: ci (openapi "60") real-models clients lm-eval collector image image-cuda policy scale-out stuck bench streams bench-all
+full: ci (openapi "60") sanitize real-models clients lm-eval collector image image-cuda policy scale-out stuck bench streams bench-all
