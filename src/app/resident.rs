@@ -47,11 +47,11 @@ impl Resident {
     ) -> Result<Self, AppError> {
         let (counted, engine_config) = (Arc::clone(&metrics), config.clone());
         let load = move || -> Result<_, AppError> {
-            let model = load_model(&engine_config)?;
+            let started = start_engine(load_model(&engine_config)?, &engine_config, counted)?;
             if !heap::keep_between_steps() {
                 tracing::warn!("the C library won't keep memory between steps: long prompts take longer");
             }
-            start_engine(model, &engine_config, counted)
+            Ok(started)
         };
         let (engine, thread, tokenizer, grammars, unkept) =
             tokio::task::spawn_blocking(load).await.map_err(std::io::Error::other)??;
