@@ -1,5 +1,9 @@
 //! What the machine can do at most, measured in the run that is held against it: integer and float products a second,
 //! and bytes a second out of as much memory as the weights take.
+#![cfg_attr(
+    target_arch = "x86_64",
+    expect(unsafe_code, reason = "what the machine can do is asked of its own instructions")
+)]
 
 use std::{hint::black_box, time::Instant};
 

@@ -21,6 +21,7 @@ struct Held {
 }
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "the C library is asked for its counts")]
 fn held() -> Option<Held> {
     // SAFETY: it takes no argument and returns numbers by value; the library locks its arenas itself.
     let info = unsafe { libc::mallinfo2() };

@@ -1,3 +1,5 @@
+#![expect(unsafe_code, reason = "the memory map")]
+
 use std::{
     fs::File,
     io,

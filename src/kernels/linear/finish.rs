@@ -1,4 +1,5 @@
 //! From the sums of a block of outputs to the outputs: bias, activation or gate, and what they are added to.
+#![forbid(unsafe_code)]
 
 use std::mem::MaybeUninit;
 use std::ops::Range;

@@ -1,4 +1,5 @@
 //! The micro-kernels in plain Rust, and the parts that every instruction set compiles for itself.
+#![forbid(unsafe_code)]
 
 pub(super) use super::blocks::quantise_step;
 use super::blocks::{Activations, GROUPS, Step};

@@ -3,6 +3,7 @@
 //! A row's largest magnitude maps to the limit of its bits; the rest is rounded to nearest, ties to even. A row whose
 //! largest magnitude is too small for the scale's inverse (below about 5e-35) is taken as zeros. A row with an infinity or
 //! a NaN gets the scale NaN, and so do its outputs: it shows, and never touches another row.
+#![forbid(unsafe_code)]
 
 use std::ops::Range;
 

@@ -1,4 +1,5 @@
 //! What the linear op computes, said plainly. Every kernel must agree with it bit for bit.
+#![forbid(unsafe_code)]
 
 use super::weights::{ActivationBits, LinearShape, LinearWeights};
 

@@ -1,4 +1,5 @@
 //! The kernels in plain Rust, compiled for whatever vectors their caller has.
+#![forbid(unsafe_code)]
 
 use super::{
     cpu::{KEYS, PAIR, WeighedSum},

@@ -1,4 +1,5 @@
 //! The plain truth about ragged attention, in f64, one score at a time.
+#![forbid(unsafe_code)]
 
 use super::{Attention, Keys};
 

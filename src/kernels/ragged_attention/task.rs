@@ -1,4 +1,5 @@
 //! One task: scores, weights and weighed values of some heads of a few neighbouring query rows of one sequence.
+#![forbid(unsafe_code)]
 
 use std::{mem::MaybeUninit, ops::Range};
 
