@@ -226,6 +226,7 @@ template <typename From, typename To> void cast(void **a) {
 float relu(float x) { return x < 0.0f ? 0.0f : x; }
 float silu(float x) { return x / (1.0f + std::exp(-x)); }
 float gelu(float x) { return x / 2.0f * (1.0f + std::tanh(0.79788456f * (x + 0.044715f * x * x * x))); }
+float hyperbolic(float x) { return std::tanh(x); }
 float same(float x) { return x; }
 float sum(float x, float y) { return x + y; }
 float product(float x, float y) { return x * y; }
@@ -243,7 +244,7 @@ const std::map<std::string, void (*)(void **)> CANDLE = {
     {"usilu_bf16", [](void **a) { unary<Bf16>(a, silu); }},
     {"ugelu_f32", [](void **a) { unary<float>(a, gelu); }},
     {"ugelu_bf16", [](void **a) { unary<Bf16>(a, gelu); }},
-    {"utanh_f32", [](void **a) { unary<float>(a, std::tanh); }},
+    {"utanh_f32", [](void **a) { unary<float>(a, hyperbolic); }},
     {"affine_f32", affine<float>},
     {"affine_bf16", affine<Bf16>},
     {"is_u32_f32", index_select<float>},
