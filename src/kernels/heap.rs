@@ -6,7 +6,9 @@
 /// page of them is cleared and mapped anew: benches/README.md, *Decoders beside peers*, has what that took. With this, each arena
 /// (they are the process's, the engine's thread has one) keeps up to 64 MiB at its end, and all pieces below 32 MiB, the
 /// most that the library allows, come from arenas. To be called when weights and K/V slabs are there: while weights are read, pieces
-/// that come and go had better not stay, and slabs that came from an arena would be cleared, so touched, whole. Whether the library has agreed; others than GNU's are not asked.
+/// that come and go had better not stay, and slabs that came from an arena would be cleared, so touched, whole.
+///
+/// Whether the library has agreed; others than GNU's are not asked.
 pub fn keep_between_steps() -> bool {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: it takes two numbers, and the library checks them. It is not for several threads at once, for the sake of the

@@ -120,7 +120,8 @@ template <typename T> DEVICE float bias_of(const AttentionArgs<T> &args, const V
     return args.bias[args.buckets[relative + reach] * args.heads + vector.head];
 }
 
-// The scores of the staged keys, a key a lane: scale * q . k, softly capped where asked for, + bias; -infinity where the vector doesn't see the key.
+// The scores of the staged keys, a key a lane: scale * q . k, softly capped where asked for, + bias; -infinity where the
+// vector doesn't see the key.
 template <typename T>
 DEVICE void score(const AttentionArgs<T> &args, const Vector (&vectors)[ATTEND_VECTORS], Shared<const float> q,
                   Shared<const float> tile, unsigned first, float (&scores)[ATTEND_VECTORS]) {
