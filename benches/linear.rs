@@ -20,7 +20,7 @@ use dept::kernels::linear::{
     Activation, ActivationBits, Epilogue, Linear, LinearPart, LinearShape, LinearWeights,
 };
 use dept::kernels::pool::ComputePool;
-use half::f16;
+use half::{bf16, f16};
 use limits::Peak;
 
 /// A linear map from `k` inputs to `n` products; a gate halves its outputs.
@@ -63,9 +63,12 @@ fn cases() -> Vec<(&'static str, Vec<Map>)> {
 
 /// One sequence's decode step, eight, sixteen, a prompt, a batch of prompts.
 const ROWS: [usize; 5] = [1, 8, 16, 85, 512];
-const KINDS: [&str; 6] = ["candle_f32", "f32", "i8x8", "i8x15", "blocks", "nibbles"];
+const KINDS: [&str; 8] = ["candle_f32", "f32", "f16", "bf16", "i8x8", "i8x15", "blocks", "nibbles"];
 /// Bits a weight takes in each of them.
-const WEIGHT_BITS: [f64; 6] = [32.0, 32.0, 8.0, 8.0, 8.5, 5.0];
+const WEIGHT_BITS: [f64; 8] = [32.0, 32.0, 16.0, 16.0, 8.0, 8.0, 8.5, 5.0];
+
+/// A map in each of our formats.
+type Maps = [Linear; KINDS.len() - 1];
 
 /// The best time of a call by (rows, case, kind).
 type Best = RefCell<BTreeMap<(usize, usize, usize), Duration>>;
@@ -75,7 +78,7 @@ struct Subject {
     x: Tensor,
     dense: Tensor,
     gated: bool,
-    maps: Rc<[Linear; 5]>,
+    maps: Rc<Maps>,
 }
 
 impl Subject {
@@ -139,13 +142,13 @@ fn operations(maps: &[Map], rows: usize) -> u64 {
 }
 
 /// A map's weights as candle's tensor and in each of our formats.
-fn build(map: &Map, pool: &ComputePool) -> (Tensor, Rc<[Linear; 5]>) {
+fn build(map: &Map, pool: &ComputePool) -> (Tensor, Rc<Maps>) {
     let values: Vec<f32> = (0..map.n * map.k).map(noise).collect();
     let maps = Rc::new(our_maps(&values, map, pool));
     (Tensor::from_vec(values, (map.n, map.k), &Device::Cpu).expect("a tensor of the weights"), maps)
 }
 
-fn subject(map: &Map, (dense, maps): &(Tensor, Rc<[Linear; 5]>), rows: usize) -> Subject {
+fn subject(map: &Map, (dense, maps): &(Tensor, Rc<Maps>), rows: usize) -> Subject {
     let x = (0..rows * map.k).map(noise).collect();
     let x = Tensor::from_vec(x, (rows, map.k), &Device::Cpu).expect("a tensor of the activations");
     Subject { x, dense: dense.clone(), gated: map.gated, maps: Rc::clone(maps) }
@@ -162,19 +165,25 @@ fn by_candle(x: &Tensor, dense: &Tensor, gated: bool) -> candle_core::Result<Ten
 }
 
 /// The same weights in each of our formats, in the order of [`KINDS`] after candle's.
-fn our_maps(values: &[f32], map: &Map, pool: &ComputePool) -> [Linear; 5] {
+fn our_maps(values: &[f32], map: &Map, pool: &ComputePool) -> Maps {
     let part = |values: &[f32], n, kind| {
         let shape = LinearShape { n, k: map.k };
         let weights = match kind {
             1 => Ok(LinearWeights::F32 { values: values.to_vec() }),
-            2 => LinearWeights::quantise(values, shape, ActivationBits::Eight),
-            3 => LinearWeights::quantise(values, shape, ActivationBits::Fifteen),
-            4 => LinearWeights::quantise_blocks(values, shape, ActivationBits::Eight),
+            2 => {
+                Ok(LinearWeights::F16 { values: values.iter().map(|&value| f16::from_f32(value)).collect() })
+            }
+            3 => Ok(LinearWeights::Bf16 {
+                values: values.iter().map(|&value| bf16::from_f32(value)).collect(),
+            }),
+            4 => LinearWeights::quantise(values, shape, ActivationBits::Eight),
+            5 => LinearWeights::quantise(values, shape, ActivationBits::Fifteen),
+            6 => LinearWeights::quantise_blocks(values, shape, ActivationBits::Eight),
             _ => Ok(nibbles(values, shape)),
         };
         LinearPart { shape, weights: weights.expect("finite weights"), bias: None }
     };
-    [1, 2, 3, 4, 5].map(|kind| {
+    std::array::from_fn(|index| index + 1).map(|kind| {
         let built = if map.gated {
             let (gate, up) = values.split_at(values.len() / 2);
             let (gate, up) = (part(gate, map.n / 2, kind), part(up, map.n / 2, kind));
@@ -207,8 +216,8 @@ fn noise(index: usize) -> f32 {
 /// Operations a second that the instructions of a kind could do; fifteen bits take two products.
 fn peak_of(kind: usize, peak: Peak) -> Option<f64> {
     match kind {
-        0 | 1 => peak.floats,
-        3 => peak.products.map(|products| products / 2.0),
+        0..=3 => peak.floats,
+        5 => peak.products.map(|products| products / 2.0),
         _ => peak.products,
     }
 }

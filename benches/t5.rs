@@ -319,12 +319,14 @@ fn widened(weights: &Weights) -> Outcome<HashMap<String, Tensor>> {
         let values = match (info.format, info.shape, info.name.strip_suffix(".weight")) {
             (Format::I8, &[n, d], Some("shared")) => {
                 match weights.embedding(&MatrixRows::all("shared", (n, d)))? {
-                    RawEmbedding::F32 { values } | RawEmbedding::Blocks { values } => values,
+                    RawEmbedding::Floats(floats) => floats.widened(),
+                    RawEmbedding::Blocks { values } => values,
                     RawEmbedding::I8 { values, scales } => widen(&values, &scales, d),
                 }
             }
             (Format::I8, &[n, k], Some(module)) => match weights.linear(&MatrixRows::all(module, (n, k)))? {
-                RawLinear::F32 { values } | RawLinear::Blocks { values } => values,
+                RawLinear::Floats(floats) => floats.widened(),
+                RawLinear::Blocks { values } => values,
                 RawLinear::I8 { values, scales, .. } => widen(&values, &scales, k),
             },
             _ => weights.tensor_f32(info.name, info.shape)?,

@@ -44,7 +44,9 @@ pub(super) fn place(config: &EngineConfig) -> Result<(Place, Recipe), LoadModelE
         }),
     };
     match (&place, dtype) {
-        (Place::Cpu, Dtype::Bf16) => Err(refused("the CPU", "use auto, fine, f32 or i8")),
+        (Place::Cpu, Dtype::Bf16) => {
+            Err(refused("the CPU", "use auto, which keeps the bf16 of a file, or fine, f32 or i8"))
+        }
         (Place::Cpu, _) => Ok((place, dtype.into())),
         (Place::Dense(_), _) if is_the_cpus => Err(refused("a GPU", "use auto, bf16 or f32")),
         (Place::Dense(_), _) => Ok((place, Recipe::F32)),

@@ -184,8 +184,8 @@ pub struct EngineArgs {
     #[arg(long, env = "DEPT_DEVICE", value_name = "DEVICE", default_value = "auto")]
     pub device: Device,
 
-    /// How the weights are held: i8 is fast, f32 is exact and takes four times the memory, auto goes by the file, and fine does
-    /// too but computes a GGUF file's block formats nearly as f32 would. On a GPU auto is bf16.
+    /// How the weights are held: auto goes by the file; fine does too but computes a GGUF file's block formats nearly as f32
+    /// would; i8 is fast; f32 is exact, and holds weights of 4 or 8 bits in 32. On a GPU auto is bf16.
     #[arg(long, env = "DEPT_DTYPE", value_enum, value_name = "DTYPE", default_value = "auto")]
     pub dtype: Dtype,
 

@@ -91,10 +91,10 @@ impl FromStr for Shelf {
 /// The number format that the weights are held in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Dtype {
-    /// On the CPU 4 or 8 bits where the model's file has them, else 32; on a GPU bf16.
+    /// On the CPU in the bits that the model's file has, 4, 8, 16 or 32; floats compute in f32. On a GPU bf16.
     #[default]
     Auto,
-    /// 32-bit floats: exact, four times the memory.
+    /// Exact: everything computes in f32. Weights of 4 or 8 bits are held in 32; floats on the CPU stay as the file has them.
     F32,
     /// As `auto`, but block formats of GGUF meet activations of 15 bits in place of 8: nearly f32's results, for up to twice the
     /// time; on the CPU.

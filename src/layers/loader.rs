@@ -6,7 +6,7 @@ use super::{
     MlpShape, PackedParts,
     packed_parts::Wanted,
     recipe::{Recipe, bytes, nibbles, same_recipe},
-    stored::{Stored, transpose},
+    stored::{Stored, transposed},
 };
 use crate::{
     backbones::weights::{MatrixRows, RawBytes, RawLinear, RawNibbles, Weights, WeightsError},
@@ -256,8 +256,8 @@ impl Loader<'_> {
         let raw = match stored {
             // Never cut: its outputs lie apart.
             Stored::Transposed => {
-                let values = self.weights.tensor_f32(&format!("{}.weight", wanted.module), &[k, n])?;
-                RawLinear::F32 { values: transpose(&values, n) }
+                let floats = self.weights.tensor_floats(&format!("{}.weight", wanted.module), &[k, n])?;
+                RawLinear::Floats(transposed(floats, n))
             }
             stored => {
                 if let Some(raw) = self.nibbles(wanted)? {

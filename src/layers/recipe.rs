@@ -1,7 +1,9 @@
 //! The arithmetic that a stored weight gets.
 
+use std::mem::discriminant;
+
 use crate::{
-    backbones::weights::{RawBytes, RawLinear, RawNibbles},
+    backbones::weights::{Floats, RawBytes, RawLinear, RawNibbles},
     kernels::linear::{ActivationBits, LinearError, LinearPart, LinearShape, LinearWeights},
 };
 
@@ -9,13 +11,13 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Recipe {
     /// As stored: 8-bit checkpoints stay 8-bit; of the block formats of GGUF, Q4_0, Q4_1 and Q4_K stay 4-bit, Q8_0 stays
-    /// 8-bit, the others become bytes in blocks of 32, all of them with 8-bit activations but for logits; everything else
-    /// becomes f32.
+    /// 8-bit, the others become bytes in blocks of 32, all of them with 8-bit activations but for logits; floats
+    /// compute in f32.
     #[default]
     Stored,
     /// As stored, with 15-bit activations where the weights are in blocks: nearly the result of `F32`.
     Fine,
-    /// Everything in f32, weights of few bits widened: the exact twin to compare with.
+    /// Everything computes in f32, weights of few bits widened: the exact twin to compare with.
     F32,
     /// Everything in 8-bit weights with 15-bit activations; f32 weights are rounded, an output row a scale.
     I8,
@@ -35,13 +37,17 @@ impl Recipe {
         activations: ActivationBits,
     ) -> Result<LinearWeights, LinearError> {
         Ok(match (raw, self) {
-            (RawLinear::F32 { values } | RawLinear::Blocks { values }, Recipe::I8) => {
+            (RawLinear::Floats(floats), Recipe::I8) => {
+                LinearWeights::quantise(&floats.widened(), shape, ActivationBits::Fifteen)?
+            }
+            (RawLinear::Floats(floats), _) => floats.into(),
+            (RawLinear::Blocks { values }, Recipe::I8) => {
                 LinearWeights::quantise(&values, shape, ActivationBits::Fifteen)?
             }
             (RawLinear::Blocks { values }, Recipe::Stored | Recipe::Fine) => {
                 LinearWeights::quantise_blocks(&values, shape, activations)?
             }
-            (RawLinear::F32 { values } | RawLinear::Blocks { values }, _) => LinearWeights::F32 { values },
+            (RawLinear::Blocks { values }, Recipe::F32) => LinearWeights::F32 { values },
             (RawLinear::I8 { values, scales, activation_bits }, recipe) => {
                 let activations =
                     if activation_bits <= 8 { ActivationBits::Eight } else { ActivationBits::Fifteen };
@@ -49,6 +55,16 @@ impl Recipe {
                 if recipe == Recipe::F32 { widened(&stored, shape) } else { stored }
             }
         })
+    }
+}
+
+impl From<Floats> for LinearWeights {
+    fn from(floats: Floats) -> Self {
+        match floats {
+            Floats::F32(values) => Self::F32 { values },
+            Floats::F16(values) => Self::F16 { values },
+            Floats::Bf16(values) => Self::Bf16 { values },
+        }
     }
 }
 
@@ -63,15 +79,19 @@ pub(super) fn bytes(raw: RawBytes, activations: ActivationBits) -> LinearWeights
     LinearWeights::Blocks { values: raw.levels, scales: raw.scales, activations }
 }
 
-/// Parts of one call share their recipe. Where one is in f32, blocks beside it are widened; where one is in bytes, blocks of
-/// 4 bits become bytes; where a part in bytes with a scale a row needs finer
+/// Parts of one call share their recipe. Where one is in floats, blocks beside it are widened, and so are short floats beside what
+/// is held otherwise; where one is in bytes, blocks of 4 bits become bytes; where a part in bytes with a scale a row needs finer
 /// activations, all such parts get them.
 pub(super) fn same_recipe(mut parts: Vec<LinearPart>) -> Result<Vec<LinearPart>, LinearError> {
     let any = |of: fn(&LinearWeights) -> bool| parts.iter().any(|part| of(&part.weights));
-    let (f32s, bytes, fine) = (any(is_f32), any(is_bytes_in_blocks), any(is_fine));
+    let (floats, bytes, fine) = (any(is_floats), any(is_bytes_in_blocks), any(is_fine));
+    let alike = parts.windows(2).all(|pair| discriminant(&pair[0].weights) == discriminant(&pair[1].weights));
     for LinearPart { weights, shape, .. } in &mut parts {
         match weights {
-            LinearWeights::Blocks { .. } | LinearWeights::Nibbles { .. } if f32s => {
+            LinearWeights::Blocks { .. } | LinearWeights::Nibbles { .. } if floats => {
+                *weights = widened(weights, *shape);
+            }
+            LinearWeights::F16 { .. } | LinearWeights::Bf16 { .. } if !alike => {
                 *weights = widened(weights, *shape);
             }
             &mut LinearWeights::Nibbles { activations, .. } if bytes => {
@@ -88,8 +108,8 @@ fn widened(weights: &LinearWeights, shape: LinearShape) -> LinearWeights {
     LinearWeights::F32 { values: weights.widen(shape.k) }
 }
 
-fn is_f32(weights: &LinearWeights) -> bool {
-    matches!(weights, LinearWeights::F32 { .. })
+fn is_floats(weights: &LinearWeights) -> bool {
+    matches!(weights, LinearWeights::F32 { .. } | LinearWeights::F16 { .. } | LinearWeights::Bf16 { .. })
 }
 
 fn is_bytes_in_blocks(weights: &LinearWeights) -> bool {
@@ -102,7 +122,7 @@ fn is_fine(weights: &LinearWeights) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use half::f16;
+    use half::{bf16, f16};
 
     use super::*;
 
@@ -139,6 +159,24 @@ mod tests {
         }
         assert_eq!(same_recipe(vec![blocks(), blocks()]).unwrap()[1].weights, blocks().weights);
         assert_eq!(same_recipe(vec![nibbles(), nibbles()]).unwrap()[1].weights, nibbles().weights);
+    }
+
+    #[test]
+    fn short_floats_stay_so_among_themselves() {
+        let short = || part(LinearWeights::Bf16 { values: vec![bf16::from_f32(0.75); 66] });
+        let half = || part(LinearWeights::F16 { values: vec![f16::from_f32(0.75); 66] });
+        assert_eq!(same_recipe(vec![short(), short()]).unwrap()[1].weights, short().weights);
+        for other in [half(), part(LinearWeights::F32 { values: values() }), blocks()] {
+            for parts in [vec![short(), other.clone()], vec![other, short()]] {
+                let parts = same_recipe(parts).unwrap();
+                assert!(
+                    parts.iter().all(|part| matches!(part.weights, LinearWeights::F32 { .. })),
+                    "{parts:?}"
+                );
+                let wide = LinearWeights::F32 { values: vec![0.75; 66] };
+                assert!(parts.iter().any(|part| part.weights == wide), "{parts:?}");
+            }
+        }
     }
 
     #[test]

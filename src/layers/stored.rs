@@ -1,6 +1,6 @@
 //! The orders in which checkpoints store a dense layer, and the way from each to an output a row.
 
-use crate::backbones::weights::{RawBytes, RawLinear, RawNibbles};
+use crate::backbones::weights::{Floats, RawBytes, RawLinear, RawNibbles};
 
 /// How a checkpoint stores one of the maps that are packed together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +22,11 @@ impl Stored {
     pub(super) fn ordered(self, raw: RawLinear, k: usize) -> RawLinear {
         let Stored::NeighbourPairs { dim } = self else { return raw };
         match raw {
-            RawLinear::F32 { values } => RawLinear::F32 { values: part_pairs(&values, k, dim) },
+            RawLinear::Floats(floats) => RawLinear::Floats(match floats {
+                Floats::F32(values) => Floats::F32(part_pairs(&values, k, dim)),
+                Floats::F16(values) => Floats::F16(part_pairs(&values, k, dim)),
+                Floats::Bf16(values) => Floats::Bf16(part_pairs(&values, k, dim)),
+            }),
             RawLinear::Blocks { values } => RawLinear::Blocks { values: part_pairs(&values, k, dim) },
             RawLinear::I8 { values, scales, activation_bits } => RawLinear::I8 {
                 values: part_pairs(&values, k, dim),
@@ -60,7 +64,15 @@ impl Stored {
 }
 
 /// `(k, n)` to `(n, k)`
-pub(super) fn transpose(values: &[f32], n: usize) -> Vec<f32> {
+pub(super) fn transposed(floats: Floats, n: usize) -> Floats {
+    match floats {
+        Floats::F32(values) => Floats::F32(transpose(&values, n)),
+        Floats::F16(values) => Floats::F16(transpose(&values, n)),
+        Floats::Bf16(values) => Floats::Bf16(transpose(&values, n)),
+    }
+}
+
+fn transpose<T: Copy>(values: &[T], n: usize) -> Vec<T> {
     (0..n).flat_map(|column| values.iter().skip(column).step_by(n).copied()).collect()
 }
 

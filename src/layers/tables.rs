@@ -36,7 +36,7 @@ impl Loader<'_> {
         self.placed(module, PlacedTable::new(table, &self.place))
     }
 
-    /// The table as the file has it: blocks of few bits stay blocks where that is exact.
+    /// The table as the file has it: blocks of few bits and short floats stay so where that is exact.
     fn table(
         &self,
         module: &str,
@@ -47,9 +47,8 @@ impl Loader<'_> {
             return Ok(self.packed.table(module, TableBlocks { format, vocab, hidden: d }, read));
         }
         Ok(match self.weights.embedding(&MatrixRows::all(module, (vocab, d)))? {
-            RawEmbedding::F32 { values } | RawEmbedding::Blocks { values } => {
-                EmbeddingTable::f32(vocab, d, values)
-            }
+            RawEmbedding::Floats(floats) => EmbeddingTable::f32(vocab, d, floats.widened()),
+            RawEmbedding::Blocks { values } => EmbeddingTable::f32(vocab, d, values),
             RawEmbedding::I8 { values, scales } => EmbeddingTable::i8(vocab, d, values, scales),
         })
     }
@@ -78,7 +77,7 @@ impl Loader<'_> {
             return Ok(bytes(raw, LOGITS));
         }
         let raw = match self.weights.embedding(wanted)? {
-            RawEmbedding::F32 { values } => RawLinear::F32 { values },
+            RawEmbedding::Floats(floats) => RawLinear::Floats(floats),
             RawEmbedding::Blocks { values } => RawLinear::Blocks { values },
             RawEmbedding::I8 { values, scales } => RawLinear::I8 { values, scales, activation_bits: 15 },
         };

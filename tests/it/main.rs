@@ -13,6 +13,7 @@ mod misconfigured;
 mod mixes;
 mod real_models;
 mod rolling;
+mod short_floats;
 mod store;
 mod structured;
 mod support;

@@ -67,7 +67,7 @@ fn a_wrong_word_is_named_wherever_it_stands() {
         (
             Flags(&["--device", "cpu", "--dtype", "bf16"]),
             78,
-            &["--dtype bf16 is not for the CPU", "use auto, fine, f32 or i8"],
+            &["--dtype bf16 is not for the CPU", "use auto, which keeps the bf16 of a file"],
         ),
         (Flags(&["--head-timeout", "0s"]), 78, &["--head-timeout is 0", "give it some time"]),
         (Flags(&["--kv-cache-bytes", "1KiB"]), 78, &["--kv-cache-bytes", "give at least"]),

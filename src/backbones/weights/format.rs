@@ -4,7 +4,7 @@ use candle_core::{
     Device,
     quantized::{GgmlDType, ggml_file::qtensor_from_ggml},
 };
-use half::{bf16, f16};
+use half::{bf16, f16, slice::HalfFloatSliceExt};
 
 /// How a tensor's numbers are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,28 @@ pub enum Format {
     Ggml(GgmlDType),
     /// Something else, by its name in the file.
     Other(String),
+}
+
+/// Numbers of a tensor in the floats that it is stored in.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Floats {
+    /// 32-bit floats.
+    F32(Vec<f32>),
+    /// 16-bit IEEE floats.
+    F16(Vec<f16>),
+    /// 16-bit brain floats.
+    Bf16(Vec<bf16>),
+}
+
+impl Floats {
+    /// The same numbers in 32 bits.
+    pub fn widened(self) -> Vec<f32> {
+        match self {
+            Self::F32(values) => values,
+            Self::F16(values) => values.to_f32_vec(),
+            Self::Bf16(values) => values.to_f32_vec(),
+        }
+    }
 }
 
 impl Format {
@@ -81,6 +103,16 @@ impl Format {
         let row = shape.last().copied().unwrap_or(1);
         (row % block == 0).then_some(())?;
         (elements / block).checked_mul(size)
+    }
+
+    /// The values as the floats that they are stored in, of blocks as `f32`; otherwise as [`Format::to_f32`].
+    pub(super) fn to_floats(&self, bytes: &[u8], shape: &[usize]) -> Option<Floats> {
+        let pairs = || bytes.as_chunks::<2>().0.iter();
+        Some(match self {
+            Self::F16 => Floats::F16(pairs().map(|b| f16::from_le_bytes(*b)).collect()),
+            Self::Bf16 => Floats::Bf16(pairs().map(|b| bf16::from_le_bytes(*b)).collect()),
+            Self::F32 | Self::I8 | Self::Ggml(_) | Self::Other(_) => Floats::F32(self.to_f32(bytes, shape)?),
+        })
     }
 
     /// The values as `f32`; `None` where the format needs more than its bytes. `bytes` is exactly

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Entry, Format, RawBytes, RawEmbedding, RawLinear, RawNibbles, Weights, WeightsError};
+use super::{Entry, Floats, Format, RawBytes, RawEmbedding, RawLinear, RawNibbles, Weights, WeightsError};
 
 /// Some rows of the matrix `{module}.weight`.
 #[derive(Debug, Clone)]
@@ -49,8 +49,8 @@ impl Weights {
     pub fn linear(&self, wanted: &MatrixRows<'_>) -> Result<RawLinear, WeightsError> {
         match self.matrix(wanted)?.0.format {
             Format::I8 => {}
-            Format::Ggml(_) => return Ok(RawLinear::Blocks { values: self.floats(wanted)? }),
-            _ => return Ok(RawLinear::F32 { values: self.floats(wanted)? }),
+            Format::Ggml(_) => return Ok(RawLinear::Blocks { values: self.floats(wanted)?.widened() }),
+            _ => return Ok(RawLinear::Floats(self.floats(wanted)?)),
         }
         let untargeted = || WeightsError::Untargeted(wanted.name());
         let quantization = self.quantization.as_ref().ok_or_else(untargeted)?;
@@ -90,8 +90,8 @@ impl Weights {
     pub fn embedding(&self, wanted: &MatrixRows<'_>) -> Result<RawEmbedding, WeightsError> {
         match self.matrix(wanted)?.0.format {
             Format::I8 => {}
-            Format::Ggml(_) => return Ok(RawEmbedding::Blocks { values: self.floats(wanted)? }),
-            _ => return Ok(RawEmbedding::F32 { values: self.floats(wanted)? }),
+            Format::Ggml(_) => return Ok(RawEmbedding::Blocks { values: self.floats(wanted)?.widened() }),
+            _ => return Ok(RawEmbedding::Floats(self.floats(wanted)?)),
         }
         if !self.quantization.as_ref().is_some_and(|q| q.targets_embedding(wanted.module)) {
             return Err(WeightsError::Untargeted(wanted.name()));
@@ -107,7 +107,7 @@ impl Weights {
         Ok((entry, wanted.part(bytes)))
     }
 
-    fn floats(&self, wanted: &MatrixRows<'_>) -> Result<Vec<f32>, WeightsError> {
+    fn floats(&self, wanted: &MatrixRows<'_>) -> Result<Floats, WeightsError> {
         let (entry, bytes) = self.matrix(wanted)?;
         entry.floats(&wanted.name(), bytes, &[wanted.rows.len(), wanted.shape.1])
     }
@@ -116,7 +116,7 @@ impl Weights {
         let values = self.matrix(wanted)?.1.iter().map(|&byte| byte.cast_signed()).collect();
         let tensor = format!("{}_scale", wanted.name());
         let (entry, bytes) = self.shaped(&tensor, &[wanted.shape.0, 1])?;
-        let scales = entry.floats(&tensor, wanted.part(bytes), &[wanted.rows.len(), 1])?;
+        let scales = entry.f32s(&tensor, wanted.part(bytes), &[wanted.rows.len(), 1])?;
         match scales.iter().position(|scale| !scale.is_finite() || *scale < 0.0) {
             Some(at) => Err(WeightsError::Scale { tensor, row: wanted.rows.start + at, value: scales[at] }),
             None => Ok((values, scales)),

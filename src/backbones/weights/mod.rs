@@ -28,7 +28,7 @@ use sha2::{Digest, Sha256};
 pub use blocks::{RawBytes, RawNibbles};
 pub use error::WeightsError;
 pub(crate) use folder::{INDEX, SINGLE, plain_shard_names, shard_names};
-pub use format::Format;
+pub use format::{Floats, Format};
 use mapped::MappedFile;
 pub(crate) use mapped::map_file;
 pub use matrices::MatrixRows;
@@ -44,11 +44,8 @@ mod tests;
 /// A dense layer's weights, row-major `(n, k)`: `n` outputs, `k` inputs.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RawLinear {
-    /// Plain floats.
-    F32 {
-        /// `n * k` values.
-        values: Vec<f32>,
-    },
+    /// Plain floats, `n * k`.
+    Floats(Floats),
     /// Floats that the file holds in a GGML block format, widened: few bits each, blocks of at least 16 with a scale.
     Blocks {
         /// `n * k` values.
@@ -68,11 +65,8 @@ pub enum RawLinear {
 /// A table's rows, row-major `(n, d)`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RawEmbedding {
-    /// Plain floats.
-    F32 {
-        /// `n * d` values.
-        values: Vec<f32>,
-    },
+    /// Plain floats, `n * d`.
+    Floats(Floats),
     /// Floats that the file holds in a GGML block format, widened.
     Blocks {
         /// `n * d` values.
@@ -125,12 +119,21 @@ struct Entry {
 
 impl Entry {
     /// The tensor's bytes, or whole rows of them, as `f32`.
-    fn floats(&self, name: &str, bytes: &[u8], shape: &[usize]) -> Result<Vec<f32>, WeightsError> {
-        self.format.to_f32(bytes, shape).ok_or_else(|| WeightsError::Dtype {
+    fn f32s(&self, name: &str, bytes: &[u8], shape: &[usize]) -> Result<Vec<f32>, WeightsError> {
+        self.format.to_f32(bytes, shape).ok_or_else(|| self.no_floats(name))
+    }
+
+    /// The same as the floats that they are stored in.
+    fn floats(&self, name: &str, bytes: &[u8], shape: &[usize]) -> Result<Floats, WeightsError> {
+        self.format.to_floats(bytes, shape).ok_or_else(|| self.no_floats(name))
+    }
+
+    fn no_floats(&self, name: &str) -> WeightsError {
+        WeightsError::Dtype {
             tensor: name.to_owned(),
             expected: "F32, F16, BF16 or a GGUF block format",
             found: self.format.name(),
-        })
+        }
     }
 }
 
@@ -214,10 +217,19 @@ impl Weights {
     /// When it is missing, has another shape, or is stored as something that isn't a float.
     pub fn tensor_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, WeightsError> {
         let (entry, bytes) = self.shaped(name, shape)?;
+        entry.f32s(name, bytes, shape)
+    }
+
+    /// The tensor in the floats that it is stored in; of a GGML block format as `f32`.
+    ///
+    /// # Errors
+    /// As [`Weights::tensor_f32`].
+    pub fn tensor_floats(&self, name: &str, shape: &[usize]) -> Result<Floats, WeightsError> {
+        let (entry, bytes) = self.shaped(name, shape)?;
         entry.floats(name, bytes, shape)
     }
 
-    /// The table `{module}.weight`, shape `(n, d)`, as the blocks that the file has, where it is in blocks that a table is read in.
+    /// The table `{module}.weight`, shape `(n, d)`, as the file has it, where it is in a format that a table's rows are read in.
     ///
     /// # Errors
     /// When it is missing or has another shape.
@@ -228,10 +240,13 @@ impl Weights {
         d: usize,
     ) -> Result<Option<(BlockFormat, &[u8])>, WeightsError> {
         let (entry, bytes) = self.shaped(&format!("{module}.weight"), &[n, d])?;
+        let whole_blocks = d.is_multiple_of(BlockFormat::SPAN);
         Ok(match entry.format {
             Format::Ggml(GgmlDType::Q8_0) => Some((BlockFormat::Q8_0, bytes)),
             Format::Ggml(GgmlDType::Q4_0) => Some((BlockFormat::Q4_0, bytes)),
             Format::Ggml(GgmlDType::Q4_1) => Some((BlockFormat::Q4_1, bytes)),
+            Format::F16 if whole_blocks => Some((BlockFormat::F16, bytes)),
+            Format::Bf16 if whole_blocks => Some((BlockFormat::Bf16, bytes)),
             // K-quants have blocks of 256, others are rare.
             _ => None,
         })

@@ -1,13 +1,13 @@
-//! GGML's block formats, read where they lie: 32 elements of a row share a scale.
+//! Rows of a table, read where they lie, 32 elements at a time: GGML's block formats, in which these share a scale, and 16-bit floats.
 
 use bytes::Bytes;
-use half::f16;
+use half::{bf16, f16, slice::HalfFloatSliceExt};
 use serde::{Deserialize, Serialize};
 
-/// Elements of a row that share a scale.
-pub(super) const SPAN: usize = 32;
+/// Elements of a row that are read together.
+pub(super) const SPAN: usize = BlockFormat::SPAN;
 
-/// A block format that a table is read in.
+/// A format that a table is read in, 32 elements of a row at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BlockFormat {
@@ -17,20 +17,28 @@ pub enum BlockFormat {
     Q4_0,
     /// A scale, an offset, then 16 bytes: levels of 0 to 15.
     Q4_1,
+    /// 16-bit floats.
+    F16,
+    /// 16-bit brain floats.
+    Bf16,
 }
 
 impl BlockFormat {
+    /// Elements of a block, of which rows are a whole number.
+    pub const SPAN: usize = 32;
+
     /// Bytes of 32 elements.
     pub const fn block_bytes(self) -> usize {
         match self {
             BlockFormat::Q8_0 => 34,
             BlockFormat::Q4_0 => 18,
             BlockFormat::Q4_1 => 20,
+            BlockFormat::F16 | BlockFormat::Bf16 => 64,
         }
     }
 }
 
-/// The rows of a table in blocks. An element is `(level * scale + offset) * factor`, rounded at each step.
+/// The rows of a table in blocks. An element is `(level * scale + offset) * factor`, rounded at each step, or `float * factor`.
 #[derive(Clone)]
 pub(super) struct RowBlocks {
     pub format: BlockFormat,
@@ -49,6 +57,8 @@ impl RowBlocks {
                 BlockFormat::Q8_0 => self.bytes_of(half(block, 0), &block[2..], out),
                 BlockFormat::Q4_0 => self.halves_of(half(block, 0), -8.0 * half(block, 0), &block[2..], out),
                 BlockFormat::Q4_1 => self.halves_of(half(block, 0), half(block, 2), &block[4..], out),
+                BlockFormat::F16 => self.floats_of(block, f16::from_le_bytes, out),
+                BlockFormat::Bf16 => self.floats_of(block, bf16::from_le_bytes, out),
             }
         }
     }
@@ -57,6 +67,16 @@ impl RowBlocks {
         for (out, level) in out.iter_mut().zip(levels) {
             *out = (f32::from(level.cast_signed()) * scale + 0.0) * self.factor;
         }
+    }
+
+    fn floats_of<F: Copy + Default>(&self, block: &[u8], float: fn([u8; 2]) -> F, out: &mut [f32; SPAN])
+    where
+        [F]: HalfFloatSliceExt,
+    {
+        let mut floats = [F::default(); SPAN];
+        floats.iter_mut().zip(block.as_chunks().0).for_each(|(to, bytes)| *to = float(*bytes));
+        floats.convert_to_f32_slice(out);
+        out.iter_mut().for_each(|value| *value *= self.factor);
     }
 
     /// The low halves are the first 16 levels, the high halves the others.

@@ -1,6 +1,6 @@
 use std::num::NonZeroUsize;
 
-use half::f16;
+use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::*;
@@ -191,6 +191,31 @@ fn a_table_of_another_size_is_an_error() {
         [(2, 64, 3 * 34), (2, 64, 4 * 34 - 1), (2, 64, 5 * 34), (4, 24, 3 * 34), (1, 0, 0)]
     {
         assert!(blocks(vocab, hidden, bytes).is_err(), "{vocab} x {hidden} in {bytes} bytes");
+    }
+}
+
+#[test]
+fn rows_of_short_floats_are_the_numbers_that_they_hold() {
+    // All that there are: infinities and the like too, for a table's are looked at by nobody.
+    let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+    let float = |format, bits| match format {
+        BlockFormat::F16 => f16::from_bits(bits).to_f32(),
+        _ => bf16::from_bits(bits).to_f32(),
+    };
+    for format in [BlockFormat::F16, BlockFormat::Bf16] {
+        let table = EmbeddingTable::blocks(1 << 11, 32, format, bytes.clone().into()).unwrap();
+        assert_eq!(table.bytes(), 1 << 17);
+        for (factor, table) in [(1.0, table.clone()), (0.3, table.scaled(0.3))] {
+            for token in 0..1 << 11 {
+                let mut row = [0.0; 32];
+                table.copy_row(token, &mut row);
+                for (at, value) in row.into_iter().enumerate() {
+                    let expected = float(format, (token * 32 + at) as u16) * factor;
+                    let same = value.to_bits() == expected.to_bits() || value.is_nan() && expected.is_nan();
+                    assert!(same, "{format:?} {token} {at}: {value} {expected}");
+                }
+            }
+        }
     }
 }
 

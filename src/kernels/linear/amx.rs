@@ -7,7 +7,7 @@ use super::quantise::Group;
 use super::rows::Rows;
 use tiles::{GROUPS, I8Tiles, TILE_ROWS};
 
-pub(super) use super::avx512::{finish, quantise_row, quantise_step, scale_i8, sums_f32};
+pub(super) use super::avx512::{finish, quantise_row, quantise_step, scale_i8, sums_floats};
 pub(super) use permission::is_available;
 pub(super) use steps::{sums_blocks, sums_nibbles};
 

@@ -2,10 +2,11 @@
 
 use std::arch::x86_64::{
     __m128i, __m256, __m256i, _mm_and_si128, _mm_loadu_si128, _mm_set1_epi8, _mm_set1_epi32, _mm_srli_epi16,
-    _mm256_add_epi16, _mm256_add_epi32, _mm256_cvtepi8_epi16, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi16,
-    _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_load_ps, _mm256_madd_epi16, _mm256_mul_ps,
-    _mm256_permute4x64_epi64, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256,
-    _mm256_slli_epi16, _mm256_storeu_ps, _mm256_storeu_si256,
+    _mm256_add_epi16, _mm256_add_epi32, _mm256_castsi256_ps, _mm256_cvtepi8_epi16, _mm256_cvtepi32_ps,
+    _mm256_cvtepu8_epi16, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_hadd_epi32,
+    _mm256_loadu_ps, _mm256_madd_epi16, _mm256_mul_ps, _mm256_permute4x64_epi64, _mm256_set1_epi32,
+    _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_slli_epi16, _mm256_slli_epi32,
+    _mm256_storeu_ps, _mm256_storeu_si256,
 };
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -14,9 +15,10 @@ use half::f16;
 
 use super::blocks::{self, Activations, GROUPS, Step};
 use super::finish::Ending;
+use super::float::{Float, FloatKind, FloatStep};
 use super::isa::ROWS;
 use super::nibbles::{NibbleStep, PAIRS};
-use super::pack::{BLOCK, F32Line, I8Columns, I8Line, LANES, LINES, Sums};
+use super::pack::{BLOCK, I8Columns, I8Line, LANES, LINES, Sums};
 use super::portable;
 use super::quantise::{self, Group};
 use super::rows::{Columns, Rows};
@@ -229,34 +231,39 @@ pub(super) fn quantise_step<const P: usize>(
     blocks::quantise_spans(rows, step, records, |values, record| blocks::quantise_span(values, record));
 }
 
-/// See [`super::isa::Kernels::sums_f32`].
-#[target_feature(enable = "avx2,fma")]
-pub(super) fn sums_f32(rows: Rows<'_, f32>, lines: &[F32Line], sums: &mut [Sums]) {
+/// See [`super::isa::Kernels::sums_floats`].
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn sums_floats<F: Float>(rows: Rows<'_, f32>, steps: &[FloatStep<F>], sums: &mut [Sums]) {
     match rows.count() {
-        1 => slices_f32::<1, 8>(rows.array(), lines, sums),
-        2 => slices_f32::<2, 4>(rows.array(), lines, sums),
-        3 => slices_f32::<3, 4>(rows.array(), lines, sums),
-        4 => slices_f32::<4, 2>(rows.array(), lines, sums),
-        5 => slices_f32::<5, 2>(rows.array(), lines, sums),
-        6 => slices_f32::<6, 2>(rows.array(), lines, sums),
+        1 => slices::<F, 1, 8>(rows.array(), steps, sums),
+        2 => slices::<F, 2, 4>(rows.array(), steps, sums),
+        3 => slices::<F, 3, 4>(rows.array(), steps, sums),
+        4 => slices::<F, 4, 2>(rows.array(), steps, sums),
+        5 => slices::<F, 5, 2>(rows.array(), steps, sums),
+        6 => slices::<F, 6, 2>(rows.array(), steps, sums),
         _ => unreachable!("a micro-kernel takes 1 to {ROWS} rows"),
     }
 }
 
 /// The block in slices of V vectors of 8 outputs, so that R x V accumulators fit the registers and hide the latency.
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-fn slices_f32<const R: usize, const V: usize>(rows: [&[f32]; R], lines: &[F32Line], sums: &mut [Sums]) {
-    let rows = rows.map(|row| &row[..lines.len() / LINES]);
+fn slices<F: Float, const R: usize, const V: usize>(
+    rows: [&[f32]; R],
+    steps: &[FloatStep<F>],
+    sums: &mut [Sums],
+) {
+    let rows = rows.map(|row| &row[..steps.len()]);
     for first in (0..8).step_by(V) {
         let mut acc = [[_mm256_setzero_ps(); V]; R];
-        for (step, lines) in lines.chunks_exact(LINES).enumerate() {
+        for (index, FloatStep(step)) in steps.iter().enumerate() {
+            let eights = step.as_flattened().as_chunks::<8>().0;
             let mut weights = [_mm256_setzero_ps(); V];
             for (v, weights) in weights.iter_mut().enumerate() {
-                *weights = load_half(&lines[(first + v) / 2], (first + v) % 2);
+                *weights = load_floats(&eights[first + v]);
             }
             for r in 0..R {
-                let x = _mm256_set1_ps(rows[r][step]);
+                let x = _mm256_set1_ps(rows[r][index]);
                 for v in 0..V {
                     acc[r][v] = _mm256_fmadd_ps(x, weights[v], acc[r][v]);
                 }
@@ -272,13 +279,20 @@ fn slices_f32<const R: usize, const V: usize>(rows: [&[f32]; R], lines: &[F32Lin
     }
 }
 
-/// The first or the second half of a line.
-#[target_feature(enable = "avx2,fma")]
+/// Eight weights, widened.
+#[target_feature(enable = "avx2,f16c")]
 #[inline]
-fn load_half(line: &F32Line, half: usize) -> __m256 {
-    let half: &[f32] = &line.0[half * 8..(half + 1) * 8];
-    // SAFETY: `half` is 8 f32, and half of a line that is aligned to 64, so aligned to 32.
-    unsafe { _mm256_load_ps(half.as_ptr()) }
+fn load_floats<F: Float>(weights: &[F; 8]) -> __m256 {
+    let start = weights.as_ptr();
+    // SAFETY: the array is as many bytes as are loaded, 32 or 16, by loads that ask for no alignment.
+    let short = || unsafe { _mm_loadu_si128(start.cast()) };
+    match F::KIND {
+        // SAFETY: as above.
+        FloatKind::F32 => unsafe { _mm256_loadu_ps(start.cast()) },
+        FloatKind::F16 => _mm256_cvtph_ps(short()),
+        // A brain float is the upper half of the f32.
+        FloatKind::Bf16 => _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(short()))),
+    }
 }
 
 /// See [`super::isa::Kernels::scale_i8`].

@@ -1,16 +1,18 @@
 //! The micro-kernels for AVX-512 with VNNI: six rows by 64 outputs in 24 accumulators. Those of block formats are in [`steps`].
 
 use std::arch::x86_64::{
-    __m512, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_load_ps,
-    _mm512_load_si512, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
-    _mm512_storeu_ps, _mm512_storeu_si512,
+    __m512, __m512i, _MM_HINT_T1, _mm_prefetch, _mm256_loadu_si256, _mm512_castsi512_ps,
+    _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_load_si512,
+    _mm512_loadu_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
 };
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::finish::Ending;
+use super::float::{Float, FloatKind, FloatStep};
 use super::isa::ROWS;
-use super::pack::{BLOCK, F32Line, I8Columns, I8Line, LANES, LINES, Sums};
+use super::pack::{BLOCK, I8Columns, I8Line, LANES, LINES, Sums};
 use super::portable;
 use super::quantise::{self, Group};
 use super::rows::Rows;
@@ -70,16 +72,16 @@ fn tile_i8<const R: usize>(
     }
 }
 
-/// See [`super::isa::Kernels::sums_f32`].
+/// See [`super::isa::Kernels::sums_floats`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn sums_f32(rows: Rows<'_, f32>, lines: &[F32Line], sums: &mut [Sums]) {
+pub(super) fn sums_floats<F: Float>(rows: Rows<'_, f32>, steps: &[FloatStep<F>], sums: &mut [Sums]) {
     match rows.count() {
-        1 => tile_f32(rows.array::<1>(), lines, sums),
-        2 => tile_f32(rows.array::<2>(), lines, sums),
-        3 => tile_f32(rows.array::<3>(), lines, sums),
-        4 => tile_f32(rows.array::<4>(), lines, sums),
-        5 => tile_f32(rows.array::<5>(), lines, sums),
-        6 => tile_f32(rows.array::<6>(), lines, sums),
+        1 => tile_floats(rows.array::<1>(), steps, sums),
+        2 => tile_floats(rows.array::<2>(), steps, sums),
+        3 => tile_floats(rows.array::<3>(), steps, sums),
+        4 => tile_floats(rows.array::<4>(), steps, sums),
+        5 => tile_floats(rows.array::<5>(), steps, sums),
+        6 => tile_floats(rows.array::<6>(), steps, sums),
         _ => unreachable!("a micro-kernel takes 1 to {ROWS} rows"),
     }
 }
@@ -87,13 +89,13 @@ pub(super) fn sums_f32(rows: Rows<'_, f32>, lines: &[F32Line], sums: &mut [Sums]
 /// One input of each row meets 64 outputs in four fused multiply-adds.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-fn tile_f32<const R: usize>(rows: [&[f32]; R], lines: &[F32Line], sums: &mut [Sums]) {
-    let rows = rows.map(|row| &row[..lines.len() / LINES]);
+fn tile_floats<F: Float, const R: usize>(rows: [&[f32]; R], steps: &[FloatStep<F>], sums: &mut [Sums]) {
+    let rows = rows.map(|row| &row[..steps.len()]);
     let mut acc = [[_mm512_setzero_ps(); LINES]; R];
-    for (step, lines) in lines.chunks_exact(LINES).enumerate() {
-        let weights = [load_f32(&lines[0]), load_f32(&lines[1]), load_f32(&lines[2]), load_f32(&lines[3])];
+    for (index, FloatStep([a, b, c, d])) in steps.iter().enumerate() {
+        let weights = [load_floats(a), load_floats(b), load_floats(c), load_floats(d)];
         for r in 0..R {
-            let x = _mm512_set1_ps(rows[r][step]);
+            let x = _mm512_set1_ps(rows[r][index]);
             for p in 0..LINES {
                 acc[r][p] = _mm512_fmadd_ps(x, weights[p], acc[r][p]);
             }
@@ -115,11 +117,20 @@ fn load_i8(line: &I8Line) -> __m512i {
     unsafe { _mm512_load_si512(line.0.as_ptr().cast()) }
 }
 
+/// Sixteen weights, widened.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn load_f32(line: &F32Line) -> __m512 {
-    // SAFETY: a line is 64 bytes and aligned to 64.
-    unsafe { _mm512_load_ps(line.0.as_ptr()) }
+fn load_floats<F: Float>(weights: &[F; LANES]) -> __m512 {
+    let start = weights.as_ptr();
+    // SAFETY: the array is as many bytes as are loaded, 64 or 32, by loads that ask for no alignment.
+    let short = || unsafe { _mm256_loadu_si256(start.cast()) };
+    match F::KIND {
+        // SAFETY: as above.
+        FloatKind::F32 => unsafe { _mm512_loadu_ps(start.cast()) },
+        FloatKind::F16 => _mm512_cvtph_ps(short()),
+        // A brain float is the upper half of the f32.
+        FloatKind::Bf16 => _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(short()))),
+    }
 }
 
 /// See [`super::isa::Kernels::scale_i8`].

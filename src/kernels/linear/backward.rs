@@ -50,6 +50,8 @@ impl Backward {
         let LinearShape { n, k } = part.shape;
         let (weights, scales) = match &part.weights {
             LinearWeights::F32 { values } => (LinearWeights::F32 { values: transpose(values, k) }, None),
+            LinearWeights::F16 { values } => (LinearWeights::F16 { values: transpose(values, k) }, None),
+            LinearWeights::Bf16 { values } => (LinearWeights::Bf16 { values: transpose(values, k) }, None),
             LinearWeights::I8 { values, scales, .. } => {
                 let values = transpose(values, k);
                 let activations = ActivationBits::Fifteen;

@@ -10,8 +10,9 @@ use bytemuck::Pod;
 use super::activation::Epilogue;
 use super::blocks::{Activations, PackedSteps, SPAN};
 use super::finish::Ending;
+use super::float::Float;
 use super::isa::{AMX_ROWS, Kernels, ROWS, STEP_ROWS};
-use super::pack::{BLOCK, GROUP, Packed, PackedF32, PackedI8, Sums};
+use super::pack::{BLOCK, GROUP, Packed, PackedFloats, PackedI8, Sums};
 use super::quantise::{Group, RowLayout};
 use super::rows::{Columns, Rows};
 use super::weights::{ActivationBits, LinearShape};
@@ -64,11 +65,9 @@ impl Call<'_> {
     pub(super) fn forward(self, x: &[f32]) -> Vec<f32> {
         let rows = x.len() / self.shape.k;
         match self.packed {
-            // SAFETY: `tile_f32` writes each row of each block of outputs that lies in its tile.
-            Packed::F32(packed) => unsafe {
-                let grid = self.grid(rows, ROWS, 4 * self.shape.k);
-                self.pool.fill_tiles(grid, |tile| self.tile_f32(packed, x, tile))
-            },
+            Packed::F32(packed) => self.floats(packed, x),
+            Packed::F16(packed) => self.floats(packed, x),
+            Packed::Bf16(packed) => self.floats(packed, x),
             Packed::I8(packed) => {
                 let layout = RowLayout::new(self.shape.k, packed.activations);
                 let grid = self.grid(
@@ -78,7 +77,7 @@ impl Call<'_> {
                 );
                 with_records(&RECORDS, Group::default(), rows * layout.record(), |records| {
                     self.quantise(layout, x, records);
-                    // SAFETY: as above, and so does `tile_i8`.
+                    // SAFETY: `tile_i8` writes each row of each block of outputs that lies in its tile.
                     unsafe {
                         self.pool.fill_tiles(grid, |tile| match self.kernels.rows_i8() {
                             AMX_ROWS => self.tile_i8::<AMX_ROWS>(packed, layout, records, tile),
@@ -104,6 +103,13 @@ impl Call<'_> {
                 }
             },
         }
+    }
+
+    /// `x` (rows, k) to (rows, n) by weights in floats.
+    fn floats<F: Float>(self, packed: &PackedFloats<F>, x: &[f32]) -> Vec<f32> {
+        let grid = self.grid(x.len() / self.shape.k, ROWS, size_of::<f32>() * self.shape.k);
+        // SAFETY: `tile_floats` writes each row of each block of outputs that lies in its tile.
+        unsafe { self.pool.fill_tiles(grid, |tile| self.tile_floats(packed, x, tile)) }
     }
 
     /// `x` (rows, k) to (rows, n) by weights in blocks.
@@ -218,14 +224,19 @@ impl Call<'_> {
         }
     }
 
-    /// One tile of outputs from f32 products.
-    fn tile_f32(self, packed: &PackedF32, x: &[f32], mut tile: TileMut<'_, MaybeUninit<f32>>) {
+    /// One tile of outputs from products in f32.
+    fn tile_floats<F: Float>(
+        self,
+        packed: &PackedFloats<F>,
+        x: &[f32],
+        mut tile: TileMut<'_, MaybeUninit<f32>>,
+    ) {
         let k = self.shape.k;
         let mut sums = [Sums::ZERO; ROWS];
         for first in tile.columns().step_by(self.epilogue.block_outputs()) {
-            let (lines, bias) = packed.block(first / self.epilogue.block_outputs());
+            let (weights, bias) = packed.block(first / self.epilogue.block_outputs());
             for rows in even(tile.rows(), ROWS) {
-                self.kernels.sums_f32(Rows::packed(x, k, rows.clone()), lines, &mut sums);
+                self.kernels.sums_floats(Rows::packed(x, k, rows.clone()), weights, &mut sums);
                 self.finish(bias, first, &mut sums, rows, &mut tile);
             }
         }

@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use super::blocks::{Activations, Step};
 use super::finish::Ending;
+use super::float::{Float, FloatStep};
 use super::nibbles::NibbleStep;
-use super::pack::{BLOCK, F32Line, I8Columns, I8Line, Sums};
+use super::pack::{BLOCK, I8Columns, I8Line, Sums};
 use super::portable;
 use super::quantise::Group;
 use super::rows::{Columns, Rows};
@@ -73,7 +74,7 @@ impl Isa {
     }
 }
 
-/// Rows of activations that a micro-kernel of int8 or f32 weights takes at once; a row of 15 bits counts twice.
+/// Rows of activations that a micro-kernel of int8 or float weights takes at once; a row of 15 bits counts twice.
 pub(super) const ROWS: usize = 6;
 
 /// The same where int8 products are made in tiles: two tiles of rows.
@@ -150,8 +151,13 @@ impl Kernels {
     }
 
     /// Sums over k, in order, of at most [`ROWS`] rows with a block's weights.
-    pub(super) fn sums_f32(self, rows: Rows<'_, f32>, lines: &[F32Line], sums: &mut [Sums]) {
-        dispatch!(self, sums_f32(rows, lines, sums));
+    pub(super) fn sums_floats<F: Float>(
+        self,
+        rows: Rows<'_, f32>,
+        steps: &[FloatStep<F>],
+        sums: &mut [Sums],
+    ) {
+        dispatch!(self, sums_floats(rows, steps, sums));
     }
 
     /// Scaled sums over k of any number of rows with a block of outputs, see [`super::blocks`].

@@ -8,15 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use super::activation::Epilogue;
 use super::blocks::{PackedSteps, SPAN, Step};
+use super::float::Float;
 use super::memory::Memory;
 use super::nibbles::NibbleStep;
-use super::pack::{BLOCK, GROUP, I8Columns, LINES, Packed, PackedF32, PackedI8};
+use super::pack::{BLOCK, GROUP, I8Columns, LINES, Packed, PackedFloats, PackedI8};
 use super::weights::{ActivationBits, check_shape};
 use super::{ComputePool, Linear, LinearShape};
 
 /// The order and meaning of the bytes, and how a checkpoint's numbers become them. It moves with every change of what
 /// [`Linear::bytes`] gives for the same checkpoint: tests here and in `tests/it/kept.rs` hold it against digests.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// The arithmetic that packed weights are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,10 @@ pub const LAYOUT: u32 = 1;
 pub enum PackedFormat {
     /// Full precision.
     F32,
+    /// 16-bit floats.
+    F16,
+    /// 16-bit floats with the range of 32.
+    Bf16,
     /// int8 with a scale an output.
     I8(ActivationBits),
     /// int8 in blocks of 32 inputs.
@@ -49,7 +54,9 @@ impl Linear {
     /// The packed map as bytes of this machine.
     pub fn bytes(&self) -> PackedBytes<&[u8]> {
         let (format, weights, ends) = match &*self.packed {
-            Packed::F32(packed) => (PackedFormat::F32, packed.lines.bytes(), cast(&packed.bias)),
+            Packed::F32(packed) => (PackedFormat::F32, packed.steps.bytes(), cast(&packed.bias)),
+            Packed::F16(packed) => (PackedFormat::F16, packed.steps.bytes(), cast(&packed.bias)),
+            Packed::Bf16(packed) => (PackedFormat::Bf16, packed.steps.bytes(), cast(&packed.bias)),
             Packed::I8(packed) => {
                 (PackedFormat::I8(packed.activations), packed.lines.bytes(), cast(&packed.columns))
             }
@@ -74,15 +81,14 @@ impl Linear {
             return None;
         }
         let blocks = epilogue.order().blocks(shape.n);
-        let lines = |inputs: usize| blocks.checked_mul(shape.k.div_ceil(inputs) * LINES);
+        let lines = blocks.checked_mul(shape.k.div_ceil(GROUP) * LINES);
         let steps = blocks.checked_mul(shape.k.div_ceil(SPAN));
         let packed = match format {
-            PackedFormat::F32 => {
-                let lines = Memory::of(weights, lines(1)?)?;
-                Packed::F32(PackedF32 { lines, bias: numbers(&ends, blocks)? })
-            }
+            PackedFormat::F32 => Packed::F32(floats(weights, &ends, shape.k, blocks)?),
+            PackedFormat::F16 => Packed::F16(floats(weights, &ends, shape.k, blocks)?),
+            PackedFormat::Bf16 => Packed::Bf16(floats(weights, &ends, shape.k, blocks)?),
             PackedFormat::I8(activations) => {
-                let lines = Memory::of(weights, lines(GROUP)?)?;
+                let lines = Memory::of(weights, lines?)?;
                 Packed::I8(PackedI8 { lines, columns: numbers::<I8Columns>(&ends, blocks)?, activations })
             }
             PackedFormat::Blocks(activations) => {
@@ -96,6 +102,12 @@ impl Linear {
         };
         Some(Linear::of(packed, shape, epilogue, pool))
     }
+}
+
+/// The floats of `blocks` blocks of `k` inputs.
+fn floats<F: Float>(weights: Bytes, ends: &[u8], k: usize, blocks: usize) -> Option<PackedFloats<F>> {
+    let steps = Memory::of(weights, blocks.checked_mul(k)?)?;
+    Some(PackedFloats { steps, bias: numbers(ends, blocks)? })
 }
 
 fn cast<T: Pod>(numbers: &[T]) -> &[u8] {

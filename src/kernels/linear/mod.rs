@@ -8,7 +8,7 @@
 //! - `Blocks`: activations are quantised in blocks of 32 inputs, products are summed exactly as integers in the same blocks, and
 //!   each block's sum times both scales is added in order by a fused multiply-add; then the bias is added.
 //! - `Nibbles`: as `Blocks` with weights of 4 bits, and each block's sum of activations times its offset is added too.
-//! - `F32`: one fused multiply-add per input, in order, from zero; then the bias is added.
+//! - `F32`, `F16`, `Bf16`: one fused multiply-add in f32 per input, in order, from zero; then the bias is added.
 //!
 //! The activations of `Blocks` and `Nibbles` keep 8 bits, or 15 where that is too few: in logits, whose order is the answer.
 //!
@@ -25,6 +25,7 @@ mod backward;
 mod blocks;
 mod dense;
 mod finish;
+mod float;
 mod forward;
 mod gate;
 mod isa;

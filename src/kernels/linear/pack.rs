@@ -2,11 +2,13 @@
 //!
 //! Outputs are cut into blocks of 64, padded with zeros. A block is one contiguous stream over k of cache
 //! lines. For int8, four lines hold four inputs of the 64 outputs: line `p` holds outputs `16 p..16 p + 16`, and of each
-//! its four inputs side by side. For f32, four lines hold one input of the 64 outputs.
+//! its four inputs side by side. For floats, a step holds one input of the 64 outputs: four lines of f32, two of the short ones.
 
 use bytemuck::{Pod, Zeroable};
+use half::{bf16, f16};
 
 use super::blocks::{PackedSteps, Step};
+use super::float::{Float, FloatStep};
 use super::memory::Memory;
 use super::nibbles::NibbleStep;
 use super::weights::ActivationBits;
@@ -56,17 +58,11 @@ pub(super) struct Line<T, const N: usize>(pub [T; N]);
 
 /// A line of an int8 block: [LANES][GROUP].
 pub(super) type I8Line = Line<i8, 64>;
-/// A line of an f32 block: [LANES].
-pub(super) type F32Line = Line<f32, LANES>;
 
 // SAFETY: 64 bytes of an alignment of 64, so nothing lies between or behind the numbers, and of these any bits are some.
 unsafe impl Zeroable for I8Line {}
 // SAFETY: as above.
 unsafe impl Pod for I8Line {}
-// SAFETY: as above.
-unsafe impl Zeroable for F32Line {}
-// SAFETY: as above.
-unsafe impl Pod for F32Line {}
 
 /// Sums of a row with a block of outputs.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +76,9 @@ impl Sums {
 /// The packed weights of a linear map.
 #[derive(Debug)]
 pub(super) enum Packed {
-    F32(PackedF32),
+    F32(PackedFloats<f32>),
+    F16(PackedFloats<f16>),
+    Bf16(PackedFloats<bf16>),
     I8(PackedI8),
     Blocks(PackedSteps<Step>),
     Nibbles(PackedSteps<NibbleStep>),
@@ -91,6 +89,8 @@ impl Packed {
     pub(super) fn blocks(&self) -> usize {
         match self {
             Packed::F32(packed) => packed.bias.len(),
+            Packed::F16(packed) => packed.bias.len(),
+            Packed::Bf16(packed) => packed.bias.len(),
             Packed::I8(packed) => packed.columns.len(),
             Packed::Blocks(packed) => packed.blocks(),
             Packed::Nibbles(packed) => packed.blocks(),
@@ -98,10 +98,10 @@ impl Packed {
     }
 }
 
-/// f32 weights, packed.
+/// Floats, packed.
 #[derive(Debug)]
-pub(super) struct PackedF32 {
-    pub(super) lines: Memory<F32Line>,
+pub(super) struct PackedFloats<F> {
+    pub(super) steps: Memory<FloatStep<F>>,
     pub(super) bias: Vec<[f32; BLOCK]>,
 }
 
@@ -123,11 +123,11 @@ pub(super) struct I8Columns {
     pub(super) bias: [f32; BLOCK],
 }
 
-impl PackedF32 {
+impl<F: Float> PackedFloats<F> {
     /// A block's stream and its bias.
-    pub(super) fn block(&self, block: usize) -> (&[F32Line], &[f32; BLOCK]) {
-        let len = self.lines.len() / self.bias.len();
-        (&self.lines[block * len..(block + 1) * len], &self.bias[block])
+    pub(super) fn block(&self, block: usize) -> (&[FloatStep<F>], &[f32; BLOCK]) {
+        let len = self.steps.len() / self.bias.len();
+        (&self.steps[block * len..(block + 1) * len], &self.bias[block])
     }
 }
 

@@ -1,14 +1,13 @@
 //! Packing a map some of its outputs at a time: what some were read into can be gone before the next ones are read.
 
-use half::f16;
+use half::{bf16, f16};
 
 use super::activation::Epilogue;
 use super::blocks::{PackedSteps, SPAN, Step};
+use super::float::{Float, FloatStep};
 use super::memory::Room;
 use super::nibbles::NibbleStep;
-use super::pack::{
-    BLOCK, F32Line, GROUP, I8Columns, I8Line, LANES, LINES, Order, Packed, PackedF32, PackedI8,
-};
+use super::pack::{BLOCK, GROUP, I8Columns, I8Line, LANES, LINES, Order, Packed, PackedFloats, PackedI8};
 use super::weights::{ActivationBits, LinearPart, LinearShape, LinearWeights, check_shape};
 use super::{ComputePool, Linear, LinearError};
 
@@ -28,7 +27,9 @@ pub struct Packing {
 
 #[derive(Debug)]
 enum Rooms {
-    F32(Room<F32Line>),
+    F32(Room<FloatStep<f32>>),
+    F16(Room<FloatStep<f16>>),
+    Bf16(Room<FloatStep<bf16>>),
     I8(Room<I8Line>, Vec<I8Columns>, ActivationBits),
     Blocks(Room<Step>, ActivationBits),
     Nibbles(Room<NibbleStep>, ActivationBits),
@@ -114,7 +115,9 @@ impl Packing {
             return Err(LinearError::Length { what: "outputs", expected: shape.n, got: rows });
         };
         let packed = match weights {
-            Rooms::F32(room) => Packed::F32(PackedF32 { lines: room.done(), bias }),
+            Rooms::F32(room) => Packed::F32(PackedFloats { steps: room.done(), bias }),
+            Rooms::F16(room) => Packed::F16(PackedFloats { steps: room.done(), bias }),
+            Rooms::Bf16(room) => Packed::Bf16(PackedFloats { steps: room.done(), bias }),
             Rooms::I8(room, mut columns, activations) => {
                 columns.iter_mut().zip(bias).for_each(|(columns, bias)| columns.bias = bias);
                 Packed::I8(PackedI8 { lines: room.done(), columns, activations })
@@ -135,7 +138,9 @@ impl Rooms {
     fn of(weights: &LinearWeights, blocks: usize, k: usize) -> Rooms {
         let steps = blocks * k.div_ceil(SPAN);
         match *weights {
-            LinearWeights::F32 { .. } => Rooms::F32(Room::zeroed(blocks * k * LINES)),
+            LinearWeights::F32 { .. } => Rooms::F32(Room::zeroed(blocks * k)),
+            LinearWeights::F16 { .. } => Rooms::F16(Room::zeroed(blocks * k)),
+            LinearWeights::Bf16 { .. } => Rooms::Bf16(Room::zeroed(blocks * k)),
             LinearWeights::I8 { activations, .. } => {
                 let lines = Room::zeroed(blocks * k.div_ceil(GROUP) * LINES);
                 let columns = I8Columns { correction: [0; BLOCK], scale: [0.0; BLOCK], bias: [0.0; BLOCK] };
@@ -151,7 +156,9 @@ impl Rooms {
     /// Elements of all blocks.
     fn len(&mut self) -> usize {
         match self {
-            Rooms::F32(lines) => lines.numbers().len(),
+            Rooms::F32(steps) => steps.numbers().len(),
+            Rooms::F16(steps) => steps.numbers().len(),
+            Rooms::Bf16(steps) => steps.numbers().len(),
             Rooms::I8(lines, ..) => lines.numbers().len(),
             Rooms::Blocks(steps, _) => steps.numbers().len(),
             Rooms::Nibbles(steps, _) => steps.numbers().len(),
@@ -161,7 +168,15 @@ impl Rooms {
     /// Puts a part's weights into their places; `None` where they are of another recipe.
     fn put(&mut self, weights: &LinearWeights, k: usize, places: Places) -> Option<()> {
         match (self, weights) {
-            (Rooms::F32(lines), LinearWeights::F32 { values }) => put_f32(lines.numbers(), values, k, places),
+            (Rooms::F32(steps), LinearWeights::F32 { values }) => {
+                put_floats(steps.numbers(), values, k, places);
+            }
+            (Rooms::F16(steps), LinearWeights::F16 { values }) => {
+                put_floats(steps.numbers(), values, k, places);
+            }
+            (Rooms::Bf16(steps), LinearWeights::Bf16 { values }) => {
+                put_floats(steps.numbers(), values, k, places);
+            }
             (Rooms::I8(lines, columns, expected), LinearWeights::I8 { values, scales, activations })
                 if activations == expected =>
             {
@@ -185,13 +200,11 @@ impl Rooms {
 }
 
 /// `values`: (outputs, k)
-fn put_f32(lines: &mut [F32Line], values: &[f32], k: usize, places: Places) {
+fn put_floats<F: Float>(steps: &mut [FloatStep<F>], values: &[F], k: usize, places: Places) {
     for (row, weights) in values.chunks_exact(k).enumerate() {
-        let (stream, _, column) = places.of(lines, row);
+        let (steps, _, column) = places.of(steps, row);
         let (line, lane) = (column / LANES, column % LANES);
-        for (step, &weight) in weights.iter().enumerate() {
-            stream[step * LINES + line].0[lane] = weight;
-        }
+        steps.iter_mut().zip(weights).for_each(|(step, &weight)| step.0[line][lane] = weight);
     }
 }
 

@@ -4,8 +4,9 @@
 pub(super) use super::blocks::quantise_step;
 use super::blocks::{Activations, GROUPS, Step};
 pub(super) use super::finish::finish;
+use super::float::{Float, FloatStep};
 use super::nibbles::{NibbleStep, PAIRS};
-use super::pack::{BLOCK, F32Line, GROUP, I8Columns, I8Line, LANES, LINES, Sums};
+use super::pack::{BLOCK, GROUP, I8Columns, I8Line, LINES, Sums};
 use super::quantise::Group;
 pub(super) use super::quantise::quantise_row;
 use super::rows::{Columns, Rows};
@@ -24,15 +25,13 @@ pub(super) fn sums_i8(rows: Rows<'_, Group>, lines: &[I8Line], _next: &[I8Line],
     }
 }
 
-/// See [`super::isa::Kernels::sums_f32`].
-pub(super) fn sums_f32(rows: Rows<'_, f32>, lines: &[F32Line], sums: &mut [Sums]) {
+/// See [`super::isa::Kernels::sums_floats`].
+pub(super) fn sums_floats<F: Float>(rows: Rows<'_, f32>, steps: &[FloatStep<F>], sums: &mut [Sums]) {
     for (row, sums) in rows.iter().zip(sums) {
         *sums = Sums::ZERO;
-        for (&x, step) in row.iter().zip(lines.chunks_exact(LINES)) {
-            for (sums, line) in sums.0.chunks_exact_mut(LANES).zip(step) {
-                for (sum, &w) in sums.iter_mut().zip(&line.0) {
-                    *sum = x.mul_add(w, *sum);
-                }
+        for (&x, FloatStep(weights)) in row.iter().zip(steps) {
+            for (sum, weight) in sums.0.iter_mut().zip(weights.as_flattened()) {
+                *sum = x.mul_add(weight.widen(), *sum);
             }
         }
     }

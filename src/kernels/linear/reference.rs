@@ -15,6 +15,8 @@ pub(super) fn forward(
         for j in 0..shape.n {
             let product = match weights {
                 LinearWeights::F32 { values } => dot_f32(x, &values[j * shape.k..][..shape.k]),
+                LinearWeights::F16 { values } => dot_f32(x, &values[j * shape.k..][..shape.k]),
+                LinearWeights::Bf16 { values } => dot_f32(x, &values[j * shape.k..][..shape.k]),
                 LinearWeights::I8 { values, scales, activations } => {
                     let (q, scale) = quantise(x, *activations);
                     let sum: i64 = q
@@ -52,8 +54,8 @@ pub(super) fn forward(
 }
 
 /// One fused multiply-add per input, in order, from zero.
-fn dot_f32(x: &[f32], weights: &[f32]) -> f32 {
-    x.iter().zip(weights).fold(0.0, |sum, (&x, &w)| x.mul_add(w, sum))
+fn dot_f32<F: Copy + Into<f32>>(x: &[f32], weights: &[F]) -> f32 {
+    x.iter().zip(weights).fold(0.0, |sum, (&x, &w)| x.mul_add(w.into(), sum))
 }
 
 /// Activations that share a scale, as integers, and that scale.

@@ -1,9 +1,10 @@
 //! Weights as they come from a file: row-major, one row per output, before packing.
 
-use half::f16;
+use half::{bf16, f16};
 use serde::{Deserialize, Serialize};
 
 use super::blocks::SPAN;
+use super::float::Float;
 use super::{Epilogue, LinearError};
 
 /// 1.5 * 2^52. Adding it rounds to an integer, ties to even, and leaves the integer in the low bits, two's complement.
@@ -56,6 +57,16 @@ pub enum LinearWeights {
         /// (n, k)
         values: Vec<f32>,
     },
+    /// As `F32`, held in 16-bit floats: their products are f32's, for half the memory.
+    F16 {
+        /// (n, k)
+        values: Vec<f16>,
+    },
+    /// As `F32`, held in 16-bit floats with the range of 32.
+    Bf16 {
+        /// (n, k)
+        values: Vec<bf16>,
+    },
     /// int8 with one scale per output: exact integer sums, scaled once.
     I8 {
         /// (n, k)
@@ -95,6 +106,8 @@ impl LinearWeights {
             |numbers: &[f16], index: usize| numbers[index / k * k.div_ceil(SPAN) + index % k / SPAN].to_f32();
         match self {
             LinearWeights::F32 { values } => values.clone(),
+            LinearWeights::F16 { values } => wide(values),
+            LinearWeights::Bf16 { values } => wide(values),
             LinearWeights::I8 { values, scales, .. } => {
                 let rows = values.chunks_exact(k).zip(scales);
                 rows.flat_map(|(row, scale)| row.iter().map(move |&v| f32::from(v) * scale)).collect()
@@ -166,6 +179,8 @@ impl LinearWeights {
     pub(super) fn check(&self, shape: LinearShape) -> Result<(), LinearError> {
         match self {
             LinearWeights::F32 { values } => check_values(values, shape),
+            LinearWeights::F16 { values } => check_values(values, shape),
+            LinearWeights::Bf16 { values } => check_values(values, shape),
             LinearWeights::I8 { values, scales, .. } => {
                 check_shape(shape)?;
                 check_length("weights", values.len(), shape.n * shape.k)?;
@@ -241,6 +256,8 @@ impl LinearPart {
     fn append(&mut self, part: LinearPart, index: usize) -> Result<(), LinearError> {
         match (&mut self.weights, part.weights) {
             (LinearWeights::F32 { values }, LinearWeights::F32 { values: more }) => values.extend(more),
+            (LinearWeights::F16 { values }, LinearWeights::F16 { values: more }) => values.extend(more),
+            (LinearWeights::Bf16 { values }, LinearWeights::Bf16 { values: more }) => values.extend(more),
             (
                 LinearWeights::I8 { values, scales, activations },
                 LinearWeights::I8 { values: more, scales: more_scales, activations: same },
@@ -298,7 +315,11 @@ pub(super) fn check_shape(shape: LinearShape) -> Result<(), LinearError> {
     Ok(())
 }
 
-fn check_values(values: &[f32], shape: LinearShape) -> Result<(), LinearError> {
+fn wide<F: Float>(values: &[F]) -> Vec<f32> {
+    values.iter().map(|value| value.widen()).collect()
+}
+
+fn check_values<F: Float>(values: &[F], shape: LinearShape) -> Result<(), LinearError> {
     check_shape(shape)?;
     check_length("weights", values.len(), shape.n * shape.k)?;
     check_finite("weights", values)
@@ -307,19 +328,16 @@ fn check_values(values: &[f32], shape: LinearShape) -> Result<(), LinearError> {
 /// A number a block of inputs.
 fn check_columns(what: &'static str, numbers: &[f16], shape: LinearShape) -> Result<(), LinearError> {
     check_length(what, numbers.len(), shape.n * shape.k.div_ceil(SPAN))?;
-    match numbers.iter().position(|number| !number.is_finite()) {
-        Some(index) => Err(LinearError::NotFinite { what, index, value: numbers[index].to_f32() }),
-        None => Ok(()),
-    }
+    check_finite(what, numbers)
 }
 
 fn check_length(what: &'static str, got: usize, expected: usize) -> Result<(), LinearError> {
     if got == expected { Ok(()) } else { Err(LinearError::Length { what, expected, got }) }
 }
 
-fn check_finite(what: &'static str, values: &[f32]) -> Result<(), LinearError> {
-    match values.iter().position(|value| !value.is_finite()) {
-        Some(index) => Err(LinearError::NotFinite { what, index, value: values[index] }),
+fn check_finite<F: Float>(what: &'static str, values: &[F]) -> Result<(), LinearError> {
+    match values.iter().position(|value| !value.widen().is_finite()) {
+        Some(index) => Err(LinearError::NotFinite { what, index, value: values[index].widen() }),
         None => Ok(()),
     }
 }

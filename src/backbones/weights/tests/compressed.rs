@@ -70,7 +70,7 @@ fn bytes_scales_and_bits_come_as_the_groups_say() {
     assert_eq!(weights.linear(&second).unwrap(), expected);
     assert_eq!(
         weights.linear(&MatrixRows::all("plain", (1, 1))).unwrap(),
-        RawLinear::F32 { values: vec![2.0] }
+        RawLinear::Floats(Floats::F32(vec![2.0]))
     );
     assert_eq!(
         weights.embedding(&MatrixRows::all("shared", (2, 3))).unwrap(),

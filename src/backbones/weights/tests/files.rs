@@ -32,7 +32,7 @@ fn floats_come_as_stored() {
     assert_eq!(weights.tensor_f32("a.weight", &[2, 3]).unwrap(), [1.0, -2.0, 0.5, 3.25, 0.0, -0.0]);
     assert_eq!(weights.tensor_f32("half", &[2]).unwrap(), [1.5, -2.0]);
     assert_eq!(weights.tensor_f32("brain", &[2]).unwrap(), [1.5, -2.0]);
-    let expected = RawLinear::F32 { values: vec![1.0, -2.0, 0.5, 3.25, 0.0, -0.0] };
+    let expected = RawLinear::Floats(Floats::F32(vec![1.0, -2.0, 0.5, 3.25, 0.0, -0.0]));
     assert_eq!(weights.linear(&MatrixRows::all("a", (2, 3))).unwrap(), expected);
     assert!(weights.contains("a.weight") && !weights.contains("b.weight"));
     assert_eq!(weights.tensors().map(|t| t.bytes).sum::<usize>(), 24 + 4 + 4 + 8);

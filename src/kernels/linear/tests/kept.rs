@@ -103,7 +103,7 @@ fn the_order_of_bytes_moves_only_with_the_layouts_number() {
             hash.update(ends);
         }
     }
-    let expected = (1, "c974443d338f5d34");
+    let expected = (2, "4b4f986feccbb062");
     assert_eq!(
         (LAYOUT, &hex(&hash.finalize())[..16]),
         expected,

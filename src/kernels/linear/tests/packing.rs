@@ -13,6 +13,8 @@ fn outputs_of(weights: &LinearWeights, k: usize, rows: Range<usize>) -> LinearWe
     let blocks = k.div_ceil(32);
     match weights {
         LinearWeights::F32 { values } => LinearWeights::F32 { values: of(values, k, &rows) },
+        LinearWeights::F16 { values } => LinearWeights::F16 { values: of(values, k, &rows) },
+        LinearWeights::Bf16 { values } => LinearWeights::Bf16 { values: of(values, k, &rows) },
         LinearWeights::I8 { values, scales, activations } => LinearWeights::I8 {
             values: of(values, k, &rows),
             scales: of(scales, 1, &rows),
