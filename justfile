@@ -112,6 +112,13 @@ sanitize:
     RUSTFLAGS=-Zsanitizer=address cargo +nightly test --locked --lib --target "$(rustc -vV | sed -n 's/^host: //p')" \
         --target-dir target/sanitize -- kernels:: --skip heap::
 
+# The kernels' tests of plain Rust and of threads under Miri, which finds what no result shows: reads of nothing, races, aliases that
+# Rust forbids (needs a nightly toolchain with miri; half an hour at first)
+miri:
+    MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --locked --lib --target-dir target/miri -- \
+        kernels::linear::tests kernels::pool kernels::ragged_attention::tests kernels::dept_embed::tests kernels::norm::tests \
+        kernels::rope::tests kernels::best::tests kernels::floats kernels::simd kernels::soft_cap kernels::indices
+
 # The image: built for real, listed, and run with limits, alone and as a pod (buildah and podman from Debian)
 image:
     tests/deploy/image.sh
@@ -144,4 +151,4 @@ ci:
     .ci/run
 
 # CI and everything that takes too long for it
-full: ci (openapi "60") sanitize real-models clients lm-eval collector image image-cuda policy scale-out stuck bench streams bench-all
+full: ci (openapi "60") sanitize miri real-models clients lm-eval collector image image-cuda policy scale-out stuck bench streams bench-all

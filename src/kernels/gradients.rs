@@ -3,13 +3,14 @@
 use std::num::NonZeroUsize;
 
 use candle_core::{Device, Result, Tensor, Var};
-use half::f16;
+use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::{
     cross_entropy::CrossEntropy,
     dept_embed::{DeltaRow, EmbeddingTable, Row, RowTable, TrainedPair, TrainedSlot, dept_embed_tracked},
     linear::{Activation, ActivationBits, Gate, Linear, LinearPart, LinearShape, LinearWeights},
+    miri::runs,
     norm::Norm,
     pool::ComputePool,
     ragged_attention::{Attention, BiasShape, Direction, HeadShape, Keys, RelativeBias, Span},
@@ -89,7 +90,7 @@ fn spans(lengths: &[usize], causal: bool) -> Vec<Span<'static>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(runs(12))]
 
     #[test]
     fn linear(rows in 1usize..9, n in 1usize..70, k in 1usize..70) {
@@ -122,7 +123,7 @@ proptest! {
     }
 
     #[test]
-    fn linear_in_blocks_has_the_gradient_of_its_widened_twin(rows in 1usize..5, n in 1usize..50, k in 1usize..100) {
+    fn linear_of_other_formats_has_the_gradient_of_its_widened_twin(rows in 1usize..5, n in 1usize..50, k in 1usize..100) {
         let shape = LinearShape { n, k };
         let blocks = LinearWeights::quantise_blocks(&noise(n * k, 4), shape, ActivationBits::Fifteen).unwrap();
         let numbers = |seed| noise(n * k.div_ceil(32), seed).into_iter().map(f16::from_f32).collect();
@@ -137,7 +138,9 @@ proptest! {
             let gradient = sum.backward().unwrap().get(x.as_tensor()).unwrap().flatten_all().unwrap();
             gradient.to_vec1::<f32>().unwrap()
         };
-        for weights in [blocks, nibbles] {
+        let brains = LinearWeights::Bf16 { values: noise(n * k, 8).into_iter().map(bf16::from_f32).collect() };
+        let halves = LinearWeights::F16 { values: noise(n * k, 9).into_iter().map(f16::from_f32).collect() };
+        for weights in [blocks, nibbles, brains, halves] {
             let wide = LinearWeights::F32 { values: weights.widen(k) };
             prop_assert_eq!(gradient(weights), gradient(wide));
         }

@@ -17,6 +17,8 @@ pub mod heap;
 mod indices;
 pub mod linear;
 pub mod matmul;
+#[cfg(test)]
+mod miri;
 pub mod norm;
 mod place;
 pub mod pool;

@@ -211,6 +211,7 @@ pub(crate) fn tanh(x: f32) -> f32 {
 mod tests {
     use super::*;
 
+    #[cfg_attr(miri, ignore = "takes minutes under Miri")]
     #[test]
     fn exp_is_close_everywhere() {
         for i in -86_900..87_900 {
@@ -222,6 +223,7 @@ mod tests {
         assert!(exp(f32::NEG_INFINITY) < 2e-38);
     }
 
+    #[cfg_attr(miri, ignore = "takes minutes under Miri")]
     #[test]
     fn tanh_is_close_everywhere_and_odd() {
         for i in 0..20_000 {

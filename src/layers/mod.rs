@@ -16,6 +16,6 @@ pub use decoder_block::{CausalAttention, DecoderBlock, Rotary, RowPlaces};
 pub use loader::{LoadError, Loader, NormKind, Part};
 pub use mlp::{Mlp, MlpShape};
 pub use packed_file::{PackedFile, PackedFileError};
-pub use packed_parts::{PackedPart, PackedParts, TableBlocks};
+pub use packed_parts::{PackedPart, PackedParts, TableRows};
 pub use recipe::Recipe;
 pub use stored::Stored;

@@ -16,11 +16,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::packed_parts::{PackedPart, TableBlocks};
+use super::packed_parts::{PackedPart, TableRows};
 use crate::{
     backbones::weights::map_file,
     kernels::{
-        dept_embed::BlockFormat,
+        dept_embed::RowFormat,
         linear::{LinearShape, PackedBytes, PackedFormat},
     },
 };
@@ -73,7 +73,7 @@ struct Index {
 #[serde(rename_all = "snake_case")]
 enum Entry {
     Map { format: PackedFormat, n: usize, k: usize, weights: Range<usize>, ends: Range<usize> },
-    Table { format: BlockFormat, vocab: usize, hidden: usize, rows: Range<usize> },
+    Table { format: RowFormat, vocab: usize, hidden: usize, rows: Range<usize> },
 }
 
 impl Entry {
@@ -111,9 +111,9 @@ impl PackedFile {
     }
 
     /// The table of this name, likewise.
-    pub(super) fn table(&self, name: &str) -> Option<(TableBlocks, Bytes)> {
+    pub(super) fn table(&self, name: &str) -> Option<(TableRows, Bytes)> {
         let &Entry::Table { format, vocab, hidden, ref rows } = self.parts.get(name)? else { return None };
-        Some((TableBlocks { format, vocab, hidden }, self.bytes.slice(rows.clone())))
+        Some((TableRows { format, vocab, hidden }, self.bytes.slice(rows.clone())))
     }
 
     /// Writes `parts` for `key` to `path`: beside it first, renamed when all of it is on the disk, so that nobody ever sees a part.
@@ -171,7 +171,7 @@ fn write_all(path: &Path, key: &str, parts: &[(String, PackedPart)]) -> io::Resu
                 let PackedBytes { format, shape: LinearShape { n, k }, weights, ends } = linear.bytes();
                 Entry::Map { format, n, k, weights: out.part(weights)?, ends: out.part(ends)? }
             }
-            PackedPart::Table(TableBlocks { format, vocab, hidden }, rows) => {
+            PackedPart::Table(TableRows { format, vocab, hidden }, rows) => {
                 Entry::Table { format: *format, vocab: *vocab, hidden: *hidden, rows: out.part(rows)? }
             }
         };

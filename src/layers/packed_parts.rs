@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::PackedFile;
 use crate::kernels::{
-    dept_embed::{BlockFormat, EmbeddingTable, TableError},
+    dept_embed::{EmbeddingTable, RowFormat, TableError},
     linear::{Epilogue, Linear, LinearShape},
     pool::ComputePool,
 };
@@ -29,14 +29,14 @@ pub enum PackedPart {
     /// A linear map.
     Map(Linear),
     /// A table in blocks, its rows' bytes.
-    Table(TableBlocks, Bytes),
+    Table(TableRows, Bytes),
 }
 
 /// What the bytes of a table in blocks are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TableBlocks {
+pub struct TableRows {
     /// How a row is read.
-    pub format: BlockFormat,
+    pub format: RowFormat,
     /// Rows.
     pub vocab: usize,
     /// Elements of a row.
@@ -81,7 +81,7 @@ impl PackedParts {
     pub(super) fn table(
         &self,
         module: &str,
-        blocks: TableBlocks,
+        blocks: TableRows,
         read: impl FnOnce() -> Bytes,
     ) -> Result<EmbeddingTable, TableError> {
         let name = format!("{module} as a table");

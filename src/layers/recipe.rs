@@ -12,14 +12,14 @@ use crate::{
 pub enum Recipe {
     /// As stored: 8-bit checkpoints stay 8-bit; of the block formats of GGUF, Q4_0, Q4_1 and Q4_K stay 4-bit, Q8_0 stays
     /// 8-bit, the others become bytes in blocks of 32, all of them with 8-bit activations but for logits; floats
-    /// compute in f32.
+    /// stay as they are, and compute in f32.
     #[default]
     Stored,
     /// As stored, with 15-bit activations where the weights are in blocks: nearly the result of `F32`.
     Fine,
     /// Everything computes in f32, weights of few bits widened: the exact twin to compare with.
     F32,
-    /// Everything in 8-bit weights with 15-bit activations; f32 weights are rounded, an output row a scale.
+    /// Everything in 8-bit weights with 15-bit activations; floats are rounded, an output row a scale.
     I8,
 }
 

@@ -89,7 +89,7 @@ fn part_pairs<T: Copy>(values: &[T], k: usize, dim: usize) -> Vec<T> {
 
 #[cfg(test)]
 mod tests {
-    use half::f16;
+    use half::{bf16, f16};
 
     use super::*;
 
@@ -101,6 +101,18 @@ mod tests {
         let expected = [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15];
         assert_eq!(part_pairs(&rows, 2, 4), expected);
         assert_eq!(part_pairs(&[0, 1, 2, 3], 1, 4), [0, 2, 1, 3]);
+        let brains = |order: [f32; 4]| Floats::Bf16(order.map(bf16::from_f32).to_vec());
+        let halves = |order: [f32; 4]| Floats::F16(order.map(f16::from_f32).to_vec());
+        let pairs = Stored::NeighbourPairs { dim: 4 };
+        for floats in [brains, halves] as [fn([f32; 4]) -> Floats; 2] {
+            let (stored, expected) = (floats([0.0, 1.0, 2.0, 3.0]), floats([0.0, 2.0, 1.0, 3.0]));
+            assert_eq!(
+                pairs.ordered(RawLinear::Floats(stored.clone()), 1),
+                RawLinear::Floats(expected.clone())
+            );
+            // Two rows of two.
+            assert_eq!(transposed(stored, 2), expected);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     loader::{Group, LoadError, Loader, Part, strip},
-    packed_parts::{TableBlocks, Wanted},
+    packed_parts::{TableRows, Wanted},
     recipe::{bytes, nibbles},
     stored::Stored,
 };
@@ -44,7 +44,7 @@ impl Loader<'_> {
     ) -> Result<Result<EmbeddingTable, TableError>, WeightsError> {
         if let Some((format, bytes)) = self.weights.rows(module, vocab, d)? {
             let read = || Bytes::copy_from_slice(bytes);
-            return Ok(self.packed.table(module, TableBlocks { format, vocab, hidden: d }, read));
+            return Ok(self.packed.table(module, TableRows { format, vocab, hidden: d }, read));
         }
         Ok(match self.weights.embedding(&MatrixRows::all(module, (vocab, d)))? {
             RawEmbedding::Floats(floats) => EmbeddingTable::f32(vocab, d, floats.widened()),

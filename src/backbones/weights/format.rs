@@ -1,4 +1,4 @@
-//! Number formats of stored tensors, and their way to `f32`.
+//! Number formats of stored tensors, and their way to floats.
 
 use candle_core::{
     Device,
@@ -105,28 +105,20 @@ impl Format {
         (elements / block).checked_mul(size)
     }
 
-    /// The values as the floats that they are stored in, of blocks as `f32`; otherwise as [`Format::to_f32`].
+    /// The values as the floats that they are stored in, those of blocks as `f32`; `None` where the format needs more than its
+    /// bytes. `bytes` is exactly [`Format::bytes`] long and lies at a multiple of 8, or whole rows behind one.
     pub(super) fn to_floats(&self, bytes: &[u8], shape: &[usize]) -> Option<Floats> {
         let pairs = || bytes.as_chunks::<2>().0.iter();
         Some(match self {
+            Self::F32 => {
+                Floats::F32(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+            }
             Self::F16 => Floats::F16(pairs().map(|b| f16::from_le_bytes(*b)).collect()),
             Self::Bf16 => Floats::Bf16(pairs().map(|b| bf16::from_le_bytes(*b)).collect()),
-            Self::F32 | Self::I8 | Self::Ggml(_) | Self::Other(_) => Floats::F32(self.to_f32(bytes, shape)?),
-        })
-    }
-
-    /// The values as `f32`; `None` where the format needs more than its bytes. `bytes` is exactly
-    /// [`Format::bytes`] long and lies at a multiple of 8, or whole rows behind one.
-    pub(super) fn to_f32(&self, bytes: &[u8], shape: &[usize]) -> Option<Vec<f32>> {
-        let pairs = || bytes.as_chunks::<2>().0.iter();
-        Some(match self {
-            Self::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-            Self::F16 => pairs().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
-            Self::Bf16 => pairs().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
             Self::Ggml(kind) => {
                 let tensor = qtensor_from_ggml(*kind, bytes, shape.to_vec(), &Device::Cpu).ok()?;
                 let flat = tensor.dequantize(&Device::Cpu).ok()?.flatten_all().ok()?;
-                flat.to_vec1().ok()?
+                Floats::F32(flat.to_vec1().ok()?)
             }
             Self::I8 | Self::Other(_) => return None,
         })

@@ -116,7 +116,7 @@ impl Weights {
         let values = self.matrix(wanted)?.1.iter().map(|&byte| byte.cast_signed()).collect();
         let tensor = format!("{}_scale", wanted.name());
         let (entry, bytes) = self.shaped(&tensor, &[wanted.shape.0, 1])?;
-        let scales = entry.f32s(&tensor, wanted.part(bytes), &[wanted.rows.len(), 1])?;
+        let scales = entry.floats(&tensor, wanted.part(bytes), &[wanted.rows.len(), 1])?.widened();
         match scales.iter().position(|scale| !scale.is_finite() || *scale < 0.0) {
             Some(at) => Err(WeightsError::Scale { tensor, row: wanted.rows.start + at, value: scales[at] }),
             None => Ok((values, scales)),

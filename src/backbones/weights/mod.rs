@@ -36,7 +36,7 @@ pub use metadata::{Metadata, Value};
 use quantization::Quantization;
 
 use super::digest::hex;
-use crate::kernels::dept_embed::BlockFormat;
+use crate::kernels::dept_embed::RowFormat;
 
 #[cfg(test)]
 mod tests;
@@ -118,22 +118,13 @@ struct Entry {
 }
 
 impl Entry {
-    /// The tensor's bytes, or whole rows of them, as `f32`.
-    fn f32s(&self, name: &str, bytes: &[u8], shape: &[usize]) -> Result<Vec<f32>, WeightsError> {
-        self.format.to_f32(bytes, shape).ok_or_else(|| self.no_floats(name))
-    }
-
-    /// The same as the floats that they are stored in.
+    /// The tensor's bytes, or whole rows of them, as the floats that they are stored in.
     fn floats(&self, name: &str, bytes: &[u8], shape: &[usize]) -> Result<Floats, WeightsError> {
-        self.format.to_floats(bytes, shape).ok_or_else(|| self.no_floats(name))
-    }
-
-    fn no_floats(&self, name: &str) -> WeightsError {
-        WeightsError::Dtype {
+        self.format.to_floats(bytes, shape).ok_or_else(|| WeightsError::Dtype {
             tensor: name.to_owned(),
             expected: "F32, F16, BF16 or a GGUF block format",
             found: self.format.name(),
-        }
+        })
     }
 }
 
@@ -216,8 +207,7 @@ impl Weights {
     /// # Errors
     /// When it is missing, has another shape, or is stored as something that isn't a float.
     pub fn tensor_f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, WeightsError> {
-        let (entry, bytes) = self.shaped(name, shape)?;
-        entry.f32s(name, bytes, shape)
+        Ok(self.tensor_floats(name, shape)?.widened())
     }
 
     /// The tensor in the floats that it is stored in; of a GGML block format as `f32`.
@@ -233,21 +223,16 @@ impl Weights {
     ///
     /// # Errors
     /// When it is missing or has another shape.
-    pub fn rows(
-        &self,
-        module: &str,
-        n: usize,
-        d: usize,
-    ) -> Result<Option<(BlockFormat, &[u8])>, WeightsError> {
+    pub fn rows(&self, module: &str, n: usize, d: usize) -> Result<Option<(RowFormat, &[u8])>, WeightsError> {
         let (entry, bytes) = self.shaped(&format!("{module}.weight"), &[n, d])?;
-        let whole_blocks = d.is_multiple_of(BlockFormat::SPAN);
+        let whole_blocks = d.is_multiple_of(RowFormat::SPAN);
         Ok(match entry.format {
-            Format::Ggml(GgmlDType::Q8_0) => Some((BlockFormat::Q8_0, bytes)),
-            Format::Ggml(GgmlDType::Q4_0) => Some((BlockFormat::Q4_0, bytes)),
-            Format::Ggml(GgmlDType::Q4_1) => Some((BlockFormat::Q4_1, bytes)),
-            Format::F16 if whole_blocks => Some((BlockFormat::F16, bytes)),
-            Format::Bf16 if whole_blocks => Some((BlockFormat::Bf16, bytes)),
-            // K-quants have blocks of 256, others are rare.
+            Format::Ggml(GgmlDType::Q8_0) => Some((RowFormat::Q8_0, bytes)),
+            Format::Ggml(GgmlDType::Q4_0) => Some((RowFormat::Q4_0, bytes)),
+            Format::Ggml(GgmlDType::Q4_1) => Some((RowFormat::Q4_1, bytes)),
+            Format::F16 if whole_blocks => Some((RowFormat::F16, bytes)),
+            Format::Bf16 if whole_blocks => Some((RowFormat::Bf16, bytes)),
+            // f32 and bytes have tables of their own; K-quants have blocks of 256, other blocks are rare.
             _ => None,
         })
     }

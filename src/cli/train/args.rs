@@ -144,8 +144,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "error")]
     pub(super) truncate: TooLong,
 
-    /// How the frozen weights are held while training. f32 is exact; auto, fine and i8 train through the 8-bit arithmetic
-    /// that serves, in a quarter of the memory
+    /// How the frozen weights are held while training. f32 is exact; auto and fine train through the arithmetic that serves,
+    /// where the model's file has 8 bits in a quarter of the memory; i8 rounds other files to 8 bits
     #[arg(long, value_enum, value_name = "DTYPE", default_value = "f32")]
     pub(super) train_dtype: Dtype,
 

@@ -35,7 +35,7 @@ pub use backward::{TrainedPair, TrainedSlot, dept_embed_tracked};
 pub use cuda::Held;
 pub use placed::{Adapters, PlacedTable};
 pub use residents::{AdapterSource, Claim, Prefetch, ResidentAdapters, ResidentUse, Wanted};
-pub use row_blocks::BlockFormat;
+pub use row_blocks::RowFormat;
 pub use rows::{DeltaRow, Row, RowTable};
 use table::TableShape;
 pub use table::{EmbeddingTable, TableError};

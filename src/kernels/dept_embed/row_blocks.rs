@@ -5,12 +5,12 @@ use half::{bf16, f16, slice::HalfFloatSliceExt};
 use serde::{Deserialize, Serialize};
 
 /// Elements of a row that are read together.
-pub(super) const SPAN: usize = BlockFormat::SPAN;
+pub(super) const SPAN: usize = RowFormat::SPAN;
 
 /// A format that a table is read in, 32 elements of a row at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum BlockFormat {
+pub enum RowFormat {
     /// A scale, then 32 signed bytes.
     Q8_0,
     /// A scale, then 16 bytes: levels of 0 to 15 that stand for -8 to 7.
@@ -23,17 +23,17 @@ pub enum BlockFormat {
     Bf16,
 }
 
-impl BlockFormat {
+impl RowFormat {
     /// Elements of a block, of which rows are a whole number.
     pub const SPAN: usize = 32;
 
     /// Bytes of 32 elements.
     pub const fn block_bytes(self) -> usize {
         match self {
-            BlockFormat::Q8_0 => 34,
-            BlockFormat::Q4_0 => 18,
-            BlockFormat::Q4_1 => 20,
-            BlockFormat::F16 | BlockFormat::Bf16 => 64,
+            RowFormat::Q8_0 => 34,
+            RowFormat::Q4_0 => 18,
+            RowFormat::Q4_1 => 20,
+            RowFormat::F16 | RowFormat::Bf16 => 64,
         }
     }
 }
@@ -41,7 +41,7 @@ impl BlockFormat {
 /// The rows of a table in blocks. An element is `(level * scale + offset) * factor`, rounded at each step, or `float * factor`.
 #[derive(Clone)]
 pub(super) struct RowBlocks {
-    pub format: BlockFormat,
+    pub format: RowFormat,
     /// Whole blocks, rows one behind the other.
     pub bytes: Bytes,
     pub factor: f32,
@@ -54,11 +54,11 @@ impl RowBlocks {
         let row = &self.bytes[token * (out.len() / SPAN) * size..];
         for (block, out) in row.chunks_exact(size).zip(out.as_chunks_mut().0) {
             match self.format {
-                BlockFormat::Q8_0 => self.bytes_of(half(block, 0), &block[2..], out),
-                BlockFormat::Q4_0 => self.halves_of(half(block, 0), -8.0 * half(block, 0), &block[2..], out),
-                BlockFormat::Q4_1 => self.halves_of(half(block, 0), half(block, 2), &block[4..], out),
-                BlockFormat::F16 => self.floats_of(block, f16::from_le_bytes, out),
-                BlockFormat::Bf16 => self.floats_of(block, bf16::from_le_bytes, out),
+                RowFormat::Q8_0 => self.bytes_of(half(block, 0), &block[2..], out),
+                RowFormat::Q4_0 => self.halves_of(half(block, 0), -8.0 * half(block, 0), &block[2..], out),
+                RowFormat::Q4_1 => self.halves_of(half(block, 0), half(block, 2), &block[4..], out),
+                RowFormat::F16 => self.floats_of(block, f16::from_le_bytes, out),
+                RowFormat::Bf16 => self.floats_of(block, bf16::from_le_bytes, out),
             }
         }
     }

@@ -3,7 +3,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::row_blocks::{BlockFormat, RowBlocks, SPAN};
+use super::row_blocks::{RowBlocks, RowFormat, SPAN};
 
 /// Why numbers do not make an embedding table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -76,12 +76,7 @@ impl EmbeddingTable {
     ///
     /// # Errors
     /// When they are not as many as the shape asks for, or a row isn't whole blocks.
-    pub fn blocks(
-        vocab: usize,
-        hidden: usize,
-        format: BlockFormat,
-        bytes: Bytes,
-    ) -> Result<Self, TableError> {
+    pub fn blocks(vocab: usize, hidden: usize, format: RowFormat, bytes: Bytes) -> Result<Self, TableError> {
         let blocks = bytes.len() / format.block_bytes();
         let (values, needed) = (blocks * SPAN, vocab.saturating_mul(hidden) / SPAN);
         let found = TableError { vocab, hidden, values, scales: blocks, needed };

@@ -4,7 +4,7 @@
 //! give in f32, and the short ones take half the memory and half the reading.
 
 use bytemuck::{Pod, Zeroable};
-use half::{bf16, f16};
+use half::{bf16, f16, slice::HalfFloatSliceExt};
 
 use super::pack::{LANES, LINES};
 
@@ -17,35 +17,57 @@ pub(super) enum FloatKind {
 }
 
 /// A float that weights are held as.
-pub(super) trait Float: Pod + Send + Sync + std::fmt::Debug {
+///
+/// # Safety
+/// `KIND` is the kind that it is: kernels load as many bytes as that one has.
+pub(super) unsafe trait Float: Pod + Send + Sync + std::fmt::Debug {
     /// Which one it is.
     const KIND: FloatKind;
 
-    /// The same number in 32 bits.
-    fn widen(self) -> f32;
+    /// The same numbers in 32 bits, in a place that is as long.
+    fn widen(numbers: &[Self], to: &mut [f32]);
+
+    /// Whether it is neither infinite nor NaN.
+    fn is_finite(self) -> bool;
 }
 
-impl Float for f32 {
+// SAFETY: it is that kind.
+unsafe impl Float for f32 {
     const KIND: FloatKind = FloatKind::F32;
 
-    fn widen(self) -> f32 {
-        self
+    #[inline(always)]
+    fn widen(numbers: &[f32], to: &mut [f32]) {
+        to.copy_from_slice(numbers);
+    }
+
+    fn is_finite(self) -> bool {
+        f32::is_finite(self)
     }
 }
 
-impl Float for f16 {
+// SAFETY: it is that kind.
+unsafe impl Float for f16 {
     const KIND: FloatKind = FloatKind::F16;
 
-    fn widen(self) -> f32 {
-        self.to_f32()
+    fn widen(numbers: &[f16], to: &mut [f32]) {
+        numbers.convert_to_f32_slice(to);
+    }
+
+    fn is_finite(self) -> bool {
+        f16::is_finite(self)
     }
 }
 
-impl Float for bf16 {
+// SAFETY: it is that kind.
+unsafe impl Float for bf16 {
     const KIND: FloatKind = FloatKind::Bf16;
 
-    fn widen(self) -> f32 {
-        self.to_f32()
+    fn widen(numbers: &[bf16], to: &mut [f32]) {
+        numbers.convert_to_f32_slice(to);
+    }
+
+    fn is_finite(self) -> bool {
+        bf16::is_finite(self)
     }
 }
 

@@ -15,9 +15,9 @@ use super::weights::ActivationBits;
 
 /// Outputs in a block.
 pub(super) const BLOCK: usize = 64;
-/// Cache lines in which a block's outputs advance by one step of k.
+/// Vectors of outputs in a block: cache lines, but for floats of 16 bits, of which one holds two.
 pub(super) const LINES: usize = 4;
-/// Outputs in a line.
+/// Outputs in a vector.
 pub(super) const LANES: usize = BLOCK / LINES;
 /// Inputs in a step of an int8 block.
 pub(super) const GROUP: usize = 4;

@@ -203,8 +203,8 @@ impl Rooms {
 fn put_floats<F: Float>(steps: &mut [FloatStep<F>], values: &[F], k: usize, places: Places) {
     for (row, weights) in values.chunks_exact(k).enumerate() {
         let (steps, _, column) = places.of(steps, row);
-        let (line, lane) = (column / LANES, column % LANES);
-        steps.iter_mut().zip(weights).for_each(|(step, &weight)| step.0[line][lane] = weight);
+        let (vector, lane) = (column / LANES, column % LANES);
+        steps.iter_mut().zip(weights).for_each(|(step, &weight)| step.0[vector][lane] = weight);
     }
 }
 

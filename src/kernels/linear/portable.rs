@@ -25,13 +25,22 @@ pub(super) fn sums_i8(rows: Rows<'_, Group>, lines: &[I8Line], _next: &[I8Line],
     }
 }
 
+/// Inputs whose weights are widened together, for all rows.
+const WIDENED: usize = 16;
+
 /// See [`super::isa::Kernels::sums_floats`].
 pub(super) fn sums_floats<F: Float>(rows: Rows<'_, f32>, steps: &[FloatStep<F>], sums: &mut [Sums]) {
-    for (row, sums) in rows.iter().zip(sums) {
-        *sums = Sums::ZERO;
-        for (&x, FloatStep(weights)) in row.iter().zip(steps) {
-            for (sum, weight) in sums.0.iter_mut().zip(weights.as_flattened()) {
-                *sum = x.mul_add(weight.widen(), *sum);
+    let sums = &mut sums[..rows.count()];
+    sums.fill(Sums::ZERO);
+    let mut wide = [[0.0; BLOCK]; WIDENED];
+    for (index, steps) in steps.chunks(WIDENED).enumerate() {
+        for (wide, FloatStep(weights)) in wide.iter_mut().zip(steps) {
+            F::widen(weights.as_flattened(), wide);
+        }
+        for (row, Sums(sums)) in rows.iter().zip(&mut *sums) {
+            let inputs = &row[index * WIDENED..][..steps.len()];
+            for (&x, weights) in inputs.iter().zip(&wide) {
+                sums.iter_mut().zip(weights).for_each(|(sum, &weight)| *sum = x.mul_add(weight, *sum));
             }
         }
     }

@@ -316,7 +316,9 @@ pub(super) fn check_shape(shape: LinearShape) -> Result<(), LinearError> {
 }
 
 fn wide<F: Float>(values: &[F]) -> Vec<f32> {
-    values.iter().map(|value| value.widen()).collect()
+    let mut wide = vec![0.0; values.len()];
+    F::widen(values, &mut wide);
+    wide
 }
 
 fn check_values<F: Float>(values: &[F], shape: LinearShape) -> Result<(), LinearError> {
@@ -336,8 +338,8 @@ fn check_length(what: &'static str, got: usize, expected: usize) -> Result<(), L
 }
 
 fn check_finite<F: Float>(what: &'static str, values: &[F]) -> Result<(), LinearError> {
-    match values.iter().position(|value| !value.widen().is_finite()) {
-        Some(index) => Err(LinearError::NotFinite { what, index, value: values[index].widen() }),
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(index) => Err(LinearError::NotFinite { what, index, value: wide(&values[index..=index])[0] }),
         None => Ok(()),
     }
 }

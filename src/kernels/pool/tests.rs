@@ -3,6 +3,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
+use crate::kernels::miri::unless_miri;
 
 fn pool(threads: usize) -> ComputePool {
     ComputePool::new(NonZeroUsize::new(threads).unwrap()).unwrap()
@@ -122,7 +123,7 @@ fn threads_may_share_a_pool() {
 #[test]
 fn many_small_jobs_each_see_only_their_own_chunks() {
     let pool = pool(3);
-    for round in 0..if cfg!(miri) { 20 } else { 5000 } {
+    for round in 0..unless_miri(5000, 20) {
         // A job's state lives on this stack frame: a worker that came late would write to the next round's.
         let sum = AtomicU32::new(0);
         pool.run(3, |chunk| {

@@ -41,10 +41,10 @@ impl BiasShape {
         if distance < exact {
             return behind + distance;
         }
-        // In f32, as transformers computes it, so that the edges of the buckets are the same.
-        let steps = (self.max_distance as f64 / exact as f64).ln() as f32;
-        let log = (distance as f32 / exact as f32).ln() / steps * (buckets - exact) as f32;
-        behind + (exact + log as usize).min(buckets - 1)
+        let log = |distance: usize| (distance as f64 / exact as f64).ln();
+        // A distance that lies on an edge is behind it, whichever way a system's library rounds logarithms.
+        let step = log(distance) / log(self.max_distance) * (buckets - exact) as f64 + 1e-6;
+        behind + (exact + step as usize).min(buckets - 1)
     }
 }
 

@@ -4,6 +4,7 @@ use candle_core::{Device, Tensor};
 use proptest::prelude::*;
 
 use super::*;
+use crate::kernels::miri::runs;
 
 const REACH: usize = 300;
 
@@ -20,7 +21,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(runs(64))]
 
     #[test]
     fn heads_equal_the_reference_and_neither_neighbours_nor_threads_change_a_bit(

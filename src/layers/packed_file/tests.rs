@@ -20,7 +20,7 @@ fn maps() -> [(&'static str, Linear); 2] {
     [("first", map(1, 70, 64)), ("second", map(2, 3, 40))]
 }
 
-const TABLE: TableBlocks = TableBlocks { format: BlockFormat::Q4_0, vocab: 3, hidden: 64 };
+const TABLE: TableRows = TableRows { format: RowFormat::Q4_0, vocab: 3, hidden: 64 };
 
 fn rows() -> Bytes {
     (0..108).collect::<Vec<u8>>().into()
@@ -157,7 +157,7 @@ proptest! {
             Err(error) => prop_assert!(false, "{error}"),
             Ok(file) => {
                 prop_assert_eq!(bytes.len(), whole.len());
-                if let Some((TableBlocks { format, vocab, hidden }, rows)) = file.table("rows") {
+                if let Some((TableRows { format, vocab, hidden }, rows)) = file.table("rows") {
                     let _ = EmbeddingTable::blocks(vocab, hidden, format, rows);
                 }
                 for name in ["first", "second"] {

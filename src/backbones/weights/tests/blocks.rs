@@ -5,7 +5,7 @@ use half::f16;
 use proptest::prelude::*;
 
 use super::super::{Format, RawBytes, RawNibbles};
-use crate::kernels::dept_embed::{BlockFormat, EmbeddingTable};
+use crate::kernels::dept_embed::{EmbeddingTable, RowFormat};
 
 fn widened(raw: &RawNibbles) -> Vec<f32> {
     let numbers = raw.scales.iter().zip(&raw.offsets);
@@ -39,7 +39,7 @@ proptest! {
             let len = blocks.len() / kind.type_size() * kind.block_size();
             let raw = RawNibbles::parse(kind, &blocks).unwrap();
             prop_assert_eq!((raw.levels.len(), raw.scales.len(), raw.offsets.len()), (len, len / 32, len / 32));
-            let expected = Format::Ggml(kind).to_f32(&blocks, &[1, len]).unwrap();
+            let expected = Format::Ggml(kind).to_floats(&blocks, &[1, len]).unwrap().widened();
             for (index, (found, expected)) in widened(&raw).iter().zip(&expected).enumerate() {
                 // Q4_K's scales and offsets are rounded to 16 bits each: half of 2^-10 of their own size.
                 let size = 15.0 * raw.scales[index / 32].to_f32().abs() + raw.offsets[index / 32].to_f32().abs();
@@ -56,13 +56,13 @@ proptest! {
         numbers in [-2.0f32..2.0, -2.0f32..2.0],
     ) {
         for (kind, halves, format) in [
-            (GgmlDType::Q4_0, 1, BlockFormat::Q4_0),
-            (GgmlDType::Q4_1, 2, BlockFormat::Q4_1),
-            (GgmlDType::Q8_0, 1, BlockFormat::Q8_0),
+            (GgmlDType::Q4_0, 1, RowFormat::Q4_0),
+            (GgmlDType::Q4_1, 2, RowFormat::Q4_1),
+            (GgmlDType::Q8_0, 1, RowFormat::Q8_0),
         ] {
             let blocks = blocks(kind, halves, &bytes, numbers);
             let len = blocks.len() / kind.type_size() * kind.block_size();
-            let expected = Format::Ggml(kind).to_f32(&blocks, &[1, len]).unwrap();
+            let expected = Format::Ggml(kind).to_floats(&blocks, &[1, len]).unwrap().widened();
             let table = EmbeddingTable::blocks(1, len, format, blocks.clone().into()).unwrap();
             let mut row = vec![0.0; len];
             table.copy_row(0, &mut row);

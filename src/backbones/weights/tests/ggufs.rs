@@ -1,4 +1,4 @@
-use half::f16;
+use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::*;
@@ -84,6 +84,32 @@ fn open(bytes: &[u8]) -> Result<Weights, WeightsError> {
     let path = folder.path().join("m.gguf");
     fs::write(&path, bytes).unwrap();
     Weights::open(&path)
+}
+
+#[test]
+fn short_floats_stay_short() {
+    let numbers: Vec<u16> = (0..320).map(|at| at * 37 % 0x3c00).collect();
+    let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    let halves = |bits: &[u16]| Floats::F16(bits.iter().map(|&bits| f16::from_bits(bits)).collect());
+    let brains = |bits: &[u16]| Floats::Bf16(bits.iter().map(|&bits| bf16::from_bits(bits)).collect());
+    for width in [64, 40] {
+        let (n, cut) = (320 / width, width..3 * width);
+        let format = |format| (width == 64).then_some(format);
+        for (kind, expected, format) in [
+            (1, halves(&numbers[cut.clone()]), format(RowFormat::F16)),
+            (30, brains(&numbers[cut.clone()]), format(RowFormat::Bf16)),
+        ] {
+            let file = Writer::t5().tensor("token_embd.weight", &[width as u64, n as u64], kind, &bytes);
+            let weights = open(&file.bytes()).unwrap();
+            let rows = MatrixRows { module: "shared", shape: (n, width), rows: 1..3 };
+            assert_eq!(weights.linear(&rows).unwrap(), RawLinear::Floats(expected.clone()));
+            assert_eq!(weights.embedding(&rows).unwrap(), RawEmbedding::Floats(expected.clone()));
+            let wide = weights.tensor_f32("shared.weight", &[n, width]).unwrap();
+            assert_eq!(wide[cut.clone()], expected.widened());
+            // Rows that aren't whole blocks of a table are widened.
+            assert_eq!(weights.rows("shared", n, width).unwrap(), format.map(|format| (format, &bytes[..])));
+        }
+    }
 }
 
 fn refusal(bytes: &[u8]) -> String {
@@ -287,7 +313,7 @@ proptest! {
         if let Ok(weights) = open(&bytes) {
             for entry in weights.tensors.values() {
                 let stored = &weights.files[0].bytes()[entry.range.clone()];
-                prop_assert!(entry.format.to_f32(stored, &entry.shape).is_some());
+                prop_assert!(entry.format.to_floats(stored, &entry.shape).is_some());
             }
         }
     }

@@ -36,6 +36,12 @@ fn wrong_parts_are_refused() {
     assert_eq!(new(shape, nibbles(16, 2, f16::ONE), None), LinearError::Level { index: 0, level: 16 });
     let infinite = LinearError::NotFinite { what: "offsets", index: 0, value: f32::INFINITY };
     assert_eq!(new(shape, nibbles(15, 2, f16::INFINITY), None), infinite);
+    let mut brains = vec![bf16::ONE; 6];
+    brains[4] = bf16::NEG_INFINITY;
+    let infinite = LinearError::NotFinite { what: "weights", index: 4, value: f32::NEG_INFINITY };
+    assert_eq!(new(shape, LinearWeights::Bf16 { values: brains }, None), infinite);
+    let halves = LinearWeights::F16 { values: vec![f16::NAN; 6] };
+    assert!(matches!(new(shape, halves, None), LinearError::NotFinite { index: 0, .. }));
     assert!(matches!(new(shape, i8s(vec![1.0, f32::NAN]), None), LinearError::NotFinite { index: 1, .. }));
     assert!(matches!(
         new(shape, f32s(6), Some(vec![f32::INFINITY, 0.0])),
@@ -58,6 +64,11 @@ fn wrong_parts_are_refused() {
         concat(vec![part(2, 3, f32s(6)), part(2, 3, i8s(vec![1.0; 2]))]),
         LinearError::MixedRecipes { part: 1 }
     );
+    let brains = LinearWeights::Bf16 { values: vec![bf16::ONE; 6] };
+    for other in [f32s(6), LinearWeights::F16 { values: vec![f16::ONE; 6] }] {
+        let parts = vec![part(2, 3, other), part(2, 3, brains.clone())];
+        assert_eq!(concat(parts), LinearError::MixedRecipes { part: 1 });
+    }
     let fine = LinearWeights::Blocks {
         values: vec![1; 6],
         scales: vec![f16::ONE; 2],
@@ -106,7 +117,7 @@ fn tensors_keep_their_leading_dimensions() {
 
 #[test]
 fn added_onto_is_the_sum_to_the_bit() {
-    for (rows, n) in [(1, 64), (3, 70), (9, 192)] {
+    for &(rows, n) in unless_miri(&[(1, 64), (3, 70), (9, 192)][..], &[(2, 70)]) {
         let shape = LinearShape { n, k: 33 };
         let x =
             Tensor::from_vec(activations(6, rows, 33, &[Rows::Random]), (rows, 33), &Device::Cpu).unwrap();

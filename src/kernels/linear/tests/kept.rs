@@ -16,10 +16,14 @@ fn placed(bytes: &[u8], off: usize) -> Bytes {
     Bytes::from(own).slice(start..start + bytes.len())
 }
 
+pub(super) fn placed_at_a_line(bytes: &[u8]) -> Bytes {
+    placed(bytes, 0)
+}
+
 #[test]
 fn numbers_lie_as_they_were_at_whole_cache_lines() {
     // Small ones stay; others share a stretch; the last is larger than one.
-    for count in [3u32, 5000, 70_001, 5000, 17 << 20, 5000] {
+    for &count in unless_miri(&[3u32, 5000, 70_001, 5000, 17 << 20, 5000][..], &[3, 5000, 5000]) {
         let numbers: Vec<u32> = (0..count).map(|at| at.wrapping_mul(0x9e37_79b9)).collect();
         let mut room = Room::zeroed(numbers.len());
         assert!(room.numbers().iter().all(|&number: &u32| number == 0), "{count} zeros");
@@ -44,11 +48,11 @@ fn parts(seed: u64, shape: LinearShape, recipe: Recipe, count: u64) -> Vec<Linea
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 30, ..ProptestConfig::default() })]
+    #![proptest_config(runs(30))]
 
     #[test]
     fn a_kept_map_gives_the_same_bits(
-        (rows, n, k) in (1usize..12, 1usize..130, 1usize..80),
+        (rows, n, k) in (1usize..unless_miri(12, 4), 1usize..130, 1usize..unless_miri(80, 40)),
         recipe in prop::sample::select(RECIPES.as_slice()),
         (epilogue, count) in prop::sample::select(vec![
             (Epilogue::Plain, 3), (Epilogue::Activated(Activation::Relu), 1), (Epilogue::Gated(Activation::Silu), 2),
@@ -90,6 +94,7 @@ proptest! {
 }
 
 /// Files of packed weights outlive the program that has written them.
+#[cfg_attr(miri, ignore = "takes minutes under Miri")]
 #[test]
 fn the_order_of_bytes_moves_only_with_the_layouts_number() {
     let mut hash = Sha256::new();

@@ -5,6 +5,7 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::*;
+use crate::kernels::miri::{runs, unless_miri};
 
 mod activations;
 mod edges;
@@ -151,11 +152,11 @@ fn kinds() -> impl Strategy<Value = Rows> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(runs(40))]
 
     #[test]
     fn every_kernel_gives_the_reference_bits(
-        (rows, n, k) in (1usize..70, 1usize..130, 1usize..300),
+        (rows, n, k) in (1usize..unless_miri(70, 4), 1usize..unless_miri(130, 80), 1usize..unless_miri(300, 40)),
         kinds in prop::collection::vec(kinds(), 1..5),
         recipe in prop::sample::select(RECIPES.as_slice()),
         with_bias in any::<bool>(),
@@ -169,7 +170,7 @@ proptest! {
 
     #[test]
     fn a_row_does_not_see_its_neighbours(
-        (rows, n, k) in (2usize..70, 1usize..130, 1usize..300),
+        (rows, n, k) in (2usize..unless_miri(70, 4), 1usize..unless_miri(130, 80), 1usize..unless_miri(300, 40)),
         recipe in prop::sample::select(RECIPES.as_slice()),
         seed in any::<u64>(),
     ) {
@@ -180,6 +181,42 @@ proptest! {
         for (row, x) in x.chunks_exact(k).enumerate() {
             prop_assert_eq!(&run(&linear, x), &together[row * n..(row + 1) * n]);
         }
+    }
+}
+
+#[cfg_attr(miri, ignore = "takes minutes under Miri")]
+#[test]
+fn every_short_float_is_the_number_that_it_means() {
+    let finite = |wide: &f32| wide.is_finite();
+    let halves: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).filter(|x| finite(&x.to_f32())).collect();
+    let brains: Vec<bf16> = (0..=u16::MAX).map(bf16::from_bits).filter(|x| finite(&x.to_f32())).collect();
+    for weights in [LinearWeights::F16 { values: halves }, LinearWeights::Bf16 { values: brains }] {
+        let expected = weights.widen(1);
+        let shape = LinearShape { n: expected.len(), k: 1 };
+        let linear = Linear::new(shape, weights, None, pool(1)).unwrap();
+        for isa in available() {
+            // Its product with 1, added to zero: a negative zero becomes one without a sign.
+            let found = linear.clone().with_isa(isa).unwrap().forward_rows(&[1.0], 1).unwrap();
+            assert!(found == expected, "{isa:?}");
+        }
+    }
+}
+
+/// Each way of holding weights once, from packing to bytes and back: under Miri properties see few of them.
+#[test]
+fn every_recipe_packs_computes_and_is_kept() {
+    let shape = LinearShape { n: 65, k: 35 };
+    let x = activations(4, 2, 35, &[Rows::Random, Rows::Outlier]);
+    for recipe in RECIPES {
+        let weights = weights(4, shape, recipe);
+        let expected = bits(&reference::forward(&x, shape, &weights, None));
+        let linear = Linear::new(shape, weights, None, pool(1)).unwrap();
+        assert_eq!(run(&linear, &x), expected, "{recipe:?}");
+        let PackedBytes { format, shape: whole, weights, ends } = linear.bytes();
+        let [weights, ends] = [weights, ends].map(kept::placed_at_a_line);
+        let bytes = PackedBytes { format, shape: whole, weights, ends };
+        let kept = Linear::from_bytes(bytes, Epilogue::Plain, pool(1)).unwrap();
+        assert_eq!(run(&kept, &x), expected, "{recipe:?}");
     }
 }
 
@@ -197,12 +234,12 @@ fn instruction_sets_that_go_untested_here_are_told() {
 }
 
 /// Rows and inputs that bring out the kernels of few rows, and those of many with and without rests.
-const FEW_AND_MANY: [(usize, usize); 4] = [(2, 4099), (7, 67), (17, 131), (49, 260)];
+const FEW_AND_MANY: &[(usize, usize)] = unless_miri(&[(2, 4099), (7, 67), (17, 131), (49, 260)], &[(2, 35)]);
 
 #[test]
 fn extreme_integers_stay_exact() {
     // All products at their largest, of one sign, over a long k: saturating or 16-bit sums would show.
-    for (rows, k) in FEW_AND_MANY {
+    for &(rows, k) in FEW_AND_MANY {
         for activations in [ActivationBits::Eight, ActivationBits::Fifteen] {
             for (weight, x) in [(-128, 1.0), (127, 1.0), (-128, -1.0), (127, -1.0)] {
                 let (values, scales) = (vec![weight; 3 * k], vec![0.5, 1.0, -2.0]);
@@ -215,7 +252,7 @@ fn extreme_integers_stay_exact() {
 
 #[test]
 fn extreme_blocks_stay_exact() {
-    for (rows, k) in FEW_AND_MANY {
+    for &(rows, k) in FEW_AND_MANY {
         let shape = LinearShape { n: 3, k };
         let numbers = |value| vec![f16::from_f32(value); 3 * k.div_ceil(32)];
         for activations in [ActivationBits::Eight, ActivationBits::Fifteen] {
@@ -233,6 +270,7 @@ fn extreme_blocks_stay_exact() {
     }
 }
 
+#[cfg_attr(miri, ignore = "takes minutes under Miri")]
 #[test]
 fn the_largest_k_does_not_overflow() {
     let shape = LinearShape { n: 1, k: MAX_K };
@@ -242,6 +280,7 @@ fn the_largest_k_does_not_overflow() {
     }
 }
 
+#[cfg_attr(miri, ignore = "takes minutes under Miri")]
 #[test]
 fn large_shapes_cut_into_many_tiles_agree() {
     for (rows, n, k) in [(400, 300, 64), (1, 3000, 260), (13, 1100, 131)] {
@@ -265,6 +304,7 @@ fn error(weights: &LinearWeights, shape: LinearShape, x: &[f32]) -> f32 {
     got.iter().zip(&exact).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
+#[cfg_attr(miri, ignore = "takes minutes under Miri")]
 #[test]
 fn fifteen_bits_come_close_to_f32_and_eight_less_so() {
     let shape = LinearShape { n: 20, k: 256 };
@@ -277,6 +317,7 @@ fn fifteen_bits_come_close_to_f32_and_eight_less_so() {
     }
 }
 
+#[cfg_attr(miri, ignore = "takes minutes under Miri")]
 #[test]
 fn an_outlier_costs_only_its_block_precision() {
     // As the inputs of a gated MLP's last map look: one of a row is a thousand times the others.
@@ -329,6 +370,7 @@ fn quantised_weights_are_within_half_a_step() {
     }
 }
 
+#[cfg_attr(miri, ignore = "takes minutes under Miri")]
 #[test]
 fn a_row_with_a_nan_shows_it_and_spares_the_others() {
     // In one of three blocks of the second row, the last of which is a tail; 3 rows are few, 20 many.
@@ -350,6 +392,7 @@ fn a_row_with_a_nan_shows_it_and_spares_the_others() {
     }
 }
 
+#[cfg_attr(miri, ignore = "takes minutes under Miri")]
 #[test]
 fn concatenated_parts_give_each_parts_bits() {
     let shapes = [5, 64, 3].map(|n| LinearShape { n, k: 33 });

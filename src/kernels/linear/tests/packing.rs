@@ -35,11 +35,11 @@ fn outputs_of(weights: &LinearWeights, k: usize, rows: Range<usize>) -> LinearWe
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(runs(60))]
 
     #[test]
     fn outputs_some_at_a_time_give_the_same_bytes(
-        (n, k) in (1usize..260, 1usize..100),
+        (n, k) in (1usize..260, 1usize..unless_miri(100, 40)),
         strip in 1usize..140,
         recipe in prop::sample::select(RECIPES.as_slice()),
         epilogue in prop::sample::select(vec![Epilogue::Plain, Epilogue::Activated(Activation::Relu)]),
