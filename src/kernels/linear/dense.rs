@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Result, Tensor};
 
-use super::{Activation, Linear, LinearError, LinearPart, LinearShape, activation::Epilogue};
+use super::{Activation, Linear, LinearError, LinearPart, LinearShape, LinearWeights, activation::Epilogue};
 use crate::kernels::{DensePlace, matmul::fixed_matmul};
 
 /// A linear map where its model computes.
@@ -72,14 +72,13 @@ impl Dense {
         place: &DensePlace,
     ) -> std::result::Result<Self, LinearError> {
         let LinearPart { shape: LinearShape { n, k }, weights, bias } = LinearPart::stack(parts, epilogue)?;
-        let there = |values: Vec<f32>, shape: &[usize]| {
-            let on_host = Tensor::from_vec(values, shape, &Device::Cpu)?;
-            on_host.to_dtype(place.dtype)?.to_device(&place.device)
+        let there = |on_host: Result<Tensor>| {
+            let there = on_host.and_then(|tensor| tensor.to_dtype(place.dtype)?.to_device(&place.device));
+            there.map_err(|error| LinearError::Device(error.to_string()))
         };
-        let refused = |error: candle_core::Error| LinearError::Device(error.to_string());
         Ok(Self {
-            weight: there(weights.widen(k), &[n, k]).map_err(refused)?,
-            bias: bias.map(|bias| there(bias, &[n])).transpose().map_err(refused)?,
+            weight: there(on_host(weights, (n, k)))?,
+            bias: bias.map(|bias| there(Tensor::new(bias, &Device::Cpu))).transpose()?,
             epilogue,
             invariant: place.invariant,
         })
@@ -109,6 +108,16 @@ impl Dense {
     }
 }
 
+/// The weights in floats, short ones as they are: they need no twice as large a copy on their way to a device.
+fn on_host(weights: LinearWeights, (n, k): (usize, usize)) -> Result<Tensor> {
+    match weights {
+        LinearWeights::F32 { values } => Tensor::from_vec(values, (n, k), &Device::Cpu),
+        LinearWeights::F16 { values } => Tensor::from_vec(values, (n, k), &Device::Cpu),
+        LinearWeights::Bf16 { values } => Tensor::from_vec(values, (n, k), &Device::Cpu),
+        few_bits => Tensor::from_vec(few_bits.widen(k), (n, k), &Device::Cpu),
+    }
+}
+
 fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
     match activation {
         Activation::Relu => x.relu(),
@@ -121,10 +130,11 @@ fn activate(activation: Activation, x: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use candle_core::DType;
+    use half::{bf16, f16};
     use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
     use super::*;
-    use crate::kernels::{linear::LinearWeights, pool::ComputePool};
+    use crate::kernels::pool::ComputePool;
 
     fn part(random: &mut SmallRng, n: usize, k: usize) -> LinearPart {
         let mut noise = |count| (0..count).map(|_| random.random_range(-1.0f32..1.0)).collect::<Vec<_>>();
@@ -166,6 +176,27 @@ mod tests {
             let apart =
                 (packed - dense).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
             assert!(apart < 2e-5, "{apart}");
+        }
+    }
+
+    #[test]
+    fn short_floats_become_the_matrix_of_their_wide_twins() {
+        let shape = LinearShape { n: 3, k: 4 };
+        let values = (0..12).map(|i| (i as f32 - 5.0) / 7.0);
+        let halves = LinearWeights::F16 { values: values.clone().map(f16::from_f32).collect() };
+        let brains = LinearWeights::Bf16 { values: values.map(bf16::from_f32).collect() };
+        for weights in [halves, brains] {
+            let wide = LinearWeights::F32 { values: weights.widen(4) };
+            for dtype in [DType::F32, DType::BF16] {
+                let [short, wide] = [weights.clone(), wide.clone()].map(|weights| {
+                    let place = DensePlace { device: Device::Cpu, dtype, invariant: false };
+                    let part = LinearPart { shape, weights, bias: None };
+                    let weight = Dense::pack(vec![part], Epilogue::Plain, &place).unwrap().weight;
+                    assert_eq!(weight.dtype(), dtype);
+                    weight.to_dtype(DType::F32).unwrap().to_vec2::<f32>().unwrap()
+                });
+                assert_eq!(short, wide, "{dtype:?}");
+            }
         }
     }
 

@@ -59,7 +59,10 @@ proptest! {
             (1usize..4, prop_oneof![Just(1usize), Just(2), Just(3), Just(5), Just(7)]),
             prop_oneof![Just(unless_miri(64usize, 16)), Just(32), Just(80), Just(96), Just(128), 1usize..150],
         ),
-        sequences in prop::collection::vec((prop_oneof![Just(1usize), 1usize..40], 0usize..90, any::<bool>()), 1..5),
+        sequences in prop::collection::vec(
+            (prop_oneof![Just(1usize), 1usize..unless_miri(40, 9)], 0usize..unless_miri(90, 30), any::<bool>()),
+            1..unless_miri(5, 3),
+        ),
         block_size in prop_oneof![Just(16usize), 1usize..20],
         window in prop::option::of(1usize..60),
         biased: bool,
