@@ -91,7 +91,7 @@ impl FromStr for Shelf {
 /// The number format that the weights are held in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Dtype {
-    /// By the model's file: on the CPU 4 or 8 bits where it has few, else its floats, which compute in f32; on a GPU bf16.
+    /// On the CPU as the model's file has them: 4 or 8 bits, or floats of 16 or 32, which compute in f32. On a GPU bf16.
     #[default]
     Auto,
     /// Exact: everything computes in f32. Weights of 4 or 8 bits are held in 32; floats on the CPU stay as the file has them.

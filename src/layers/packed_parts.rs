@@ -28,11 +28,11 @@ pub enum PackedParts {
 pub enum PackedPart {
     /// A linear map.
     Map(Linear),
-    /// A table in blocks, its rows' bytes.
+    /// A table whose rows are read as the file has them, and their bytes.
     Table(TableRows, Bytes),
 }
 
-/// What the bytes of a table in blocks are.
+/// What the bytes of a table's rows are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableRows {
     /// How a row is read.
@@ -81,13 +81,13 @@ impl PackedParts {
     pub(super) fn table(
         &self,
         module: &str,
-        blocks: TableRows,
+        shape: TableRows,
         read: impl FnOnce() -> Bytes,
     ) -> Result<EmbeddingTable, TableError> {
         let name = format!("{module} as a table");
-        let table = |bytes| EmbeddingTable::blocks(blocks.vocab, blocks.hidden, blocks.format, bytes);
+        let table = |bytes| EmbeddingTable::blocks(shape.vocab, shape.hidden, shape.format, bytes);
         if let PackedParts::Kept(file) = self {
-            let kept = file.table(&name).filter(|(found, _)| *found == blocks);
+            let kept = file.table(&name).filter(|(found, _)| *found == shape);
             if let Some(table) = kept.and_then(|(_, bytes)| table(bytes).ok()) {
                 return Ok(table);
             }
@@ -95,7 +95,7 @@ impl PackedParts {
         }
         let bytes = read();
         let table = table(bytes.clone())?;
-        self.remember(name, || PackedPart::Table(blocks, bytes));
+        self.remember(name, || PackedPart::Table(shape, bytes));
         Ok(table)
     }
 

@@ -144,8 +144,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "error")]
     pub(super) truncate: TooLong,
 
-    /// How the frozen weights are held while training. f32 is exact; auto and fine train through the arithmetic that serves,
-    /// where the model's file has 8 bits in a quarter of the memory; i8 rounds other files to 8 bits
+    /// How the frozen weights are held while training. f32 is exact; auto and fine train through the arithmetic that serves;
+    /// i8 rounds floats to 8 bits, which takes a quarter of f32's memory
     #[arg(long, value_enum, value_name = "DTYPE", default_value = "f32")]
     pub(super) train_dtype: Dtype,
 

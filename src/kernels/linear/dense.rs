@@ -108,7 +108,7 @@ impl Dense {
     }
 }
 
-/// The weights in floats, short ones as they are: they need no twice as large a copy on their way to a device.
+/// The weights in floats, short ones as they are: a device that computes in 16 bits then needs no f32 copy of them.
 fn on_host(weights: LinearWeights, (n, k): (usize, usize)) -> Result<Tensor> {
     match weights {
         LinearWeights::F32 { values } => Tensor::from_vec(values, (n, k), &Device::Cpu),

@@ -19,7 +19,7 @@ pub(super) enum FloatKind {
 /// A float that weights are held as.
 ///
 /// # Safety
-/// `KIND` is the kind that it is: kernels load as many bytes as that one has.
+/// `KIND` names `Self`: kernels choose by it how many bytes of a `[Self; N]` they load.
 pub(super) unsafe trait Float: Pod + Send + Sync + std::fmt::Debug {
     /// Which one it is.
     const KIND: FloatKind;
@@ -31,7 +31,7 @@ pub(super) unsafe trait Float: Pod + Send + Sync + std::fmt::Debug {
     fn is_finite(self) -> bool;
 }
 
-// SAFETY: it is that kind.
+// SAFETY: `KIND` names this type.
 unsafe impl Float for f32 {
     const KIND: FloatKind = FloatKind::F32;
 
@@ -45,7 +45,7 @@ unsafe impl Float for f32 {
     }
 }
 
-// SAFETY: it is that kind.
+// SAFETY: `KIND` names this type.
 unsafe impl Float for f16 {
     const KIND: FloatKind = FloatKind::F16;
 
@@ -58,7 +58,7 @@ unsafe impl Float for f16 {
     }
 }
 
-// SAFETY: it is that kind.
+// SAFETY: `KIND` names this type.
 unsafe impl Float for bf16 {
     const KIND: FloatKind = FloatKind::Bf16;
 

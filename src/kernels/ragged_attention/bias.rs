@@ -42,7 +42,8 @@ impl BiasShape {
             return behind + distance;
         }
         let log = |distance: usize| (distance as f64 / exact as f64).ln();
-        // A distance that lies on an edge is behind it, whichever way a system's library rounds logarithms.
+        // In f64, with a margin far above its rounding: a distance on the edge of two buckets (16, 32 and 64 of 128) belongs to the
+        // farther one, as in transformers, however a system's library rounds logarithms.
         let step = log(distance) / log(self.max_distance) * (buckets - exact) as f64 + 1e-6;
         behind + (exact + step as usize).min(buckets - 1)
     }

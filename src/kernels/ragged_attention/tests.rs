@@ -341,4 +341,9 @@ fn buckets_are_those_of_transformers() {
     let expected_past = [31, 31, 31, 26, 16, 8, 7, 1, 0, 0, 0, 0, 0, 0, 0, 0];
     assert_eq!(relative.map(|r| both.bucket(r)), expected_both);
     assert_eq!(relative.map(|r| past.bucket(r)), expected_past);
+    let edges = [-65, -64, -63, -33, -32, -31, -17, -16, -15, 15, 16, 31, 32, 63, 64];
+    let expected_both = [14, 14, 13, 12, 12, 11, 10, 10, 9, 25, 26, 27, 28, 29, 30];
+    let expected_past = [26, 26, 26, 21, 21, 21, 16, 16, 15, 0, 0, 0, 0, 0, 0];
+    assert_eq!(edges.map(|r| both.bucket(r)), expected_both);
+    assert_eq!(edges.map(|r| past.bucket(r)), expected_past);
 }
