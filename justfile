@@ -113,7 +113,7 @@ sanitize:
         --target-dir target/sanitize -- kernels:: --skip heap::
 
 # The kernels' tests of plain Rust and of threads under Miri, which finds what no result shows: reads of nothing, races, aliases that
-# Rust forbids (needs a nightly toolchain with miri; half an hour at first)
+# Rust forbids (needs a nightly toolchain with miri; half an hour)
 miri:
     MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --locked --lib --target-dir target/miri -- \
         kernels::linear::tests kernels::pool kernels::ragged_attention::tests kernels::dept_embed::tests kernels::norm::tests \

@@ -331,19 +331,27 @@ fn a_row_that_sees_no_key_is_zero() {
     }
 }
 
+/// `T5Attention._relative_position_bucket` of transformers, which tests/golden/make.py has written down.
+#[derive(serde::Deserialize)]
+struct Buckets {
+    bidirectional: bool,
+    num_buckets: usize,
+    max_distance: usize,
+    /// The relative position of the first of `buckets`.
+    first: i64,
+    buckets: Vec<usize>,
+}
+
 #[test]
 fn buckets_are_those_of_transformers() {
-    // `T5Attention._relative_position_bucket` of transformers 5.23 for 32 buckets and a largest distance of 128.
-    let both = BiasShape { buckets: 32, max_distance: 128, heads: 1, direction: Direction::Both };
-    let past = BiasShape { direction: Direction::Past, ..both };
-    let relative = [-200, -128, -127, -64, -16, -8, -7, -1, 0, 1, 7, 8, 16, 64, 128, 200];
-    let expected_both = [15, 15, 15, 14, 10, 8, 7, 1, 0, 17, 23, 24, 26, 30, 31, 31];
-    let expected_past = [31, 31, 31, 26, 16, 8, 7, 1, 0, 0, 0, 0, 0, 0, 0, 0];
-    assert_eq!(relative.map(|r| both.bucket(r)), expected_both);
-    assert_eq!(relative.map(|r| past.bucket(r)), expected_past);
-    let edges = [-65, -64, -63, -33, -32, -31, -17, -16, -15, 15, 16, 31, 32, 63, 64];
-    let expected_both = [14, 14, 13, 12, 12, 11, 10, 10, 9, 25, 26, 27, 28, 29, 30];
-    let expected_past = [26, 26, 26, 21, 21, 21, 16, 16, 15, 0, 0, 0, 0, 0, 0];
-    assert_eq!(edges.map(|r| both.bucket(r)), expected_both);
-    assert_eq!(edges.map(|r| past.bucket(r)), expected_past);
+    let tables: Vec<Buckets> =
+        serde_json::from_str(include_str!("../../../tests/golden/buckets.json")).unwrap();
+    assert_eq!(tables.len(), 10);
+    for Buckets { bidirectional, num_buckets, max_distance, first, buckets } in tables {
+        let direction = if bidirectional { Direction::Both } else { Direction::Past };
+        let shape = BiasShape { buckets: num_buckets, max_distance, heads: 1, direction };
+        for (relative, bucket) in (first..).zip(buckets) {
+            assert_eq!(shape.bucket(relative), bucket, "{shape:?} at {relative}");
+        }
+    }
 }

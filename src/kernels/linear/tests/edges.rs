@@ -36,12 +36,6 @@ fn wrong_parts_are_refused() {
     assert_eq!(new(shape, nibbles(16, 2, f16::ONE), None), LinearError::Level { index: 0, level: 16 });
     let infinite = LinearError::NotFinite { what: "offsets", index: 0, value: f32::INFINITY };
     assert_eq!(new(shape, nibbles(15, 2, f16::INFINITY), None), infinite);
-    let mut brains = vec![bf16::ONE; 6];
-    brains[4] = bf16::NEG_INFINITY;
-    let infinite = LinearError::NotFinite { what: "weights", index: 4, value: f32::NEG_INFINITY };
-    assert_eq!(new(shape, LinearWeights::Bf16 { values: brains }, None), infinite);
-    let halves = LinearWeights::F16 { values: vec![f16::NAN; 6] };
-    assert!(matches!(new(shape, halves, None), LinearError::NotFinite { index: 0, .. }));
     assert!(matches!(new(shape, i8s(vec![1.0, f32::NAN]), None), LinearError::NotFinite { index: 1, .. }));
     assert!(matches!(
         new(shape, f32s(6), Some(vec![f32::INFINITY, 0.0])),
@@ -64,11 +58,6 @@ fn wrong_parts_are_refused() {
         concat(vec![part(2, 3, f32s(6)), part(2, 3, i8s(vec![1.0; 2]))]),
         LinearError::MixedRecipes { part: 1 }
     );
-    let brains = LinearWeights::Bf16 { values: vec![bf16::ONE; 6] };
-    for other in [f32s(6), LinearWeights::F16 { values: vec![f16::ONE; 6] }] {
-        let parts = vec![part(2, 3, other), part(2, 3, brains.clone())];
-        assert_eq!(concat(parts), LinearError::MixedRecipes { part: 1 });
-    }
     let fine = LinearWeights::Blocks {
         values: vec![1; 6],
         scales: vec![f16::ONE; 2],
@@ -78,6 +67,29 @@ fn wrong_parts_are_refused() {
         concat(vec![part(2, 3, blocks(6, 2)), part(2, 3, fine)]),
         LinearError::MixedRecipes { part: 1 }
     );
+}
+
+#[test]
+fn wrong_short_floats_are_refused() {
+    let shape = LinearShape { n: 2, k: 3 };
+    let refused = |weights| Linear::new(shape, weights, None, pool(1)).unwrap_err();
+    let mut brains = vec![bf16::ONE; 6];
+    brains[4] = bf16::NEG_INFINITY;
+    let infinite = LinearError::NotFinite { what: "weights", index: 4, value: f32::NEG_INFINITY };
+    assert_eq!(refused(LinearWeights::Bf16 { values: brains }), infinite);
+    let halves = LinearWeights::F16 { values: vec![f16::NAN; 6] };
+    assert!(matches!(refused(halves), LinearError::NotFinite { index: 0, .. }));
+    let short = LinearWeights::F16 { values: vec![f16::ONE; 5] };
+    assert_eq!(refused(short), LinearError::Length { what: "weights", expected: 6, got: 5 });
+    // What is held otherwise is another recipe: whoever stacks parts has widened them.
+    let part = |weights| LinearPart { shape, weights, bias: None };
+    let brains = || LinearWeights::Bf16 { values: vec![bf16::ONE; 6] };
+    for other in
+        [LinearWeights::F32 { values: vec![1.0; 6] }, LinearWeights::F16 { values: vec![f16::ONE; 6] }]
+    {
+        let error = Linear::concat(vec![part(other), part(brains())], pool(1)).unwrap_err();
+        assert_eq!(error, LinearError::MixedRecipes { part: 1 });
+    }
 }
 
 #[test]
